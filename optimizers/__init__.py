@@ -1,0 +1,5 @@
+"""Optimizers: students in, aligned students out."""
+
+from radio_dspy.optimizers.radio import RADIO
+
+__all__ = ["RADIO"]

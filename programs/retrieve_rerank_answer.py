@@ -1,0 +1,63 @@
+"""Retrieve, rerank, answer."""
+
+from __future__ import annotations
+
+import dspy
+
+from radio_dspy.errors import SettingsError
+from radio_dspy.passages import as_passage
+from radio_dspy.signatures import GenerateAnswer
+
+
+class RetrieveRerankAnswer(dspy.Module):
+    """Answers a question from retrieved and reranked passages (paper, section 3.5).
+
+    Args:
+        retriever: The first stage: ``retriever(query, k=)`` gives a prediction with ``passages``.
+        rerank: The reranker: ``rerank(query, passages, k=)`` gives a prediction with ``passages`` and ``scores``.
+        candidates: How many passages are retrieved; the paper's 20.
+        k: How many of them the LM reads; the paper's 5.
+
+    Example:
+        >>> from dspy.utils import DummyLM
+        >>> from radio_dspy import FaissRetriever, Passage, Rerank
+        >>> passages = [Passage("a", "Yeast dies above sixty degrees."), Passage("b", "Ice floats on water.")]
+        >>> retriever = FaissRetriever.build(passages, encoder="all-MiniLM-L6-v2")
+        >>> program = RetrieveRerankAnswer(retriever, Rerank("all-MiniLM-L6-v2", architecture="bi-encoder"), k=1)
+        >>> with dspy.context(lm=DummyLM([{"answer": "the heat killed the yeast"}])):
+        ...     result = program(question="Why did the dough not rise?")
+        >>> result.answer, [passage.id for passage in result.passages]
+        ('the heat killed the yeast', ['a'])
+    """
+
+    def __init__(self, retriever: dspy.Module, rerank: dspy.Module, *, candidates: int = 20, k: int = 5) -> None:
+        super().__init__()
+        if not 1 <= k <= candidates:
+            raise SettingsError(f"Need 1 <= k <= candidates, got k={k} and candidates={candidates}.")
+        self.retriever = retriever
+        self.rerank = rerank
+        self.answer = dspy.Predict(GenerateAnswer)
+        self.candidates = candidates
+        self.k = k
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """Answer one question.
+
+        Returns:
+            A prediction with ``answer``, and the ``passages`` the LM read with their ``scores``, best first.
+        """
+        found = self.retriever(question, k=self.candidates)
+        ranked = self.rerank(question, found.passages, k=self.k)
+        written = self.answer(question=question, passages=_texts(ranked))
+        return dspy.Prediction(answer=written.answer, passages=ranked.passages, scores=ranked.scores)
+
+    async def aforward(self, question: str) -> dspy.Prediction:
+        """Answer one question asynchronously; see ``forward``."""
+        found = await self.retriever.acall(question, k=self.candidates)
+        ranked = await self.rerank.acall(question, found.passages, k=self.k)
+        written = await self.answer.acall(question=question, passages=_texts(ranked))
+        return dspy.Prediction(answer=written.answer, passages=ranked.passages, scores=ranked.scores)
+
+
+def _texts(ranked: dspy.Prediction) -> list[str]:
+    return [as_passage(item, position).contents for position, item in enumerate(ranked.passages)]

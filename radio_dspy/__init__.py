@@ -1,0 +1,72 @@
+"""Align the reranker of a DSPy RAG program with the LM that has to answer.
+
+Every name is loaded when it is first used: ``import radio_dspy`` brings in neither torch nor transformers nor LiteLLM.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from radio_dspy.adapters import PlainAdapter as PlainAdapter
+    from radio_dspy.datasets import load_corpus as load_corpus
+    from radio_dspy.datasets import load_questions as load_questions
+    from radio_dspy.distillation.rationales import RationaleExtractor as RationaleExtractor
+    from radio_dspy.encoders import Encoder as Encoder
+    from radio_dspy.encoders import weights as weights
+    from radio_dspy.errors import RadioError as RadioError
+    from radio_dspy.lms import local_lm as local_lm
+    from radio_dspy.optimizers.radio import RADIO as RADIO
+    from radio_dspy.passages import Passage as Passage
+    from radio_dspy.passages import Ranking as Ranking
+    from radio_dspy.passages import RankRequest as RankRequest
+    from radio_dspy.programs.retrieve_rerank_answer import RetrieveRerankAnswer as RetrieveRerankAnswer
+    from radio_dspy.rerankers.rationale import RationaleRerank as RationaleRerank
+    from radio_dspy.rerankers.rerank import NoRerank as NoRerank
+    from radio_dspy.rerankers.rerank import Rerank as Rerank
+    from radio_dspy.retrievers.faiss import FaissRetriever as FaissRetriever
+    from radio_dspy.saving import load as load
+    from radio_dspy.saving import save as save
+    from radio_dspy.signatures import ExtractRationale as ExtractRationale
+    from radio_dspy.signatures import GenerateAnswer as GenerateAnswer
+    from radio_dspy.signatures import RationaleGuidedRerank as RationaleGuidedRerank
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Encoder": "encoders",
+    "ExtractRationale": "signatures",
+    "FaissRetriever": "retrievers.faiss",
+    "GenerateAnswer": "signatures",
+    "NoRerank": "rerankers.rerank",
+    "Passage": "passages",
+    "PlainAdapter": "adapters",
+    "RADIO": "optimizers.radio",
+    "RadioError": "errors",
+    "RankRequest": "passages",
+    "Ranking": "passages",
+    "RationaleExtractor": "distillation.rationales",
+    "RationaleGuidedRerank": "signatures",
+    "RationaleRerank": "rerankers.rationale",
+    "Rerank": "rerankers.rerank",
+    "RetrieveRerankAnswer": "programs.retrieve_rerank_answer",
+    "load": "saving",
+    "load_corpus": "datasets",
+    "load_questions": "datasets",
+    "local_lm": "lms",
+    "save": "saving",
+    "weights": "encoders",
+}
+_MODULES = ("datasets", "distillation", "evaluation", "lms", "metrics", "optimizers", "programs", "rerankers", "retrievers")
+__all__ = ["__version__", *sorted(_HOMES), *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,132 @@
+"""A DSPy adapter that small models can follow."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import dspy
+from dspy.adapters.base import Adapter
+from dspy.signatures.signature import Signature
+from dspy.utils.exceptions import AdapterParseError
+
+
+class PlainAdapter(Adapter):
+    """Asks in plain words and takes the reply whole, for models too small for DSPy's field markers.
+
+    A signature with one string output becomes the instruction, the inputs as ``Name: value`` lines and the output's
+    name; the whole reply is the output. Any other signature goes through ``dspy.JSONAdapter``, whose schema a
+    local server enforces by grammar.
+
+    Example:
+        >>> adapter = PlainAdapter()
+        >>> print(adapter.format(dspy.Signature("question -> answer", "Answer briefly."), [], {"question": "2+2?"})[0]["content"])
+        Answer briefly.
+        <BLANKLINE>
+        Question: 2+2?
+        <BLANKLINE>
+        Answer:
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._json = dspy.JSONAdapter()
+
+    def __call__(
+        self,
+        lm: Any,
+        lm_kwargs: dict[str, Any],
+        signature: type[Signature],
+        demos: list[dict[str, Any]],
+        inputs: dict[str, Any],
+    ) -> list[dict[str, Any]]:
+        """Run one call; see ``dspy.Adapter``."""
+        if _single_text_output(signature) is None:
+            return self._json(lm, lm_kwargs, signature, demos, inputs)
+        return super().__call__(lm, lm_kwargs, signature, demos, inputs)
+
+    async def acall(
+        self,
+        lm: Any,
+        lm_kwargs: dict[str, Any],
+        signature: type[Signature],
+        demos: list[dict[str, Any]],
+        inputs: dict[str, Any],
+    ) -> list[dict[str, Any]]:
+        """Run one asynchronous call; see ``dspy.Adapter``."""
+        if _single_text_output(signature) is None:
+            return await self._json.acall(lm, lm_kwargs, signature, demos, inputs)
+        return await super().acall(lm, lm_kwargs, signature, demos, inputs)
+
+    def format(
+        self, signature: type[Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Write demonstrations and inputs as a conversation of plain messages."""
+        output = _single_text_output(signature) or next(iter(signature.output_fields))
+        messages = []
+        for demo in demos:
+            if demo.get(output):
+                messages.append({"role": "user", "content": _ask(signature, demo, output)})
+                messages.append({"role": "assistant", "content": str(demo[output])})
+        messages.append({"role": "user", "content": _ask(signature, inputs, output)})
+        return messages
+
+    def parse(self, signature: type[Signature], completion: str) -> dict[str, Any]:
+        """Take the whole reply as the output, without the field's name if the model repeated it."""
+        output = _single_text_output(signature) or next(iter(signature.output_fields))
+        label = re.escape(_label(output))
+        text = re.sub(rf"^[\s*#]*{label}\s*:[\s*]*", "", completion, flags=re.IGNORECASE).strip()
+        if not text:
+            raise AdapterParseError(
+                adapter_name=type(self).__name__,
+                signature=signature,
+                lm_response=completion,
+                message="The LM returned an empty reply.",
+            )
+        return {output: text}
+
+
+class DispatchingAdapter(Adapter):
+    """Uses ``PlainAdapter`` for the models of one provider, and the adapter the user configured for all others."""
+
+    def __init__(self, provider: str) -> None:
+        super().__init__()
+        self._provider = provider
+        self._plain = PlainAdapter()
+
+    def _pick(self, lm: Any) -> Any:
+        from dspy.dsp.utils.settings import main_thread_config
+
+        if str(getattr(lm, "model", "")).startswith(f"{self._provider}/"):
+            return self._plain
+        return main_thread_config["adapter"] or dspy.ChatAdapter()
+
+    def __call__(self, lm: Any, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        """Hand the call on to the adapter that fits the LM."""
+        return self._pick(lm)(lm, *args, **kwargs)
+
+    async def acall(self, lm: Any, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        """Hand the asynchronous call on to the adapter that fits the LM."""
+        return await self._pick(lm).acall(lm, *args, **kwargs)
+
+
+def _single_text_output(signature: type[Signature]) -> str | None:
+    outputs = list(signature.output_fields.items())
+    return outputs[0][0] if len(outputs) == 1 and outputs[0][1].annotation is str else None
+
+
+def _ask(signature: type[Signature], values: dict[str, Any], output: str) -> str:
+    lines = [f"{_label(name)}: {_show(values[name])}" for name in signature.input_fields if name in values]
+    return f"{signature.instructions}\n\n" + "\n".join(lines) + f"\n\n{_label(output)}:"
+
+
+def _label(field: str) -> str:
+    return field.replace("_", " ").capitalize()
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        if len(value) == 1:
+            return str(value[0])
+        return "".join(f"\n[{number}] {one}" for number, one in enumerate(value, start=1))
+    return str(value)

@@ -1,0 +1,239 @@
+"""Corpora and questions from FlashRAG or BEIR JSON Lines, from Hugging Face datasets, and the bundled demo set."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from os import PathLike, fspath
+from pathlib import Path
+from typing import IO, Any
+
+import dspy
+
+from radio_dspy.errors import DataError
+from radio_dspy.passages import Passage
+
+Source = str | PathLike[str] | Iterable[Mapping[str, Any]]
+
+
+def load_corpus(source: Source) -> list[Passage]:
+    """Load passages.
+
+    Args:
+        source: A JSON Lines file (``.gz`` too), a Hugging Face ``datasets.Dataset``, or any iterable of rows. A row is
+            FlashRAG's ``{"id", "contents"}`` with ``contents`` = ``title\\ntext``, or BEIR's ``{"_id", "title", "text"}``.
+
+    Raises:
+        DataError: For a row that cannot be used, with file, line and what is wrong; for a repeated id; for no rows.
+
+    Example:
+        >>> load_corpus([{"id": 7, "contents": "Evaporation\\nVapour carries warmth away."}])
+        [Passage(id='7', text='Vapour carries warmth away.', title='Evaporation')]
+    """
+    passages = []
+    seen = _Ids()
+    for where, row in _rows(source):
+        key = seen.add(where, row)
+        if "contents" in row:
+            title, newline, text = _text(where, row, "contents").partition("\n")
+            if not newline:
+                title, text = "", title
+        else:
+            title, text = row.get("title") or "", _text(where, row, "text")
+        passages.append(Passage(key, text.strip(), str(title).strip()))
+    if not passages:
+        raise DataError(f"{_name(source)}: holds no passages.")
+    return passages
+
+
+def load_questions(source: Source, qrels: str | PathLike[str] | None = None) -> list[dspy.Example]:
+    """Load questions as DSPy examples whose one input is ``question``.
+
+    Each example has ``id``, ``question``, ``answers`` (possibly empty), ``answer`` (the first, for few-shot
+    demonstrations), ``relevant`` (ids of passages labelled as needed) and ``metadata``; ``choices`` where there are any.
+
+    Args:
+        source: As for ``load_corpus``. A row is FlashRAG's ``{"id", "question", "golden_answers", "metadata"}``
+            (``metadata.supporting_ids`` names the labelled passages), or BEIR's ``{"_id", "text"}``.
+        qrels: BEIR's tab-separated judgements (query id, passage id, grade); grades above 0 count as relevant.
+
+    Raises:
+        DataError: As for ``load_corpus``, and for judgements of an unknown question.
+
+    Example:
+        >>> one = load_questions([{"id": "q1", "question": "Why?", "golden_answers": ["evaporation"]}])[0]
+        >>> one.question, one.answers, list(one.inputs().keys())
+        ('Why?', ['evaporation'], ['question'])
+    """
+    labels = _read_qrels(qrels) if qrels is not None else {}
+    examples = []
+    seen = _Ids()
+    for where, row in _rows(source):
+        key = seen.add(where, row)
+        question = _text(where, row, "question" if "question" in row else "text")
+        answers = _strings(where, row, "golden_answers" if "golden_answers" in row else "answers")
+        metadata = row.get("metadata") or {}
+        if not isinstance(metadata, Mapping):
+            raise DataError(f"{where}: 'metadata' must be an object, got {type(metadata).__name__}.")
+        fields = {
+            "id": key,
+            "question": question,
+            "answers": answers,
+            "answer": answers[0] if answers else "",
+            "relevant": labels.pop(key, None) or _strings(where, metadata, "supporting_ids"),
+            "metadata": dict(metadata),
+        }
+        if row.get("choices"):
+            fields["choices"] = _strings(where, row, "choices")
+        examples.append(dspy.Example(**fields).with_inputs("question"))
+    if labels:
+        raise DataError(f"{qrels}: judges question {next(iter(labels))!r}, which {_name(source)} does not hold.")
+    if not examples:
+        raise DataError(f"{_name(source)}: holds no questions.")
+    return examples
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The bundled demo set.
+
+    Attributes:
+        passages: The corpus.
+        train: Questions to align with.
+        test: Held-out questions to judge with.
+    """
+
+    passages: list[Passage]
+    train: list[dspy.Example]
+    test: list[dspy.Example]
+
+
+def demo() -> Demo:
+    """Load the bundled demo set (CC0): the made-up island of Tarnholm, whose questions share reasons with their passages.
+
+    Example:
+        >>> data = demo()
+        >>> len(data.passages) >= 400, len(data.train), len(data.test)
+        (True, 160, 80)
+    """
+    folder = files("radio_dspy.demo")
+
+    def rows(name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
+
+    questions = load_questions(rows("questions.jsonl"))
+    train, test = ([one for one in questions if one.metadata["split"] == split] for split in ("train", "test"))
+    return Demo(load_corpus(rows("passages.jsonl")), train, test)
+
+
+def answers_of(example: dspy.Example) -> tuple[str, ...]:
+    """The gold answers of an example, whichever of ``answers``, ``golden_answers`` or ``answer`` holds them."""
+    for name in ("answers", "golden_answers", "answer"):
+        value = example.get(name)
+        if isinstance(value, str):
+            value = [value]
+        if value:
+            return tuple(str(one).strip() for one in value if str(one).strip())
+    return ()
+
+
+def _rows(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield each row with a name for error messages: ``FILE:LINE`` or ``row N``."""
+    if not isinstance(source, str | PathLike):
+        for number, row in enumerate(source, start=1):
+            if not isinstance(row, Mapping):
+                raise DataError(f"row {number}: expected a mapping, got {type(row).__name__}.")
+            yield f"row {number}", row
+        return
+    path = Path(fspath(source))
+    if not path.is_file():
+        raise DataError(f"{path}: {'is a folder, not a JSON Lines file' if path.is_dir() else 'no such file'}.")
+    with _open(path) as lines:
+        number = 0
+        try:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield f"{path}:{number}", _parse(f"{path}:{number}", line)
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}:{number + 1}: not UTF-8 text ({error.reason}).") from error
+        except (gzip.BadGzipFile, EOFError) as error:
+            raise DataError(f"{path}: not a whole gzip file ({error}).") from error
+
+
+def _open(path: Path) -> IO[str]:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
+
+
+def _parse(where: str, line: str) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({error}).") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected a JSON object, got {type(row).__name__}.")
+    return row
+
+
+class _Ids:
+    """Reads and checks each row's id; a repeated one is an error that names both rows."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}
+
+    def add(self, where: str, row: Mapping[str, Any]) -> str:
+        value = row.get("id", row.get("_id"))
+        if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+            raise DataError(f"{where}: needs an 'id' (or '_id') that is a string or a whole number, got {value!r:.80}.")
+        key = str(value)
+        if key in self._first:
+            raise DataError(f"{where}: id {key!r} was already used at {self._first[key]}.")
+        self._first[key] = where
+        return key
+
+
+def _text(where: str, row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if not isinstance(value, str):
+        raise DataError(f"{where}: needs a string {name!r}, got {value!r:.80}; the row has {sorted(row)!r}.")
+    if not value.strip():
+        raise DataError(f"{where}: {name!r} is empty.")
+    return value
+
+
+def _strings(where: str, row: Mapping[str, Any], name: str) -> list[str]:
+    value = row.get(name)
+    if value is None:
+        return []
+    value = [value] if isinstance(value, str) else value
+    if not isinstance(value, Iterable) or isinstance(value, Mapping):
+        raise DataError(f"{where}: {name!r} must be a list of strings, got {type(value).__name__}.")
+    values = list(value)
+    for one in values:
+        if not isinstance(one, str | int | float) or isinstance(one, bool):
+            raise DataError(f"{where}: {name!r} must be a list of strings, got {one!r:.80} in it.")
+    return [str(one) for one in values]
+
+
+def _read_qrels(path: str | PathLike[str]) -> dict[str, list[str]]:
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such file.")
+    labels: dict[str, list[str]] = {}
+    with Path(path).open(encoding="utf-8-sig", newline="") as lines:
+        for number, row in enumerate(csv.reader(lines, delimiter="\t"), start=1):
+            if not row or (number == 1 and not row[-1].lstrip("-").isdigit()):
+                continue
+            if len(row) < 3 or not row[-1].lstrip("-").isdigit():
+                raise DataError(f"{path}:{number}: expected query id, passage id and a whole-number grade, got {row!r}.")
+            if int(row[-1]) > 0:
+                labels.setdefault(row[0], []).append(row[-2])
+    return labels
+
+
+def _name(source: Source) -> str:
+    return str(fspath(source)) if isinstance(source, str | PathLike) else "the rows"

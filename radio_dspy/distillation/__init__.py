@@ -1,0 +1,51 @@
+"""From signals to a trained checkpoint: each step is a function or class that can be called alone.
+
+Names are loaded when they are first used, so that fusing two lists does not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from radio_dspy.distillation.fusion import fuse as fuse
+    from radio_dspy.distillation.fusion import fused_ranking as fused_ranking
+    from radio_dspy.distillation.fusion import min_max as min_max
+    from radio_dspy.distillation.groups import PreferenceGroup as PreferenceGroup
+    from radio_dspy.distillation.groups import preference_groups as preference_groups
+    from radio_dspy.distillation.infonce import InfoNCE as InfoNCE
+    from radio_dspy.distillation.rationales import RationaleExtractor as RationaleExtractor
+    from radio_dspy.distillation.signals import AnswerSimilarity as AnswerSimilarity
+    from radio_dspy.distillation.signals import Labels as Labels
+    from radio_dspy.distillation.signals import RationaleSimilarity as RationaleSimilarity
+    from radio_dspy.distillation.signals import RetrievalScore as RetrievalScore
+    from radio_dspy.distillation.training import TextGroup as TextGroup
+    from radio_dspy.distillation.training import TrainingSettings as TrainingSettings
+    from radio_dspy.distillation.training import train_reranker as train_reranker
+
+_HOMES = {
+    "AnswerSimilarity": "signals",
+    "InfoNCE": "infonce",
+    "Labels": "signals",
+    "PreferenceGroup": "groups",
+    "RationaleExtractor": "rationales",
+    "RationaleSimilarity": "signals",
+    "RetrievalScore": "signals",
+    "TextGroup": "training",
+    "TrainingSettings": "training",
+    "fuse": "fusion",
+    "fused_ranking": "fusion",
+    "min_max": "fusion",
+    "preference_groups": "groups",
+    "train_reranker": "training",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,92 @@
+"""Fusing signals into one preference (paper, section 3.3, "integration")."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from radio_dspy.errors import DataError
+from radio_dspy.passages import Ranking, RankRequest
+
+
+def min_max(scores: Sequence[float]) -> list[float]:
+    """Scale scores linearly to [0, 1].
+
+    Where all scores are equal the signal prefers nothing, and every value is 0.
+
+    Raises:
+        DataError: If a score is NaN or infinite.
+
+    Example:
+        >>> min_max([3.0, 1.0, 2.0]), min_max([5.0, 5.0])
+        ([1.0, 0.0, 0.5], [0.0, 0.0])
+    """
+    values = [float(score) for score in scores]
+    for position, value in enumerate(values):
+        if not math.isfinite(value):
+            raise DataError(f"The score at position {position} is {value}; every score must be a finite number.")
+    if not values:
+        return []
+    low, high = min(values), max(values)
+    span = high - low
+    if not math.isfinite(span):  # the span of two finite numbers can overflow: halve them first
+        return min_max([value / 2 for value in values])
+    return [(value - low) / span if span else 0.0 for value in values]
+
+
+def fuse(signals: Mapping[str, Sequence[float]], weights: Mapping[str, float]) -> list[float]:
+    """Mix the signals of one question: the weighted sum of their min-max scaled scores.
+
+    Args:
+        signals: For each signal, one score for each candidate, all in the candidates' order.
+        weights: For each signal its weight, at least 0; names must match ``signals``.
+
+    Returns:
+        One fused score for each candidate, in their order.
+
+    Raises:
+        DataError: If names or lengths do not match, a weight is negative, or a score is not finite.
+
+    Example:
+        >>> fuse({"retrieval": [0.9, 0.5, 0.1], "rationale": [0.2, 0.8, 0.2]}, {"retrieval": 0.5, "rationale": 0.5})
+        [0.5, 0.75, 0.0]
+    """
+    if not signals:
+        raise DataError("Nothing to fuse: give at least one signal.")
+    if set(signals) != set(weights):
+        raise DataError(f"Signals {sorted(signals)} and weights {sorted(weights)} must have the same names.")
+    lengths = {name: len(scores) for name, scores in signals.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"All signals must score the same candidates, got lengths {lengths}.")
+    fused = [0.0] * next(iter(lengths.values()))
+    # In the order of names, so that the sum does not depend on the order of the keys.
+    for name in sorted(signals):
+        weight = float(weights[name])
+        if not (math.isfinite(weight) and weight >= 0):
+            raise DataError(f"The weight of signal {name!r} is {weight}; weights must be finite and at least 0.")
+        try:
+            scaled = min_max(signals[name])
+        except DataError as error:
+            raise DataError(f"Signal {name!r}: {error}") from error
+        for position, value in enumerate(scaled):
+            fused[position] += weight * value
+    return fused
+
+
+def fused_ranking(
+    request: RankRequest, signals: Mapping[str, Sequence[float]], weights: Mapping[str, float]
+) -> Ranking:
+    """Order a question's candidates by their fused score; equal scores keep the first stage's order.
+
+    Raises:
+        DataError: As for ``fuse``, naming the question and, for a bad score, the passage.
+    """
+    for name, scores in signals.items():
+        if len(scores) != len(request.candidates):
+            raise DataError(
+                f"Question {request.id!r}: signal {name!r} has {len(scores)} scores for {len(request.candidates)} candidates."
+            )
+        for passage, score in zip(request.candidates, scores, strict=True):
+            if not math.isfinite(score):
+                raise DataError(f"Question {request.id!r}, passage {passage.id!r}: signal {name!r} scored {score}.")
+    return Ranking.from_scores(request.query, request.candidates, fuse(signals, weights))

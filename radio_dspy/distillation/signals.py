@@ -1,0 +1,113 @@
+"""Signals: what makes a passage preferred. Each gives one score for each candidate of each question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from radio_dspy.encoders import Encoder, as_encoder
+from radio_dspy.passages import RankRequest
+from radio_dspy.rerankers.rationale import guide
+from radio_dspy.retrievers.faiss import FaissRetriever
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Scores = npt.NDArray[np.float32]
+
+
+class Signal(Protocol):
+    """One view of which candidates help; higher is better, on any scale."""
+
+    name: str
+
+    def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
+        """For each question, float32 scores of shape (number of candidates,), in the candidates' order."""
+
+
+class RetrievalScore:
+    """The first stage's own scores."""
+
+    name = "retrieval"
+
+    def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
+        """See ``Signal``."""
+        import numpy as np
+
+        return [np.asarray(request.scores, dtype=np.float32) for request in requests]
+
+
+class RationaleSimilarity:
+    """Cosine of passage and ``question. answers. rationale`` (paper, section 3.3).
+
+    A question without a rationale is compared with ``question. answers``.
+
+    Args:
+        encoder: An ``Encoder``, or a folder or hub name of one.
+        index: A retriever whose stored vectors are used instead of encoding again, if its encoder is the same.
+        show_progress: Show a progress bar while encoding.
+
+    Example:
+        >>> from radio_dspy.passages import Passage
+        >>> request = RankRequest(
+        ...     "q", "Why did it cool?", (Passage("a", "Ice floats."), Passage("b", "Vapour takes heat along.")),
+        ...     (0.4, 0.3), answers=("evaporation",),
+        ... )
+        >>> scores = RationaleSimilarity("all-MiniLM-L6-v2").score([request])[0]
+        >>> bool(scores[1] > scores[0])
+        True
+    """
+
+    name = "rationale"
+    _uses_rationale = True
+
+    def __init__(
+        self, encoder: Encoder | str, *, index: FaissRetriever | None = None, show_progress: bool = False
+    ) -> None:
+        self.encoder = as_encoder(encoder)
+        self._show_progress = show_progress
+        self._index = index if index is not None and index.encoder.identity == self.encoder.identity else None
+
+    def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
+        """See ``Signal``; each distinct passage is encoded once."""
+        guides = [
+            guide(one.query, one.answers, one.rationale if self._uses_rationale else "") for one in requests
+        ]
+        queries = self.encoder.encode_queries(guides, show_progress=self._show_progress)
+        if self._index is not None:
+            index = self._index
+            vectors = [index.vectors([passage.id for passage in one.candidates]) for one in requests]
+            return [passages @ query for passages, query in zip(vectors, queries, strict=True)]
+        rows: dict[str, int] = {}
+        positions = [[rows.setdefault(passage.contents, len(rows)) for passage in one.candidates] for one in requests]
+        encoded = self.encoder.encode_passages(list(rows), show_progress=self._show_progress)
+        return [encoded[found] @ query for found, query in zip(positions, queries, strict=True)]
+
+
+class AnswerSimilarity(RationaleSimilarity):
+    """Cosine of passage and ``question. answers``: no LM is asked. A strong baseline for any rationale."""
+
+    name = "answer"
+    _uses_rationale = False
+
+
+class Labels:
+    """1 for a passage labelled as needed for the answer, else 0: the labelled upper bound, never the method."""
+
+    name = "labels"
+
+    def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
+        """See ``Signal``."""
+        import numpy as np
+
+        return [
+            np.array([passage.id in request.relevant for passage in request.candidates], dtype=np.float32)
+            for request in requests
+        ]
+
+
+def score_all(signals: Sequence[Signal], requests: Sequence[RankRequest]) -> list[dict[str, list[float]]]:
+    """Ask every signal and turn the answers around: for each question, each signal's scores by its name."""
+    columns: dict[str, list[Any]] = {signal.name: signal.score(requests) for signal in signals}
+    return [{name: scores[i].tolist() for name, scores in columns.items()} for i in range(len(requests))]

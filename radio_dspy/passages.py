@@ -1,0 +1,137 @@
+"""The values that every stage hands on: passages, ranking tasks, rankings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from radio_dspy.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of text that can be retrieved.
+
+    Attributes:
+        id: Unique within its corpus.
+        text: The text itself.
+        title: Heading, possibly empty.
+
+    Example:
+        >>> Passage("p1", "Water that turns to vapour carries warmth away.", title="Evaporation").contents
+        'Evaporation\\nWater that turns to vapour carries warmth away.'
+    """
+
+    id: str
+    text: str
+    title: str = ""
+
+    @property
+    def contents(self) -> str:
+        """Title and text as the encoder and the LM read them (FlashRAG's ``title\\ntext``)."""
+        return f"{self.title}\n{self.text}" if self.title else self.text
+
+
+def as_passage(item: Any, position: int = 0) -> Passage:
+    """Read a passage from what retrievers commonly return.
+
+    Args:
+        item: A ``Passage``, a string, a mapping with ``contents``, ``text`` or ``long_text`` (and ``id``, ``title``), or
+            an object with such attributes.
+        position: The id of an item that brings none.
+
+    Raises:
+        DataError: If the item holds no text.
+    """
+    if isinstance(item, Passage):
+        return item
+    if isinstance(item, str):
+        return Passage(str(position), item)
+    if not isinstance(item, Mapping):
+        item = {name: getattr(item, name) for name in ("id", "title", "contents", "text", "long_text") if hasattr(item, name)}
+    text = next((item[name] for name in ("contents", "text", "long_text") if isinstance(item.get(name), str)), None)
+    if text is None:
+        raise DataError(
+            f"Passage {position} holds no text (got {type(item).__name__} with {sorted(item)!r}); "
+            "give a Passage, a string, or a mapping with 'text' or 'contents'."
+        )
+    title = item.get("title") or ""
+    if not title and "contents" in item and "\n" in text:
+        title, _, text = text.partition("\n")
+    return Passage(str(item.get("id", position)), text, str(title))
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Passages in order, best first, each with its score.
+
+    Attributes:
+        query: What the passages were ranked for.
+        passages: Best first.
+        scores: One finite number for each passage, on the ranker's own scale.
+    """
+
+    query: str
+    passages: tuple[Passage, ...]
+    scores: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.passages) != len(self.scores):
+            raise DataError(f"{self.query!r}: {len(self.passages)} passages but {len(self.scores)} scores.")
+
+    def __len__(self) -> int:
+        return len(self.passages)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The passages' ids, best first."""
+        return tuple(passage.id for passage in self.passages)
+
+    def top(self, k: int | None) -> Ranking:
+        """The first ``k`` passages; all of them when ``k`` is None."""
+        return Ranking(self.query, self.passages[:k], self.scores[:k])
+
+    @classmethod
+    def from_scores(cls, query: str, passages: Sequence[Passage], scores: Iterable[float]) -> Ranking:
+        """Order passages by score; equal scores keep the order in which they came."""
+        values = [float(score) for score in scores]
+        if len(values) != len(passages):
+            raise DataError(f"{query!r}: {len(passages)} passages but {len(values)} scores.")
+        order = sorted(range(len(values)), key=lambda position: -values[position])
+        return cls(query, tuple(passages[i] for i in order), tuple(values[i] for i in order))
+
+
+@dataclass(frozen=True, slots=True)
+class RankRequest:
+    """One question with its candidates: what a signal scores and a reranker orders.
+
+    Attributes:
+        id: The question's id; everything about the question is joined by it.
+        query: The question as the retriever saw it.
+        candidates: The retrieved passages, in the first stage's order.
+        scores: The first stage's scores, aligned with ``candidates``.
+        answers: Gold answers; empty where they are unknown.
+        rationale: Why the answer holds, as the LM wrote it; empty where there is none.
+        relevant: Ids of passages labelled as needed for the answer; used to evaluate, never to train unless asked for.
+    """
+
+    id: str
+    query: str
+    candidates: tuple[Passage, ...]
+    scores: tuple[float, ...]
+    answers: tuple[str, ...] = ()
+    rationale: str = ""
+    relevant: frozenset[str] = field(default_factory=frozenset)
+
+    def __post_init__(self) -> None:
+        if len(self.candidates) != len(self.scores):
+            raise DataError(f"Question {self.id!r}: {len(self.candidates)} candidates but {len(self.scores)} scores.")
+        ids = [passage.id for passage in self.candidates]
+        if len(set(ids)) != len(ids):
+            doubled = next(one for one in ids if ids.count(one) > 1)
+            raise DataError(f"Question {self.id!r}: candidate {doubled!r} appears twice; give every passage its own id.")
+
+    def ranking(self) -> Ranking:
+        """The candidates in the first stage's order."""
+        return Ranking(self.query, self.candidates, self.scores)

@@ -1,0 +1,75 @@
+"""Reranking by a rationale: the teacher's view, with an encoder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import dspy
+
+from radio_dspy.encoders import Encoder, as_encoder
+from radio_dspy.passages import as_passage
+from radio_dspy.rerankers.rerank import _check_k
+from radio_dspy.signatures import RationaleGuidedRerank
+
+
+def guide(question: str, answers: Sequence[str], rationale: str = "") -> str:
+    """The text whose vector passages are compared with: ``question. answers. rationale`` (paper, section 3.3).
+
+    Example:
+        >>> guide("Why is the jug cold?", ["evaporation"], "Vapour takes heat along.")
+        'Why is the jug cold? evaporation. Vapour takes heat along.'
+    """
+    parts = [question.strip(), ", ".join(one.strip() for one in answers), rationale.strip()]
+    return " ".join(part if part[-1] in ".?!" else f"{part}." for part in parts if part)
+
+
+class RationaleRerank(dspy.Module):
+    """``RationaleGuidedRerank`` carried out by an encoder: passages by similarity to ``question. answers. rationale``.
+
+    It needs the answer, so it teaches and judges; it does not serve. Source: paper, section 3.3.
+
+    Args:
+        encoder: An ``Encoder``, or a folder or hub name of one.
+
+    Example:
+        >>> teacher = RationaleRerank("all-MiniLM-L6-v2")
+        >>> ranked = teacher(
+        ...     question="Why is the milk still fresh?",
+        ...     answers=["evaporation"],
+        ...     rationale="Water seeping through the clay turns to vapour and takes heat along.",
+        ...     passages=["The milk was fresh and good.", "Evaporation cools a wet surface."],
+        ... )
+        >>> ranked.passages[0]
+        'Evaporation cools a wet surface.'
+    """
+
+    signature = RationaleGuidedRerank
+
+    def __init__(self, encoder: Encoder | str) -> None:
+        super().__init__()
+        self.encoder = as_encoder(encoder)
+
+    def forward(
+        self, question: str, answers: Sequence[str], rationale: str, passages: Sequence[Any], k: int | None = None
+    ) -> dspy.Prediction:
+        """Order passages, best first.
+
+        Returns:
+            A prediction with ``passages`` as they came, ``scores`` (cosines) and ``order``, the signature's output.
+        """
+        _check_k(k)
+        texts = [as_passage(item, position).contents for position, item in enumerate(passages)]
+        query = self.encoder.encode_queries([guide(question, answers, rationale)])[0]
+        scores = (self.encoder.encode_passages(texts) @ query).tolist()
+        order = sorted(range(len(scores)), key=lambda position: -scores[position])[:k]
+        return dspy.Prediction(
+            passages=[passages[i] for i in order], scores=[scores[i] for i in order], order=order
+        )
+
+    async def aforward(
+        self, question: str, answers: Sequence[str], rationale: str, passages: Sequence[Any], k: int | None = None
+    ) -> dspy.Prediction:
+        """Order passages without blocking the event loop; see ``forward``."""
+        return await asyncio.to_thread(self.forward, question, answers, rationale, passages, k)

@@ -1,0 +1,113 @@
+"""The trainable reranker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import dspy
+
+from radio_dspy.encoders import Encoder
+from radio_dspy.errors import SettingsError
+from radio_dspy.passages import Ranking, RankRequest, as_passage
+from radio_dspy.rerankers.scorers import score_lists
+from radio_dspy.rerankers.weights import Architecture, RerankerWeights
+
+
+class Rerank(dspy.Module):
+    """Orders passages for a query with a local model that ``RADIO`` can train.
+
+    Args:
+        checkpoint: A folder or hub name, for example ``"BAAI/bge-reranker-base"``; for a bi-encoder also an ``Encoder``.
+        architecture: ``"cross-encoder"`` reads query and passage together; ``"bi-encoder"`` compares their vectors.
+        k: How many passages a call returns when it does not say; None returns all.
+        max_length: Longest input in tokens; None keeps the checkpoint's own.
+        device: Where to run; None chooses.
+
+    Example:
+        >>> rerank = Rerank("all-MiniLM-L6-v2", architecture="bi-encoder")
+        >>> rerank("why did the dough not rise?", ["Ice floats.", "Yeast dies in hot water."]).passages[0]
+        'Yeast dies in hot water.'
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Encoder,
+        architecture: Architecture = "cross-encoder",
+        *,
+        k: int | None = None,
+        max_length: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        super().__init__()
+        _check_k(k)
+        self.weights = RerankerWeights(checkpoint, architecture, max_length=max_length)
+        self.k = k
+        self.device = device
+
+    def forward(self, query: str, passages: Sequence[Any], k: int | None = None) -> dspy.Prediction:
+        """Order passages, best first.
+
+        Args:
+            query: The question.
+            passages: ``Passage`` objects, strings, or mappings with ``text``; they are returned as they came.
+            k: How many to return; None takes the module's own ``k``.
+
+        Returns:
+            A prediction with ``passages``, ``scores`` (raw logits or cosines) and ``indices`` into the given list.
+
+        Raises:
+            DataError: If a passage holds no text.
+        """
+        _check_k(k)
+        texts = [as_passage(item, position).contents for position, item in enumerate(passages)]
+        scores = score_lists(self.weights, [(query, texts)], self.device)[0].tolist()
+        order = sorted(range(len(scores)), key=lambda position: -scores[position])[: k or self.k]
+        return dspy.Prediction(
+            passages=[passages[position] for position in order],
+            scores=[scores[position] for position in order],
+            indices=order,
+        )
+
+    async def aforward(self, query: str, passages: Sequence[Any], k: int | None = None) -> dspy.Prediction:
+        """Order passages without blocking the event loop; see ``forward``."""
+        return await asyncio.to_thread(self.forward, query, passages, k)
+
+    def rank_all(self, requests: Sequence[RankRequest]) -> list[Ranking]:
+        """Order the candidates of many questions in one batch."""
+        lists = [(one.query, [passage.contents for passage in one.candidates]) for one in requests]
+        scores = score_lists(self.weights, lists, self.device) if lists else []
+        return [
+            Ranking.from_scores(one.query, one.candidates, values.tolist())
+            for one, values in zip(requests, scores, strict=True)
+        ]
+
+
+class NoRerank(dspy.Module):
+    """The baseline: keeps the first stage's order.
+
+    Example:
+        >>> NoRerank()("any", ["a", "b"], k=1).passages
+        ['a']
+    """
+
+    def __init__(self, k: int | None = None) -> None:
+        super().__init__()
+        _check_k(k)
+        self.k = k
+
+    def forward(self, query: str, passages: Sequence[Any], k: int | None = None) -> dspy.Prediction:
+        """Return the passages in the order in which they came, scored by minus their position."""
+        _check_k(k)
+        kept = list(passages)[: k or self.k]
+        return dspy.Prediction(passages=kept, scores=[-float(i) for i in range(len(kept))], indices=list(range(len(kept))))
+
+    async def aforward(self, query: str, passages: Sequence[Any], k: int | None = None) -> dspy.Prediction:
+        """See ``forward``."""
+        return self.forward(query, passages, k)
+
+
+def _check_k(k: int | None) -> None:
+    if k is not None and k < 1:
+        raise SettingsError(f"k must be at least 1, or None for all passages; got {k}.")

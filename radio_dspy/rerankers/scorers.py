@@ -1,0 +1,192 @@
+"""The models behind rerankers: one seam over cross-encoders and bi-encoders, for scoring and for training."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from radio_dspy.encoders import MODEL_LOCK, load_sentence_transformer, open_sentence_transformer, quiet_loading
+from radio_dspy.errors import CheckpointError
+from radio_dspy.rerankers.weights import Architecture, RerankerWeights
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+    Scores = npt.NDArray[np.float32]
+
+Pairs = Sequence[tuple[str, str]]
+# Cosines lie in [-1, 1]; divided by this they spread enough for a softmax over passages.
+COSINE_TEMPERATURE = 0.05
+_SCORING_BATCH = 32
+_HEAD_SEED = 0
+
+
+class Scorer(Protocol):
+    """Scores (query, passage) pairs; higher is better."""
+
+    def score(self, pairs: Pairs) -> Scores:
+        """Scores for inference, float32 of shape (number of pairs,)."""
+
+    def logits(self, pairs: Pairs) -> torch.Tensor:
+        """Scores that gradients flow through, float32 of shape (number of pairs,)."""
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The torch module that is trained."""
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint that loads again (safetensors, tokenizer, settings)."""
+
+
+class CrossEncoderScorer:
+    """Reads query and passage together; the score is the raw logit."""
+
+    def __init__(self, weights: RerankerWeights, device: str | None = None) -> None:
+        import torch
+        from sentence_transformers import CrossEncoder
+
+        # Weights without a scoring head get a fresh one: seeded, so that the base is the same in every process.
+        with torch.random.fork_rng(), quiet_loading():
+            torch.manual_seed(_HEAD_SEED)
+            try:
+                self.module = CrossEncoder(
+                    weights.checkpoint,
+                    num_labels=1,
+                    max_length=weights.max_length,
+                    activation_fn=torch.nn.Identity(),
+                    device=device,
+                    model_kwargs={"use_safetensors": True},
+                )
+            except (OSError, ValueError, KeyError, RuntimeError) as error:
+                raise CheckpointError(
+                    f"{weights.checkpoint}: cannot be loaded as a cross-encoder ({error}). Give a folder that holds "
+                    "one, or a hub name while the hub can be reached."
+                ) from error
+        self.module.eval()
+
+    def score(self, pairs: Pairs) -> Scores:
+        """See ``Scorer``."""
+        return self.module.predict(list(pairs), batch_size=_SCORING_BATCH, show_progress_bar=False)
+
+    def logits(self, pairs: Pairs) -> torch.Tensor:
+        """See ``Scorer``."""
+        features = self.module.preprocess([list(pair) for pair in pairs])
+        return self.module(_on_device(features, self.module))["scores"].view(-1).float()
+
+    def save(self, folder: Path) -> None:
+        """See ``Scorer``."""
+        with quiet_loading():
+            self.module.save_pretrained(str(folder), create_model_card=False)
+
+
+class BiEncoderScorer:
+    """Encodes query and passage apart; the score is their cosine, the logit the cosine over ``COSINE_TEMPERATURE``."""
+
+    def __init__(self, weights: RerankerWeights, device: str | None = None, *, private: bool = False) -> None:
+        load = open_sentence_transformer if private else load_sentence_transformer
+        self.module = load(weights.checkpoint, device, weights.max_length)
+        prompts = self.module.prompts
+        self._query_prompt = weights.query_prefix or prompts.get("query") or ""
+        self._passage_prompt = weights.passage_prefix or prompts.get("document") or prompts.get("passage") or ""
+
+    def score(self, pairs: Pairs) -> Scores:
+        """See ``Scorer``; each distinct text is encoded once."""
+        import numpy as np
+
+        if not pairs:
+            return np.zeros(0, dtype=np.float32)
+        queries, query_rows = _distinct([query for query, _ in pairs])
+        passages, passage_rows = _distinct([passage for _, passage in pairs])
+        options = {"normalize_embeddings": True, "batch_size": _SCORING_BATCH, "show_progress_bar": False}
+        query_vectors = self.module.encode(queries, prompt=self._query_prompt, **options)
+        passage_vectors = self.module.encode(passages, prompt=self._passage_prompt, **options)
+        return np.einsum("ij,ij->i", query_vectors[query_rows], passage_vectors[passage_rows]).astype(np.float32)
+
+    def logits(self, pairs: Pairs) -> torch.Tensor:
+        """See ``Scorer``; each distinct text is encoded once."""
+        queries, query_rows = _distinct([query for query, _ in pairs])
+        passages, passage_rows = _distinct([passage for _, passage in pairs])
+        query_vectors = self._embed(queries, self._query_prompt)
+        passage_vectors = self._embed(passages, self._passage_prompt)
+        return (query_vectors[query_rows] * passage_vectors[passage_rows]).sum(-1) / COSINE_TEMPERATURE
+
+    def _embed(self, texts: list[str], prompt: str) -> torch.Tensor:
+        import torch
+
+        features = _on_device(self.module.preprocess(texts, prompt=prompt), self.module)
+        return torch.nn.functional.normalize(self.module(features)["sentence_embedding"].float(), dim=-1)
+
+    def save(self, folder: Path) -> None:
+        """See ``Scorer``."""
+        prompts = {"query": self._query_prompt, "document": self._passage_prompt}
+        self.module.prompts = {**self.module.prompts, **prompts}
+        with quiet_loading():
+            self.module.save_pretrained(str(folder), create_model_card=False)
+
+
+def open_scorer(weights: RerankerWeights, device: str | None = None) -> Scorer:
+    """A fresh scorer of its own, for training: the shared one must never change."""
+    if weights.architecture == "cross-encoder":
+        return CrossEncoderScorer(weights, device)
+    return BiEncoderScorer(weights, device, private=True)
+
+
+def score_lists(
+    weights: RerankerWeights, lists: Sequence[tuple[str, Sequence[str]]], device: str | None = None
+) -> list[Scores]:
+    """Score the passages of many queries in one batch.
+
+    Args:
+        weights: Which checkpoint, and how it scores.
+        lists: (query, passage texts) for each question.
+        device: Where to run; None chooses.
+
+    Returns:
+        For each question, float32 scores of shape (number of passages,).
+    """
+    import numpy as np
+
+    pairs = [(query, text) for query, texts in lists for text in texts]
+    with MODEL_LOCK:
+        scorer = _shared_scorer(
+            weights.checkpoint,
+            weights.architecture,
+            weights.max_length,
+            weights.query_prefix,
+            weights.passage_prefix,
+            device,
+        )
+        scores = scorer.score(pairs) if pairs else np.zeros(0, dtype=np.float32)
+    ends = np.cumsum([len(texts) for _, texts in lists])
+    return np.split(np.asarray(scores, dtype=np.float32), ends[:-1])
+
+
+@functools.lru_cache(maxsize=3)
+def _shared_scorer(
+    checkpoint: str,
+    architecture: Architecture,
+    max_length: int | None,
+    query_prefix: str | None,
+    passage_prefix: str | None,
+    device: str | None,
+) -> Scorer:
+    weights = RerankerWeights(checkpoint, architecture, max_length=max_length)
+    weights.query_prefix, weights.passage_prefix = query_prefix, passage_prefix
+    return CrossEncoderScorer(weights, device) if architecture == "cross-encoder" else BiEncoderScorer(weights, device)
+
+
+def _distinct(texts: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Each distinct text once, and for every text the row where it stands."""
+    rows: dict[str, int] = {}
+    found = [rows.setdefault(text, len(rows)) for text in texts]
+    return list(rows), found
+
+
+def _on_device(features: dict[str, Any], module: Any) -> dict[str, Any]:
+    from sentence_transformers.util import batch_to_device
+
+    return batch_to_device(features, module.device)

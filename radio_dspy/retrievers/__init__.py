@@ -1,0 +1,6 @@
+"""First-stage retrieval."""
+
+from radio_dspy.retrievers.base import Retriever
+from radio_dspy.retrievers.faiss import FaissRetriever
+
+__all__ = ["FaissRetriever", "Retriever"]

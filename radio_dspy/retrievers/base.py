@@ -1,0 +1,43 @@
+"""What every first-stage retriever offers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import dspy
+
+from radio_dspy.errors import SettingsError
+from radio_dspy.passages import Ranking
+
+
+class Retriever(dspy.Module):
+    """A first stage: finds the passages that a reranker then orders. Subclasses write ``search``."""
+
+    def __init__(self, k: int = 20) -> None:
+        super().__init__()
+        self.k = k
+
+    def search(self, queries: Sequence[str], k: int) -> list[Ranking]:
+        """Find the ``k`` best passages for each query."""
+        raise NotImplementedError(f"{type(self).__name__} must define search(queries, k).")
+
+    def forward(self, query: str, k: int | None = None) -> dspy.Prediction:
+        """Retrieve for one query.
+
+        Args:
+            query: What to look for.
+            k: How many passages, at least 1; None takes the retriever's own ``k``.
+
+        Returns:
+            A prediction with ``passages`` (best first, each with ``id``, ``title``, ``text``) and ``scores``.
+        """
+        depth = self.k if k is None else k
+        if depth < 1:
+            raise SettingsError(f"k must be at least 1, got {depth}.")
+        ranking = self.search([query], depth)[0]
+        return dspy.Prediction(passages=list(ranking.passages), scores=list(ranking.scores))
+
+    async def aforward(self, query: str, k: int | None = None) -> dspy.Prediction:
+        """Retrieve for one query without blocking the event loop; see ``forward``."""
+        return await asyncio.to_thread(self.forward, query, k)

@@ -1,0 +1,176 @@
+"""Dense retrieval over a FAISS index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radio_dspy.datasets import load_corpus
+from radio_dspy.encoders import Encoder, as_encoder
+from radio_dspy.errors import CheckpointError, DataError
+from radio_dspy.files import replacing, write_json, write_lines
+from radio_dspy.passages import Passage, Ranking
+from radio_dspy.retrievers.base import Retriever
+
+if TYPE_CHECKING:
+    from radio_dspy.encoders import Vectors
+
+FORMAT_VERSION = 1
+
+
+class FaissRetriever(Retriever):
+    """Finds passages by the dot product of unit vectors, exactly (a flat FAISS index).
+
+    Build it once with ``build``, keep it with ``save`` and ``load``. Copies share the index.
+
+    Example:
+        >>> retriever = FaissRetriever.build(
+        ...     [Passage("a", "Yeast dies above sixty degrees."), Passage("b", "Ice floats.")], encoder="all-MiniLM-L6-v2"
+        ... )
+        >>> found = retriever("why did the dough not rise?", k=1)
+        >>> found.passages[0].id, len(found.scores)
+        ('a', 1)
+    """
+
+    def __init__(self, index: _Index, encoder: Encoder, k: int = 20) -> None:
+        super().__init__(k)
+        self._index = index
+        self.encoder = encoder
+
+    def __len__(self) -> int:
+        return len(self._index.passages)
+
+    @property
+    def passages(self) -> Sequence[Passage]:
+        """The whole corpus, in the order in which it was built."""
+        return self._index.passages
+
+    @classmethod
+    def build(
+        cls, passages: Sequence[Passage], encoder: Encoder | str, *, k: int = 20, show_progress: bool = False
+    ) -> FaissRetriever:
+        """Encode passages and index them.
+
+        Args:
+            passages: The corpus; ids must be unique.
+            encoder: An ``Encoder``, or a folder or hub name of one.
+            k: How many passages a call returns when it does not say.
+            show_progress: Show a progress bar while encoding.
+
+        Raises:
+            DataError: If there are no passages or an id appears twice.
+        """
+        encoder = as_encoder(encoder)
+        if not passages:
+            raise DataError("An index needs at least one passage, got none.")
+        return cls(_Index(passages, encoder.encode_passages(passages, show_progress=show_progress)), encoder, k)
+
+    def search(self, queries: Sequence[str], k: int) -> list[Ranking]:
+        """Find the ``k`` best passages for each query, in one batch."""
+        return self._index.search(list(queries), self.encoder.encode_queries(queries), k)
+
+    def vectors(self, ids: Sequence[str]) -> Vectors:
+        """The stored unit vectors of passages, float32 of shape (n, dimension)."""
+        return self._index.vectors(ids)
+
+    def save(self, path: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Write ``passages.jsonl``, ``index.faiss`` and ``manifest.json`` into a folder."""
+        import faiss
+
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = ({"id": one.id, "title": one.title, "text": one.text} for one in self.passages)
+        write_lines(folder / "passages.jsonl", rows)
+        with replacing(folder / "index.faiss") as temporary:
+            faiss.write_index(self._index.flat, str(temporary))
+        write_json(
+            folder / "manifest.json",
+            {"format": FORMAT_VERSION, "passages": len(self), "encoder": self.encoder.identity},
+        )
+
+    @classmethod
+    def load(  # type: ignore[override]  # a folder and its encoder, not a DSPy state file
+        cls, path: str | PathLike[str], encoder: Encoder | str | None = None, *, k: int = 20
+    ) -> FaissRetriever:
+        """Read a folder that ``save`` wrote.
+
+        Args:
+            path: The folder.
+            encoder: The encoder that built the index; None finds it by the name in the manifest.
+            k: How many passages a call returns when it does not say.
+
+        Raises:
+            CheckpointError: If a file is missing, or the encoder is not the one that built the index.
+        """
+        import faiss
+
+        folder = Path(path)
+        for name in ("manifest.json", "passages.jsonl", "index.faiss"):
+            if not (folder / name).is_file():
+                raise CheckpointError(f"{folder / name}: no such file; build the index again with FaissRetriever.build.")
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            built, count, version = dict(manifest["encoder"]), int(manifest["passages"]), int(manifest["format"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{folder / 'manifest.json'}: not an index manifest ({error}).") from error
+        if version > FORMAT_VERSION:
+            raise CheckpointError(f"{folder}: index format {version}; this release reads up to {FORMAT_VERSION}.")
+        if encoder is None:
+            prefix, length = built.get("passage_prefix"), built.get("max_length")
+            encoder = Encoder(str(built["model"]), passage_prefix=prefix, max_length=length)
+        encoder = as_encoder(encoder)
+        if encoder.identity != built:
+            raise CheckpointError(f"{folder}: built with encoder {built}, but got {encoder.identity}; use that or rebuild.")
+        passages = load_corpus(folder / "passages.jsonl")
+        try:
+            flat = faiss.read_index(str(folder / "index.faiss"))
+        except RuntimeError as error:
+            raise CheckpointError(f"{folder / 'index.faiss'}: FAISS cannot read it ({error}).") from error
+        if not len(passages) == flat.ntotal == count:
+            raise CheckpointError(
+                f"{folder}: {len(passages)} passages, {flat.ntotal} vectors and a manifest of {count}; rebuild the index."
+            )
+        return cls(_Index(passages, flat=flat), encoder, k)
+
+
+class _Index:
+    """Passages with their vectors; immutable, hence shared by all copies of a program."""
+
+    def __init__(self, passages: Sequence[Passage], vectors: Vectors | None = None, flat: Any = None) -> None:
+        import faiss
+
+        self.passages = tuple(passages)
+        self._rows = {passage.id: row for row, passage in enumerate(self.passages)}
+        if len(self._rows) != len(self.passages):
+            seen: set[str] = set()
+            doubled = next(one.id for one in self.passages if one.id in seen or seen.add(one.id))
+            raise DataError(f"Passage id {doubled!r} appears twice; give every passage its own id.")
+        if flat is None and vectors is not None:
+            flat = faiss.IndexFlatIP(vectors.shape[1])
+            flat.add(vectors)
+        self.flat = flat
+
+    def __copy__(self) -> _Index:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Index:
+        return self
+
+    def search(self, queries: list[str], vectors: Vectors, k: int) -> list[Ranking]:
+        scores, rows = self.flat.search(vectors, min(k, len(self.passages)))
+        return [
+            Ranking(query, tuple(self.passages[row] for row in found), tuple(map(float, values)))
+            for query, found, values in zip(queries, rows, scores, strict=True)
+        ]
+
+    def vectors(self, ids: Sequence[str]) -> Vectors:
+        import numpy as np
+
+        unknown = next((one for one in ids if one not in self._rows), None)
+        if unknown is not None:
+            raise DataError(f"Passage {unknown!r} is not in the index.")
+        rows = np.array([self._rows[one] for one in ids], dtype=np.int64)
+        return np.asarray(self.flat.reconstruct_batch(rows), dtype=np.float32)
