@@ -229,7 +229,7 @@ class RADIO(Teleprompter):
     def _split(
         self, trainset: Sequence[dspy.Example], valset: Sequence[dspy.Example] | None
     ) -> tuple[list[dspy.Example], list[dspy.Example]]:
-        """The questions to learn from and those to judge by; without a valset a fifth of the trainset is kept for it."""
+        """The questions to learn from and to judge by; without a valset a fifth of the trainset is kept for it."""
         if not trainset:
             raise DataError("trainset is empty; give questions with their answers.")
         if valset is not None:
@@ -266,9 +266,7 @@ class RADIO(Teleprompter):
         trained: dict[str, str] = {}
         results = []
         for key, weights in started.items():
-            result = train_reranker(
-                weights, groups, run.new_checkpoint(), settings, show_progress=self.show_progress
-            )
+            result = train_reranker(weights, groups, run.new_checkpoint(), settings, show_progress=self.show_progress)
             trained[key] = str(run.keep_checkpoint(result.checkpoint))
             results.append(result)
         for weights, key in {id(one.weights): (one.weights, _state_key(one.weights)) for one in rerankers}.values():

@@ -56,7 +56,17 @@ _HOMES = {
     "save": "saving",
     "weights": "encoders",
 }
-_MODULES = ("datasets", "distillation", "evaluation", "lms", "metrics", "optimizers", "programs", "rerankers", "retrievers")
+_MODULES = (
+    "datasets",
+    "distillation",
+    "evaluation",
+    "lms",
+    "metrics",
+    "optimizers",
+    "programs",
+    "rerankers",
+    "retrievers",
+)
 __all__ = ["__version__", *sorted(_HOMES), *_MODULES]
 
 

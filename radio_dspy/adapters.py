@@ -20,7 +20,8 @@ class PlainAdapter(Adapter):
 
     Example:
         >>> adapter = PlainAdapter()
-        >>> print(adapter.format(dspy.Signature("question -> answer", "Answer briefly."), [], {"question": "2+2?"})[0]["content"])
+        >>> signature = dspy.Signature("question -> answer", "Answer briefly.")
+        >>> print(adapter.format(signature, [], {"question": "2+2?"})[0]["content"])
         Answer briefly.
         <BLANKLINE>
         Question: 2+2?

@@ -21,17 +21,18 @@ Source = str | PathLike[str] | Iterable[Mapping[str, Any]]
 
 
 def load_corpus(source: Source) -> list[Passage]:
-    """Load passages.
+    r"""Load passages.
 
     Args:
-        source: A JSON Lines file (``.gz`` too), a Hugging Face ``datasets.Dataset``, or any iterable of rows. A row is
-            FlashRAG's ``{"id", "contents"}`` with ``contents`` = ``title\\ntext``, or BEIR's ``{"_id", "title", "text"}``.
+        source: A JSON Lines file (``.gz`` too), a Hugging Face ``datasets.Dataset``, or any iterable of rows. A row
+            is FlashRAG's ``{"id", "contents"}`` with ``contents`` = ``title\ntext``, or BEIR's
+            ``{"_id", "title", "text"}``.
 
     Raises:
         DataError: For a row that cannot be used, with file, line and what is wrong; for a repeated id; for no rows.
 
     Example:
-        >>> load_corpus([{"id": 7, "contents": "Evaporation\\nVapour carries warmth away."}])
+        >>> load_corpus([{"id": 7, "contents": "Evaporation\nVapour carries warmth away."}])
         [Passage(id='7', text='Vapour carries warmth away.', title='Evaporation')]
     """
     passages = []
@@ -53,7 +54,7 @@ def load_corpus(source: Source) -> list[Passage]:
 def load_questions(source: Source, qrels: str | PathLike[str] | None = None) -> list[dspy.Example]:
     """Load questions as DSPy examples whose one input is ``question``.
 
-    Each example has ``id``, ``question``, ``answers`` (possibly empty), ``answer`` (the first, for few-shot
+    Each example has ``id``, ``question``, ``answers`` (possibly empty), ``answer`` (the first one, for
     demonstrations), ``relevant`` (ids of passages labelled as needed) and ``metadata``; ``choices`` where there are any.
 
     Args:
@@ -113,7 +114,7 @@ class Demo:
 
 
 def demo() -> Demo:
-    """Load the bundled demo set (CC0): the made-up island of Tarnholm, whose questions share reasons with their passages.
+    """Load the bundled demo set (CC0): the made-up island of Tarnholm, where a question and its passage share a reason.
 
     Example:
         >>> data = demo()
@@ -149,6 +150,15 @@ def _rows(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 raise DataError(f"row {number}: expected a mapping, got {type(row).__name__}.")
             yield f"row {number}", row
         return
+    yield from read_jsonl(source)
+
+
+def read_jsonl(source: str | PathLike[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the objects of a JSON Lines file (``.gz`` too), each with ``FILE:LINE`` for error messages.
+
+    Raises:
+        DataError: If the file is not there, or a line is not a JSON object.
+    """
     path = Path(fspath(source))
     if not path.is_file():
         raise DataError(f"{path}: {'is a folder, not a JSON Lines file' if path.is_dir() else 'no such file'}.")
@@ -229,7 +239,9 @@ def _read_qrels(path: str | PathLike[str]) -> dict[str, list[str]]:
             if not row or (number == 1 and not row[-1].lstrip("-").isdigit()):
                 continue
             if len(row) < 3 or not row[-1].lstrip("-").isdigit():
-                raise DataError(f"{path}:{number}: expected query id, passage id and a whole-number grade, got {row!r}.")
+                raise DataError(
+                    f"{path}:{number}: expected query id, passage id and a whole-number grade, got {row!r}."
+                )
             if int(row[-1]) > 0:
                 labels.setdefault(row[0], []).append(row[-2])
     return labels

@@ -47,7 +47,9 @@ def token_f1(prediction: str, answers: Sequence[str]) -> float:
 
     A yes, no or noanswer on either side scores 0 unless both sides are equal, as in FlashRAG and HotpotQA.
     """
-    return max((_pair_f1(normalize_answer(prediction), normalize_answer(one)) for one in _as_list(answers)), default=0.0)
+    return max(
+        (_pair_f1(normalize_answer(prediction), normalize_answer(one)) for one in _as_list(answers)), default=0.0
+    )
 
 
 def _pair_f1(guess: str, gold: str) -> float:
@@ -73,9 +75,7 @@ def dspy_metric(metric: AnswerMetric) -> Callable[..., float]:
         1.0
     """
 
-    def scored(
-        gold: Any, pred: Any, trace: Any = None, pred_name: str | None = None, pred_trace: Any = None
-    ) -> float:
+    def scored(gold: Any, pred: Any, trace: Any = None, pred_name: str | None = None, pred_trace: Any = None) -> float:
         answers = gold.get("answers") or gold.get("golden_answers") or gold.get("answer") or []
         return metric(str(pred.answer or ""), answers)
 
@@ -140,7 +140,9 @@ def ranking_metrics(
     qrels = [ir_measures.Qrel(str(q), one, 1) for q, ids in enumerate(relevant) for one in ids]
     # trec_eval breaks ties by id: the rank itself is given as the score.
     run = [
-        ir_measures.ScoredDoc(str(q), one, float(-rank)) for q, ids in enumerate(rankings) for rank, one in enumerate(ids)
+        ir_measures.ScoredDoc(str(q), one, float(-rank))
+        for q, ids in enumerate(rankings)
+        for rank, one in enumerate(ids)
     ]
     values = {name: [0.0] * len(rankings) for name in metrics}
     names = {measure: name for name, measure in measures.items()}

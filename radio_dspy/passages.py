@@ -11,7 +11,7 @@ from radio_dspy.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A piece of text that can be retrieved.
+    r"""A piece of text that can be retrieved.
 
     Attributes:
         id: Unique within its corpus.
@@ -20,7 +20,7 @@ class Passage:
 
     Example:
         >>> Passage("p1", "Water that turns to vapour carries warmth away.", title="Evaporation").contents
-        'Evaporation\\nWater that turns to vapour carries warmth away.'
+        'Evaporation\nWater that turns to vapour carries warmth away.'
     """
 
     id: str
@@ -29,7 +29,7 @@ class Passage:
 
     @property
     def contents(self) -> str:
-        """Title and text as the encoder and the LM read them (FlashRAG's ``title\\ntext``)."""
+        """Title and text as the encoder and the LM read them (FlashRAG's form: title, line break, text)."""
         return f"{self.title}\n{self.text}" if self.title else self.text
 
 
@@ -37,8 +37,8 @@ def as_passage(item: Any, position: int = 0) -> Passage:
     """Read a passage from what retrievers commonly return.
 
     Args:
-        item: A ``Passage``, a string, a mapping with ``contents``, ``text`` or ``long_text`` (and ``id``, ``title``), or
-            an object with such attributes.
+        item: A ``Passage``, a string, a mapping with ``contents``, ``text`` or ``long_text`` (and ``id``, ``title``),
+            or an object with such attributes.
         position: The id of an item that brings none.
 
     Raises:
@@ -49,7 +49,11 @@ def as_passage(item: Any, position: int = 0) -> Passage:
     if isinstance(item, str):
         return Passage(str(position), item)
     if not isinstance(item, Mapping):
-        item = {name: getattr(item, name) for name in ("id", "title", "contents", "text", "long_text") if hasattr(item, name)}
+        item = {
+            name: getattr(item, name)
+            for name in ("id", "title", "contents", "text", "long_text")
+            if hasattr(item, name)
+        }
     text = next((item[name] for name in ("contents", "text", "long_text") if isinstance(item.get(name), str)), None)
     if text is None:
         raise DataError(
@@ -130,7 +134,9 @@ class RankRequest:
         ids = [passage.id for passage in self.candidates]
         if len(set(ids)) != len(ids):
             doubled = next(one for one in ids if ids.count(one) > 1)
-            raise DataError(f"Question {self.id!r}: candidate {doubled!r} appears twice; give every passage its own id.")
+            raise DataError(
+                f"Question {self.id!r}: candidate {doubled!r} appears twice; give every passage its own id."
+            )
 
     def ranking(self) -> Ranking:
         """The candidates in the first stage's order."""

@@ -49,10 +49,11 @@ class Report:
             + ("" if gain > 0 else "  (no gain: see docs/troubleshooting.md)"),
             f"questions: {questions['used']} of {questions['train']} used, skipped: {skipped}",
             f"rationales: {rationales['written']} written ({rationales['cached']} from the cache, "
-            f"{rationales['prompt_tokens']} + {rationales['completion_tokens']} tokens), {rationales['reused']} reused, "
-            f"{rationales['given']} given, {rationales['empty']} empty (their question is guided by the answer alone)",
-            f"training: {self.groups} groups, {self.training['updates']} updates, loss {self.training['first_loss']:.3f} "
-            f"-> {self.training['last_loss']:.3f}, {self.training['architecture']} from {self.training['base']}",
+            f"{rationales['prompt_tokens']} + {rationales['completion_tokens']} tokens), "
+            f"{rationales['reused']} reused, {rationales['given']} given, {rationales['empty']} empty "
+            "(their question is guided by the answer alone)",
+            f"training: {self.groups} groups, {self.training['updates']} updates, "
+            f"loss {self.training['first_loss']:.3f} -> {self.training['last_loss']:.3f}, {self.training['architecture']} from {self.training['base']}",
             "seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in self.seconds.items()),
             f"run: {self.run_dir}",
         ]
@@ -67,14 +68,14 @@ def metrics_table(metrics: Mapping[str, Mapping[str, float]], title: str) -> str
     """A table of rows and metrics as text."""
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column("ranking")
     names: Sequence[str] = list(next(iter(metrics.values()), {}))
     for name in names:
         table.add_column(name, justify="right")
     for row, values in metrics.items():
         table.add_row(ROW_TITLES.get(row, row), *(f"{values[name]:.3f}" for name in names))
-    return render(table)
+    return f"{title}\n{render(table)}"
 
 
 def render(item: Any) -> str:

@@ -18,11 +18,11 @@ from radio_dspy.files import write_json, write_lines
 class Run:
     """The folder of one compile.
 
-    ``rationales.jsonl`` grows record by record; ``groups.jsonl`` and ``report.json`` are written in one step; checkpoints
-    are folders named by the hash of their content and never change.
+    ``rationales.jsonl`` grows record by record; ``groups.jsonl`` and ``report.json`` are written in one step;
+    checkpoints are folders named by the hash of their content and never change.
 
     Args:
-        path: The folder, made where it is missing; None makes a temporary one that lasts as long as the system keeps it.
+        path: The folder, made where it is missing; None makes a temporary one, kept as long as the system keeps it.
 
     Raises:
         DataError: If the path is a file.

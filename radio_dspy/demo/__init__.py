@@ -1,0 +1,1 @@
+"""The bundled demo set; read it with `radio_dspy.datasets.demo()`."""

@@ -84,7 +84,8 @@ def fused_ranking(
     for name, scores in signals.items():
         if len(scores) != len(request.candidates):
             raise DataError(
-                f"Question {request.id!r}: signal {name!r} has {len(scores)} scores for {len(request.candidates)} candidates."
+                f"Question {request.id!r}: signal {name!r} has {len(scores)} scores "
+                f"for {len(request.candidates)} candidates."
             )
         for passage, score in zip(request.candidates, scores, strict=True):
             if not math.isfinite(score):

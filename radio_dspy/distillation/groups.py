@@ -51,8 +51,8 @@ def preference_groups(
     negatives. ``shift_all_neg`` takes every passage from position 3 on. ``iteration`` cuts the list into blocks; within
     a block every passage but the last is preferred over all that follow it.
 
-    Where the list is too short for a position, that position is left out; where none is left, the last passage is the one
-    negative. A single passage prefers nothing and gives no group.
+    Where the list is too short for a position, that position is left out; where none is left, the last passage is the
+    one negative. A single passage prefers nothing and gives no group.
 
     Args:
         ranking: A ``Ranking``, or passage ids, best first.

@@ -46,6 +46,8 @@ class InfoNCE(nn.Module):
         """
         if sum(sizes) != logits.numel() or min(sizes, default=0) < 2:
             raise ValueError(f"Groups of sizes {list(sizes)} (each at least 2) do not fit {logits.numel()} logits.")
-        rows = pad_sequence(list(logits.view(-1).float().split(list(sizes))), batch_first=True, padding_value=-torch.inf)
+        rows = pad_sequence(
+            list(logits.view(-1).float().split(list(sizes))), batch_first=True, padding_value=-torch.inf
+        )
         positives = torch.zeros(len(sizes), dtype=torch.long, device=logits.device)
         return cross_entropy(rows / self.temperature, positives)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -102,7 +104,9 @@ class RationaleRecord:
 def rationale_key(extractor: RationaleExtractor, lm: dspy.LM, question: str, answers: Sequence[str]) -> str:
     """What a kept rationale must match to be used again."""
     signature = extractor.extract.signature
-    settings = {name: value for name, value in lm.kwargs.items() if isinstance(value, bool | int | float | str | type(None))}
+    settings = {
+        name: value for name, value in lm.kwargs.items() if isinstance(value, bool | int | float | str | type(None))
+    }
     for secret in ("api_key", "api_base", "base_url"):
         settings.pop(secret, None)
     parts = [
@@ -144,18 +148,18 @@ def write_rationales(
     from tqdm.auto import tqdm
 
     lock = threading.Lock()
-    failed = threading.Event()
+    failures: list[dspy.LMError] = []
     bar = tqdm(total=len(questions), desc="rationales", unit="question", disable=not show_progress)
 
-    def one(key: str, question: str, answers: Sequence[str]) -> dspy.Prediction:
-        if failed.is_set():  # the first failure ends the run: the calls that are still queued would fail as well
-            return dspy.Prediction(rationale="")
+    def one(key: str, question: str, answers: Sequence[str]) -> None:
+        if failures:  # the first failure ends the run: the calls that are still queued would fail as well
+            return
         with dspy.track_usage() as tracker:
             try:
                 written = extractor(question=question, answers=answers)
-            except Exception:
-                failed.set()
-                raise
+            except dspy.LMError as error:
+                failures.append(error)
+                return
         tokens = usage_of(tracker.get_total_tokens())
         record = RationaleRecord(
             id=key,
@@ -167,24 +171,35 @@ def write_rationales(
         with lock:
             on_record(record)
             bar.update()
-        return written
 
     # Rationales are bulk work: they belong neither into a program's trace nor into the LM's history.
-    with dspy.context(lm=lm, trace=None, disable_history=True), bar:
-        try:
-            if num_threads == 1:
-                for key, question, answers in questions:
-                    one(key, question, answers)
-            else:
-                run = dspy.Parallel(
-                    num_threads=num_threads, max_errors=1, disable_progress_bar=True, timeout=0, provide_traceback=False
-                )
-                run([(lambda item: one(*item), {"item": item}) for item in questions])
-        except dspy.LMError as error:
-            raise LanguageModelError(
-                f"{lm.model} failed ({type(error).__name__}: {error}). Rationales written before are kept; "
-                "compile again with the same run_dir to go on from there."
-            ) from error
+    with dspy.context(lm=lm, trace=None, disable_history=True), bar, _without_truncation_warnings():
+        if num_threads == 1:
+            for item in questions:
+                one(*item)
+        else:
+            run = dspy.Parallel(num_threads=num_threads, max_errors=1, disable_progress_bar=True, timeout=0)
+            run([(one, item) for item in questions])
+    if failures:
+        raise LanguageModelError(
+            f"{lm.model} failed ({type(failures[0]).__name__}: {failures[0]}). Rationales written before are kept; "
+            "compile again with the same run_dir to go on from there."
+        ) from failures[0]
+
+
+@contextlib.contextmanager
+def _without_truncation_warnings() -> Iterator[None]:
+    """A rationale that ends at its limit is meant to: no warning for each of thousands."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "truncated" not in record.getMessage()
+
+    lm_logger = logging.getLogger("dspy.clients.lm")
+    lm_logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        lm_logger.removeFilter(keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,9 +264,7 @@ def explain(
             records.append(record)
 
         missing = [(one.id, one.query, one.answers) for one in requests if one.id not in found and one.id not in kept]
-        write_rationales(
-            extractor, lm, missing, on_record=keep, num_threads=num_threads, show_progress=show_progress
-        )
+        write_rationales(extractor, lm, missing, on_record=keep, num_threads=num_threads, show_progress=show_progress)
     else:
         run.write_records("rationales", [{"id": key, "rationale": text} for key, text in found.items()])
     texts = {**found, **kept, **{record.id: record.rationale for record in records}}

@@ -71,9 +71,7 @@ class RationaleSimilarity:
 
     def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
         """See ``Signal``; each distinct passage is encoded once."""
-        guides = [
-            guide(one.query, one.answers, one.rationale if self._uses_rationale else "") for one in requests
-        ]
+        guides = [guide(one.query, one.answers, one.rationale if self._uses_rationale else "") for one in requests]
         queries = self.encoder.encode_queries(guides, show_progress=self._show_progress)
         if self._index is not None:
             index = self._index

@@ -91,7 +91,8 @@ class TrainingSettings:
             raise SettingsError(f"learning_rate must be above 0, got {self.learning_rate!r}.")
         if not self.weight_decay >= 0 or not self.temperature > 0:
             raise SettingsError(
-                f"weight_decay must be at least 0 and temperature above 0, got {self.weight_decay} and {self.temperature}."
+                "weight_decay must be at least 0 and temperature above 0, "
+                f"got {self.weight_decay} and {self.temperature}."
             )
         if self.precision not in get_args(Precision):
             raise SettingsError(f"precision must be one of {get_args(Precision)}, got {self.precision!r}.")
@@ -131,8 +132,8 @@ def train_reranker(
 ) -> TrainingResult:
     """Fine-tune a copy of the weights and write it as a new checkpoint.
 
-    On a CPU the same groups, settings and number of threads give the same weights, bit for bit. The caller's random state is left as
-    it was.
+    On a CPU the same groups, settings and number of threads give the same weights, bit for bit. The caller's random
+    state is left as it was.
 
     Args:
         weights: Where to start; unchanged.

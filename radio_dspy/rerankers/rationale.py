@@ -64,9 +64,7 @@ class RationaleRerank(dspy.Module):
         query = self.encoder.encode_queries([guide(question, answers, rationale)])[0]
         scores = (self.encoder.encode_passages(texts) @ query).tolist()
         order = sorted(range(len(scores)), key=lambda position: -scores[position])[:k]
-        return dspy.Prediction(
-            passages=[passages[i] for i in order], scores=[scores[i] for i in order], order=order
-        )
+        return dspy.Prediction(passages=[passages[i] for i in order], scores=[scores[i] for i in order], order=order)
 
     async def aforward(
         self, question: str, answers: Sequence[str], rationale: str, passages: Sequence[Any], k: int | None = None

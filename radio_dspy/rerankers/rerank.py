@@ -19,7 +19,7 @@ class Rerank(dspy.Module):
     """Orders passages for a query with a local model that ``RADIO`` can train.
 
     Args:
-        checkpoint: A folder or hub name, for example ``"BAAI/bge-reranker-base"``; for a bi-encoder also an ``Encoder``.
+        checkpoint: A folder or hub name, for example ``"BAAI/bge-reranker-base"``, or an ``Encoder``.
         architecture: ``"cross-encoder"`` reads query and passage together; ``"bi-encoder"`` compares their vectors.
         k: How many passages a call returns when it does not say; None returns all.
         max_length: Longest input in tokens; None keeps the checkpoint's own.
@@ -101,7 +101,9 @@ class NoRerank(dspy.Module):
         """Return the passages in the order in which they came, scored by minus their position."""
         _check_k(k)
         kept = list(passages)[: k or self.k]
-        return dspy.Prediction(passages=kept, scores=[-float(i) for i in range(len(kept))], indices=list(range(len(kept))))
+        return dspy.Prediction(
+            passages=kept, scores=[-float(i) for i in range(len(kept))], indices=list(range(len(kept)))
+        )
 
     async def aforward(self, query: str, passages: Sequence[Any], k: int | None = None) -> dspy.Prediction:
         """See ``forward``."""

@@ -101,10 +101,14 @@ class BiEncoderScorer:
             return np.zeros(0, dtype=np.float32)
         queries, query_rows = _distinct([query for query, _ in pairs])
         passages, passage_rows = _distinct([passage for _, passage in pairs])
-        options = {"normalize_embeddings": True, "batch_size": _SCORING_BATCH, "show_progress_bar": False}
-        query_vectors = self.module.encode(queries, prompt=self._query_prompt, **options)
-        passage_vectors = self.module.encode(passages, prompt=self._passage_prompt, **options)
+        query_vectors = self._encode(queries, self._query_prompt)
+        passage_vectors = self._encode(passages, self._passage_prompt)
         return np.einsum("ij,ij->i", query_vectors[query_rows], passage_vectors[passage_rows]).astype(np.float32)
+
+    def _encode(self, texts: list[str], prompt: str) -> Scores:
+        return self.module.encode(
+            texts, prompt=prompt, normalize_embeddings=True, batch_size=_SCORING_BATCH, show_progress_bar=False
+        )
 
     def logits(self, pairs: Pairs) -> torch.Tensor:
         """See ``Scorer``; each distinct text is encoded once."""

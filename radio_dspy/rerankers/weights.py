@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from dspy.predict.parameter import Parameter
 
-from radio_dspy.encoders import Encoder, fingerprint, weights, weights_name
+from radio_dspy.encoders import Encoder, fingerprint, weights_name
 from radio_dspy.errors import CheckpointError, SettingsError
 
 Architecture = Literal["cross-encoder", "bi-encoder"]
@@ -39,13 +39,13 @@ class RerankerWeights(Parameter):
             raise SettingsError(f"architecture must be one of {get_args(Architecture)}, got {architecture!r}.")
         if max_length is not None and max_length < 8:
             raise SettingsError(f"max_length must be at least 8 tokens, got {max_length}.")
-        encoder = checkpoint if isinstance(checkpoint, Encoder) else None
-        self.checkpoint = encoder.name if isinstance(checkpoint, Encoder) else weights(str(checkpoint))
+        encoder = checkpoint if isinstance(checkpoint, Encoder) else Encoder(checkpoint)
+        self.checkpoint = encoder.name
         self.architecture: Architecture = architecture
         self.base = weights_name(self.checkpoint)
-        self.max_length = max_length if max_length is not None or encoder is None else encoder.max_length
-        self.query_prefix = encoder.query_prefix if encoder else None
-        self.passage_prefix = encoder.passage_prefix if encoder else None
+        self.max_length = max_length if max_length is not None else encoder.max_length
+        self.query_prefix = encoder.query_prefix
+        self.passage_prefix = encoder.passage_prefix
 
     def __repr__(self) -> str:
         return f"RerankerWeights({weights_name(self.checkpoint)!r}, {self.architecture!r}, base={self.base!r})"
@@ -77,4 +77,4 @@ class RerankerWeights(Parameter):
         unknown = set(state) ^ set(vars(self))
         if unknown:
             raise CheckpointError(f"Not a state of reranker weights: unexpected or missing {sorted(unknown)}.")
-        vars(self).update(state)
+        self.__dict__.update(state)

@@ -27,9 +27,8 @@ class FaissRetriever(Retriever):
     Build it once with ``build``, keep it with ``save`` and ``load``. Copies share the index.
 
     Example:
-        >>> retriever = FaissRetriever.build(
-        ...     [Passage("a", "Yeast dies above sixty degrees."), Passage("b", "Ice floats.")], encoder="all-MiniLM-L6-v2"
-        ... )
+        >>> passages = [Passage("a", "Yeast dies above sixty degrees."), Passage("b", "Ice floats.")]
+        >>> retriever = FaissRetriever.build(passages, encoder="all-MiniLM-L6-v2")
         >>> found = retriever("why did the dough not rise?", k=1)
         >>> found.passages[0].id, len(found.scores)
         ('a', 1)
@@ -92,9 +91,7 @@ class FaissRetriever(Retriever):
         )
 
     @classmethod
-    def load(  # type: ignore[override]  # a folder and its encoder, not a DSPy state file
-        cls, path: str | PathLike[str], encoder: Encoder | str | None = None, *, k: int = 20
-    ) -> FaissRetriever:
+    def load(cls, path: str | PathLike[str], encoder: Encoder | str | None = None, *, k: int = 20) -> FaissRetriever:
         """Read a folder that ``save`` wrote.
 
         Args:
@@ -110,7 +107,9 @@ class FaissRetriever(Retriever):
         folder = Path(path)
         for name in ("manifest.json", "passages.jsonl", "index.faiss"):
             if not (folder / name).is_file():
-                raise CheckpointError(f"{folder / name}: no such file; build the index again with FaissRetriever.build.")
+                raise CheckpointError(
+                    f"{folder / name}: no such file; build the index again with FaissRetriever.build."
+                )
         try:
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             built, count, version = dict(manifest["encoder"]), int(manifest["passages"]), int(manifest["format"])
@@ -123,7 +122,9 @@ class FaissRetriever(Retriever):
             encoder = Encoder(str(built["model"]), passage_prefix=prefix, max_length=length)
         encoder = as_encoder(encoder)
         if encoder.identity != built:
-            raise CheckpointError(f"{folder}: built with encoder {built}, but got {encoder.identity}; use that or rebuild.")
+            raise CheckpointError(
+                f"{folder}: built with encoder {built}, but got {encoder.identity}; use that or rebuild."
+            )
         passages = load_corpus(folder / "passages.jsonl")
         try:
             flat = faiss.read_index(str(folder / "index.faiss"))
@@ -131,7 +132,7 @@ class FaissRetriever(Retriever):
             raise CheckpointError(f"{folder / 'index.faiss'}: FAISS cannot read it ({error}).") from error
         if not len(passages) == flat.ntotal == count:
             raise CheckpointError(
-                f"{folder}: {len(passages)} passages, {flat.ntotal} vectors and a manifest of {count}; rebuild the index."
+                f"{folder}: {len(passages)} passages, {flat.ntotal} vectors, a manifest of {count}; rebuild the index."
             )
         return cls(_Index(passages, flat=flat), encoder, k)
 
@@ -145,8 +146,7 @@ class _Index:
         self.passages = tuple(passages)
         self._rows = {passage.id: row for row, passage in enumerate(self.passages)}
         if len(self._rows) != len(self.passages):
-            seen: set[str] = set()
-            doubled = next(one.id for one in self.passages if one.id in seen or seen.add(one.id))
+            doubled = next(one.id for row, one in enumerate(self.passages) if self._rows[one.id] != row)
             raise DataError(f"Passage id {doubled!r} appears twice; give every passage its own id.")
         if flat is None and vectors is not None:
             flat = faiss.IndexFlatIP(vectors.shape[1])

