@@ -178,13 +178,21 @@ class RADIO(Teleprompter):
         program = student.deepcopy()
         rerankers = _rerankers(program)
         retriever = self.retriever or _retriever_of(program)
+        signals = self._signals(retriever)
         clock = _Clock()
         run = Run(self.run_dir)
         train, held_out = self._split(trainset, valset)
 
         with clock("retrieval"):
-            requests, skipped = usable(rank_requests(train, retriever, self.candidates))
+            found = rank_requests(train, retriever, self.candidates)
+            requests, skipped = usable(found)
+            if len(found) < len(train):
+                skipped["repeated"] = len(train) - len(found)
             judged = rank_requests(held_out, retriever, getattr(program, "candidates", ANSWER_CANDIDATES))
+        if not requests:
+            raise DataError(f"None of the {len(train)} training questions can be used: {skipped}.")
+        with clock("evaluation"):  # before anything is paid for: the base must load
+            rows = {"first_stage": [one.ranking() for one in judged], "base": rerankers[0].rank_all(judged)}
         with clock("rationales"):
             requests, counts = explain(
                 requests,
@@ -196,12 +204,10 @@ class RADIO(Teleprompter):
                 show_progress=self.show_progress,
             )
         with clock("signals"):
-            groups = build_groups(requests, self._signals(retriever), sampling=self.sampling, depth=self.depth)
+            groups = build_groups(requests, signals, sampling=self.sampling, depth=self.depth)
             run.write_records("groups", (group.as_dict() for group in groups))
         if not groups:
-            raise DataError(f"None of the {len(train)} training questions can be used: {skipped or 'no groups'}.")
-        with clock("evaluation"):
-            rows = {"first_stage": [one.ranking() for one in judged], "base": rerankers[0].rank_all(judged)}
+            raise DataError(f"The sampling gave no preference group for any of {len(requests)} questions.")
         with clock("training"):
             result = self._train(rerankers, [group.texts() for group in groups], settings, run)
         with clock("evaluation"):
@@ -232,7 +238,7 @@ class RADIO(Teleprompter):
         """The questions to learn from and to judge by; without a valset a fifth of the trainset is kept for it."""
         if not trainset:
             raise DataError("trainset is empty; give questions with their answers.")
-        if valset is not None:
+        if valset:
             shared = {one.get("question") for one in trainset} & {one.get("question") for one in valset}
             if shared:
                 logger.warning("%d questions are in trainset and valset: the report will flatter.", len(shared))
@@ -266,9 +272,9 @@ class RADIO(Teleprompter):
         trained: dict[str, str] = {}
         results = []
         for key, weights in started.items():
-            result = train_reranker(weights, groups, run.new_checkpoint(), settings, show_progress=self.show_progress)
-            trained[key] = str(run.keep_checkpoint(result.checkpoint))
-            results.append(result)
+            with run.new_checkpoint() as path:
+                results.append(train_reranker(weights, groups, path, settings, show_progress=self.show_progress))
+                trained[key] = str(run.keep_checkpoint(path))
         for weights, key in {id(one.weights): (one.weights, _state_key(one.weights)) for one in rerankers}.values():
             weights.checkpoint = trained[key]
         return results[0]

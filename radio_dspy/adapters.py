@@ -10,6 +10,9 @@ from dspy.adapters.base import Adapter
 from dspy.signatures.signature import Signature
 from dspy.utils.exceptions import AdapterParseError
 
+# The prefix of the embedded models' names: their address is a fact of the process, never of a saved program.
+LOCAL_PROVIDER = "radio-local"
+
 
 class PlainAdapter(Adapter):
     """Asks in plain words and takes the reply whole, for models too small for DSPy's field markers.
@@ -88,19 +91,24 @@ class PlainAdapter(Adapter):
 
 
 class DispatchingAdapter(Adapter):
-    """Uses ``PlainAdapter`` for the models of one provider, and the adapter the user configured for all others."""
+    """Uses ``PlainAdapter`` for the embedded models, and the adapter the user configured for all others.
 
-    def __init__(self, provider: str) -> None:
+    Args:
+        outer: The adapter in force outside; None follows ``dspy.configure``. (Every argument has a default: DSPy's
+            ``Refine`` makes a copy of the class without any.)
+    """
+
+    def __init__(self, outer: Adapter | None = None) -> None:
         super().__init__()
-        self._provider = provider
+        self._outer = outer
         self._plain = PlainAdapter()
 
     def _pick(self, lm: Any) -> Any:
         from dspy.dsp.utils.settings import main_thread_config
 
-        if str(getattr(lm, "model", "")).startswith(f"{self._provider}/"):
+        if str(getattr(lm, "model", "")).startswith(f"{LOCAL_PROVIDER}/"):
             return self._plain
-        return main_thread_config["adapter"] or dspy.ChatAdapter()
+        return self._outer or main_thread_config["adapter"] or dspy.ChatAdapter()
 
     def __call__(self, lm: Any, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
         """Hand the call on to the adapter that fits the LM."""

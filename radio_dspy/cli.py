@@ -19,6 +19,7 @@ from radio_dspy.errors import DataError, RadioError, SettingsError
 if TYPE_CHECKING:
     import dspy
 
+    from radio_dspy.encoders import Encoder
     from radio_dspy.passages import Ranking, RankRequest
     from radio_dspy.retrievers.faiss import FaissRetriever
 
@@ -50,7 +51,7 @@ Lm = Annotated[
     str, typer.Option("--lm", help="`local`, `none`, a GGUF file, or any LiteLLM name (openai/gpt-4o-mini).")
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.", metavar="FILE")]
-EncoderName = Annotated[str, typer.Option(help="Folder or hub name of the text encoder.")]
+EncoderName = Annotated[str | None, typer.Option("--encoder", help="Folder or hub name; else the index's own.")]
 IndexFolder = Annotated[Path | None, typer.Option("--index", help="Folder that `radio-dspy index` wrote.")]
 CorpusFile = Annotated[Path | None, typer.Option("--corpus", help="Passages as JSON Lines, instead of --index.")]
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
@@ -71,14 +72,14 @@ def _command(function: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        import dspy
+        from dspy.utils.exceptions import DSPyError
 
         try:
             function(*args, **kwargs)
         except KeyboardInterrupt:
             typer.echo("\ninterrupted; run the same command again with the same --run-dir to go on.", err=True)
             raise typer.Exit(130) from None
-        except (RadioError, OSError, dspy.LMError) as error:
+        except (RadioError, OSError, DSPyError) as error:
             if _debug:
                 raise
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
@@ -102,7 +103,7 @@ def demo(
     from radio_dspy.demonstration import run_demo
 
     # Short rationales: a 135M model says nothing more in a longer one.
-    with _lm(lm, seed=seed, max_tokens=56) as model:
+    with _lm(lm, seed=seed, max_tokens=48) as model:
         result = run_demo(model, seed=seed, run_dir=run_dir)
     typer.echo(f"\n{result.report}")
     typer.echo(f"\nThe test question that gained most:\n  {result.request.query}")
@@ -129,14 +130,18 @@ def demo(
 def index(
     corpus: Annotated[Path, typer.Argument(help="Passages as FlashRAG or BEIR JSON Lines.")],
     out: Annotated[Path, typer.Argument(help="Folder for the index.")],
-    encoder: EncoderName = DEFAULT_ENCODER,
+    encoder: Annotated[str, typer.Option(help="Folder or hub name of the text encoder.")] = DEFAULT_ENCODER,
+    query_prefix: Annotated[str | None, typer.Option(help='Put before queries, for example "query: " for E5.')] = None,
+    passage_prefix: Annotated[str | None, typer.Option(help='Put before passages, for example "passage: ".')] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Encode passages and write a FAISS index.
 
     Example: `radio-dspy index corpus.jsonl index/`
     """
-    retriever = _build(corpus, encoder)
+    from radio_dspy.encoders import Encoder
+
+    retriever = _build(corpus, Encoder(encoder, query_prefix=query_prefix, passage_prefix=passage_prefix))
     retriever.save(out)
     typer.echo(f"{len(retriever)} passages indexed in {out}")
     _write(json_file, {"passages": len(retriever), "index": str(out), "encoder": retriever.encoder.identity})
@@ -156,7 +161,7 @@ def compile_(
     rationales: Annotated[
         Path | None, typer.Option(help='Rationales that are there: {"id", "rationale"} lines.')
     ] = None,
-    encoder: EncoderName = DEFAULT_ENCODER,
+    encoder: EncoderName = None,
     reranker: Annotated[str, typer.Option(help="Folder or hub name of the weights to start from.")] = DEFAULT_ENCODER,
     architecture: Annotated[ArchitectureName, typer.Option(help="How the reranker scores.")] = ArchitectureName.BI,
     rationale_weight: Annotated[float, typer.Option(help="Weight of the guide against the retrieval score.")] = 0.5,
@@ -193,7 +198,7 @@ def compile_(
     with _lm(lm, seed=seed, max_tokens=max_tokens) as model:
         optimizer = radio.RADIO(
             rationale_lm=model,
-            encoder=encoder,
+            encoder=retriever.encoder,
             rationale_weight=rationale_weight,
             sampling=sampling.value,
             epochs=epochs,
@@ -217,7 +222,7 @@ def evaluate(
     questions: Annotated[Path, typer.Option(help="Questions to judge by, as JSON Lines.")],
     corpus: CorpusFile = None,
     index_folder: IndexFolder = None,
-    encoder: EncoderName = DEFAULT_ENCODER,
+    encoder: EncoderName = None,
     lm: Lm = "none",
     limit: Annotated[int | None, typer.Option(help="Use only the first N questions.")] = None,
     json_file: JsonFile = None,
@@ -236,9 +241,10 @@ def evaluate(
     aligned: Any = radio.load(program, retriever=retriever)
     requests = rank_requests(examples, retriever, aligned.candidates)
     rows = {"first_stage": [one.ranking() for one in requests]}
-    base = radio.weights(aligned.rerank.weights.base)
-    if Path(base).is_dir():  # never download a model only for a row of a table
-        rows["base"] = radio.Rerank(base, architecture=aligned.rerank.weights.architecture).rank_all(requests)
+    base = aligned.rerank.deepcopy()
+    base.weights.checkpoint = radio.weights(base.weights.base)
+    if Path(base.weights.checkpoint).is_dir():  # never download a model only for a row of a table
+        rows["base"] = base.rank_all(requests)
     rows["aligned"] = aligned.rerank.rank_all(requests)
     verdict = judge(requests)
     result: dict[str, Any] = {"metrics": compare(rows, requests), "judged": verdict.judged, "relevance": verdict.source}
@@ -257,7 +263,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="What you want to know.")],
     corpus: CorpusFile = None,
     index_folder: IndexFolder = None,
-    encoder: EncoderName = DEFAULT_ENCODER,
+    encoder: EncoderName = None,
     lm: Lm = "local",
     json_file: JsonFile = None,
 ) -> None:
@@ -300,20 +306,20 @@ def _lm(name: str, *, seed: int, max_tokens: int) -> Iterator[dspy.LM | None]:
         yield dspy.LM(name)
 
 
-def _build(corpus: Path, encoder: str) -> FaissRetriever:
+def _build(corpus: Path, encoder: Encoder | str) -> FaissRetriever:
     import radio_dspy as radio
 
     return radio.FaissRetriever.build(radio.load_corpus(corpus), encoder=encoder, show_progress=True)
 
 
-def _retriever(index_folder: Path | None, corpus: Path | None, encoder: str) -> FaissRetriever:
+def _retriever(index_folder: Path | None, corpus: Path | None, encoder: str | None) -> FaissRetriever:
     import radio_dspy as radio
 
     if (index_folder is None) == (corpus is None):
         raise SettingsError("Give either --index (a folder that `radio-dspy index` wrote) or --corpus (JSON Lines).")
     if index_folder is not None:
-        return radio.FaissRetriever.load(index_folder)
-    return _build(Path(str(corpus)), encoder)
+        return radio.FaissRetriever.load(index_folder, encoder=encoder)
+    return _build(Path(str(corpus)), encoder or DEFAULT_ENCODER)
 
 
 def _rationales(path: Path) -> dict[str, str]:
@@ -323,18 +329,27 @@ def _rationales(path: Path) -> dict[str, str]:
     for where, row in read_jsonl(path):
         if not isinstance(row.get("rationale"), str) or "id" not in row:
             raise DataError(f"{where}: needs 'id' and a string 'rationale', got {sorted(row)!r}.")
+        if str(row["id"]) in found:
+            raise DataError(f"{where}: question {str(row['id'])!r} already has a rationale in this file.")
         found[str(row["id"])] = str(row["rationale"])
     return found
 
 
 def _answer_metrics(program: dspy.Module, examples: list[dspy.Example], lm: dspy.LM) -> dict[str, float]:
     import dspy
+    from dspy.utils.exceptions import AdapterParseError
+    from tqdm.auto import tqdm
 
     from radio_dspy.metrics import dspy_metric, exact_match, sub_exact_match, token_f1
 
     answered = [example for example in examples if example.answers]
+    predictions = []
     with dspy.context(lm=lm, trace=None, disable_history=True):
-        predictions = program.batch(answered, num_threads=1, timeout=0, max_errors=1)
+        for example in tqdm(answered, desc="answers", unit="question"):
+            try:
+                predictions.append(program(question=example.question))
+            except AdapterParseError:  # a reply that cannot be read as an answer is a wrong answer
+                predictions.append(dspy.Prediction(answer=""))
     metrics = {"exact_match": exact_match, "sub_exact_match": sub_exact_match, "token_f1": token_f1}
     return {
         name: sum(map(dspy_metric(metric), answered, predictions)) / max(1, len(answered))

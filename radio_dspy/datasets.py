@@ -45,7 +45,8 @@ def load_corpus(source: Source) -> list[Passage]:
                 title, text = "", title
         else:
             title, text = row.get("title") or "", _text(where, row, "text")
-        passages.append(Passage(key, text.strip(), str(title).strip()))
+        text, title = text.strip(), str(title).strip()
+        passages.append(Passage(key, text, title) if text else Passage(key, title))
     if not passages:
         raise DataError(f"{_name(source)}: holds no passages.")
     return passages
@@ -55,7 +56,7 @@ def load_questions(source: Source, qrels: str | PathLike[str] | None = None) -> 
     """Load questions as DSPy examples whose one input is ``question``.
 
     Each example has ``id``, ``question``, ``answers`` (possibly empty), ``answer`` (the first one, for
-    demonstrations), ``relevant`` (ids of passages labelled as needed) and ``metadata``; ``choices`` where there are any.
+    demonstrations), ``relevant`` (ids of passages labelled as needed), ``metadata``, and ``choices`` if any.
 
     Args:
         source: As for ``load_corpus``. A row is FlashRAG's ``{"id", "question", "golden_answers", "metadata"}``

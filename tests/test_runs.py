@@ -11,7 +11,7 @@ def test_records_come_back_and_a_torn_last_line_is_dropped(tmp_path):
     run.append_record("rationales", {"id": "b", "rationale": "line\nbreak"})
     path = run.path / "rationales.jsonl"
     with path.open("ab") as file:
-        file.write('{"id": "c", "rationale": "gr'.encode())
+        file.write(b'{"id": "c", "rationale": "gr')
     assert [one["id"] for one in run.read_records("rationales")] == ["a", "b"]
     run.append_record("rationales", {"id": "c", "rationale": "again"})
     assert [one["id"] for one in run.read_records("rationales")] == ["a", "b", "c"]
@@ -33,9 +33,14 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="Out of range"):
         write_json(path, {"a": float("nan")})
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def half() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
     assert path.read_text() == '{\n  "a": 1\n}\n'
     assert [one.name for one in tmp_path.iterdir()] == ["report.json"]
 

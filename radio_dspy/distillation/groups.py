@@ -69,6 +69,8 @@ def preference_groups(
     """
     if depth < 2 or block < 2:
         raise SettingsError(f"depth and block must be at least 2, got {depth} and {block}.")
+    if not callable(sampling) and sampling not in get_args(Sampling):
+        raise SettingsError(f"sampling must be one of {get_args(Sampling)} or a function, got {sampling!r}.")
     ids = list(ranking.ids if isinstance(ranking, Ranking) else ranking)
     if len(set(ids)) != len(ids):
         raise DataError(f"The ranking holds {next(one for one in ids if ids.count(one) > 1)!r} twice.")
@@ -86,7 +88,5 @@ def preference_groups(
         return [PreferenceGroup(ids[0], negatives or (ids[-1],))]
     if sampling == "shift_all_neg":
         return [PreferenceGroup(ids[0], tuple(ids[ALL_NEGATIVES_FROM:]) or (ids[-1],))]
-    if sampling == "iteration":
-        blocks = (ids[start : start + block] for start in range(0, len(ids), block))
-        return [PreferenceGroup(one[i], tuple(one[i + 1 :])) for one in blocks for i in range(len(one) - 1)]
-    raise SettingsError(f"sampling must be one of {get_args(Sampling)} or a function, got {sampling!r}.")
+    blocks = (ids[start : start + block] for start in range(0, len(ids), block))
+    return [PreferenceGroup(one[i], tuple(one[i + 1 :])) for one in blocks for i in range(len(one) - 1)]

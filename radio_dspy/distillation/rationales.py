@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import dspy
+from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import AdapterParseError
 
-from radio_dspy.errors import LanguageModelError
+from radio_dspy.errors import DataError, LanguageModelError
 from radio_dspy.lms import usage_of
 from radio_dspy.passages import RankRequest
 from radio_dspy.runs import Run
@@ -22,13 +23,18 @@ from radio_dspy.signatures import ExtractRationale
 
 PAPER_TEMPERATURE = 0.2  # paper, section 4.1 (gpt-4o-mini)
 PAPER_MAX_TOKENS = 1000
+# What decides a reply. Addresses, keys and time-outs do not, and never reach a hash or a file.
+_SAMPLING_SETTINGS = frozenset(
+    ("temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "seed", "stop", "n", "reasoning_effort")
+)
+_HOPELESS_AFTER = 3  # questions refused in a row from the start: then it is not the questions
 
 
 class RationaleExtractor(dspy.Module):
     """Asks an LM why the gold answer holds. It sees the question and the answers, and no passage.
 
     Args:
-        temperature: Sampling temperature; None keeps the LM's own.
+        temperature: Sampling temperature; None keeps the LM's own where it has one, else the paper's 0.2.
         max_tokens: Longest rationale; None keeps the LM's own where it has one, else the paper's 1,000.
 
     Example:
@@ -38,18 +44,25 @@ class RationaleExtractor(dspy.Module):
         'Vapour takes heat along.'
     """
 
-    def __init__(self, *, temperature: float | None = PAPER_TEMPERATURE, max_tokens: int | None = None) -> None:
+    def __init__(self, *, temperature: float | None = None, max_tokens: int | None = None) -> None:
         super().__init__()
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.extract = dspy.Predict(ExtractRationale)
 
     def _config(self) -> dict[str, Any]:
-        config: dict[str, Any] = {} if self.temperature is None else {"temperature": self.temperature}
+        """What to send beside the prompt: only what the LM has no setting of its own for."""
         lm = self.extract.lm or dspy.settings.lm
-        own_limit = lm is not None and (lm.kwargs.get("max_tokens") or lm.kwargs.get("max_completion_tokens"))
-        if self.max_tokens is not None or not own_limit:
-            config["max_tokens"] = self.max_tokens or PAPER_MAX_TOKENS
+        own = set() if lm is None else {name for name, value in lm.kwargs.items() if value is not None}
+        config: dict[str, Any] = {}
+        if self.temperature is not None:
+            config["temperature"] = self.temperature
+        elif not own & {"temperature", "max_completion_tokens"}:  # the latter marks a reasoning model
+            config["temperature"] = PAPER_TEMPERATURE
+        if self.max_tokens is not None:
+            config["max_tokens"] = self.max_tokens
+        elif not own & {"max_tokens", "max_completion_tokens"}:
+            config["max_tokens"] = PAPER_MAX_TOKENS
         return config
 
     def forward(self, question: str, answers: Sequence[str]) -> dspy.Prediction:
@@ -83,6 +96,7 @@ class RationaleRecord:
     Attributes:
         id: The question's id.
         rationale: The text; empty where nothing usable came back.
+        source: ``"lm"``, ``"given"`` by the caller, or ``"refused"`` by the provider (a content filter, too long).
         key: A hash of everything that decided the text: LM, its settings, instruction, question, answers.
         cached: Whether DSPy's response cache answered.
         prompt_tokens: Tokens sent; 0 for a cached answer.
@@ -91,6 +105,7 @@ class RationaleRecord:
 
     id: str
     rationale: str
+    source: str = "lm"
     key: str = ""
     cached: bool = False
     prompt_tokens: int = 0
@@ -105,15 +120,11 @@ def rationale_key(extractor: RationaleExtractor, lm: dspy.LM, question: str, ans
     """What a kept rationale must match to be used again."""
     signature = extractor.extract.signature
     settings = {
-        name: value for name, value in lm.kwargs.items() if isinstance(value, bool | int | float | str | type(None))
+        name: value for name, value in {**lm.kwargs, **extractor._config()}.items() if name in _SAMPLING_SETTINGS
     }
-    for secret in ("api_key", "api_base", "base_url"):
-        settings.pop(secret, None)
     parts = [
         lm.model,
         settings,
-        extractor.temperature,
-        extractor.max_tokens,
         signature.instructions,
         [[name, str(field.json_schema_extra)] for name, field in signature.fields.items()],
         [dict(demo) for demo in extractor.extract.demos],
@@ -148,28 +159,44 @@ def write_rationales(
     from tqdm.auto import tqdm
 
     lock = threading.Lock()
-    failures: list[dspy.LMError] = []
+    failures: list[Exception] = []
+    answered = threading.Event()
+    refusals: list[Exception] = []
     bar = tqdm(total=len(questions), desc="rationales", unit="question", disable=not show_progress)
 
     def one(key: str, question: str, answers: Sequence[str]) -> None:
         if failures:  # the first failure ends the run: the calls that are still queued would fail as well
             return
+        source, text = "lm", ""
         with dspy.track_usage() as tracker:
             try:
-                written = extractor(question=question, answers=answers)
-            except dspy.LMError as error:
+                text = extractor(question=question, answers=answers).rationale
+                answered.set()
+            except dspy.LMInvalidRequestError as error:
+                refusals.append(error)
+                if isinstance(error, dspy.LMUnsupportedModelError) or (
+                    len(refusals) >= _HOPELESS_AFTER and not answered.is_set()
+                ):
+                    failures.append(error)
+                    return
+                source = "refused"  # this question; the others may well be answered
+            except Exception as error:
                 failures.append(error)
                 return
         tokens = usage_of(tracker.get_total_tokens())
         record = RationaleRecord(
             id=key,
-            rationale=written.rationale,
+            rationale=text,
+            source=source,
             key=rationale_key(extractor, lm, question, answers),
-            cached=not any(tokens.values()),
+            cached=source == "lm" and not any(tokens.values()),
             **tokens,
         )
         with lock:
-            on_record(record)
+            try:
+                on_record(record)
+            except Exception as error:  # a full disk, for example
+                failures.append(error)
             bar.update()
 
     # Rationales are bulk work: they belong neither into a program's trace nor into the LM's history.
@@ -180,6 +207,8 @@ def write_rationales(
         else:
             run = dspy.Parallel(num_threads=num_threads, max_errors=1, disable_progress_bar=True, timeout=0)
             run([(one, item) for item in questions])
+    if failures and not isinstance(failures[0], dspy.LMError):
+        raise failures[0]
     if failures:
         raise LanguageModelError(
             f"{lm.model} failed ({type(failures[0]).__name__}: {failures[0]}). Rationales written before are kept; "
@@ -209,9 +238,11 @@ class RationaleCounts:
     Attributes:
         given: By the caller.
         reused: From the run folder.
-        written: By the LM, in this run.
-        cached: Of the written ones, answered by DSPy's response cache.
+        written: Asked of the LM in this run.
+        cached: Of the written ones, answered by DSPy's response cache (or by a server that reports no usage).
+        refused: Of the written ones, refused by the provider.
         empty: Nothing usable came back: the question is guided by its answer alone.
+        lm_calls: Calls of the LM in this run, an adapter's second tries among them.
         prompt_tokens: Sent in this run.
         completion_tokens: Received in this run.
     """
@@ -220,9 +251,23 @@ class RationaleCounts:
     reused: int = 0
     written: int = 0
     cached: int = 0
+    refused: int = 0
     empty: int = 0
+    lm_calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+
+class _CallCounter(BaseCallback):  # type: ignore[misc]  # dspy is untyped
+    """Counts calls of any LM."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._lock = threading.Lock()
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        with self._lock:
+            self.calls += 1
 
 
 def explain(
@@ -239,41 +284,55 @@ def explain(
 
     Args:
         requests: The questions.
-        run: Where records are kept; new ones are added the moment they are there.
+        run: Where records are kept; new ones are added the moment they are there, and none is ever taken away.
         lm: Who is asked; None asks nobody.
         extractor: Who asks.
-        given: Rationales by question id; they are taken as they are.
+        given: Rationales by question id; they are taken as they are, blank ones count as missing.
         num_threads: Calls in flight at the same time.
         show_progress: Show a progress bar.
 
     Raises:
+        DataError: If none of the given rationales belongs to one of the questions.
         LanguageModelError: If the LM fails; what it had written is kept.
     """
-    found = {one.id: given[one.id].strip() for one in requests if one.id in given}
-    kept: dict[str, str] = {}
+    found = {one.id: given[one.id].strip() for one in requests if given.get(one.id, "").strip()}
+    if given and not found:
+        raise DataError(
+            f"None of the {len(given)} given rationales belongs to a training question: "
+            f"ids such as {next(iter(given))!r} against {requests[0].id!r}."
+        )
+    kept = {str(one.get("id")): one for one in run.read_records("rationales")}
+    for key, text in found.items():
+        if kept.get(key, {}).get("rationale") != text:
+            run.append_record("rationales", RationaleRecord(key, text, source="given").as_dict())
+    reused: dict[str, str] = {}
     records: list[RationaleRecord] = []
+    counter = _CallCounter()
     if lm is not None:
         with dspy.context(lm=lm):
             keys = {one.id: rationale_key(extractor, lm, one.query, one.answers) for one in requests}
-        for record in run.read_records("rationales"):
-            if keys.get(record["id"]) == record.get("key") and record["id"] not in found:
-                kept[record["id"]] = record["rationale"]
+        for one in requests:
+            if one.id not in found and kept.get(one.id, {}).get("key") == keys[one.id]:
+                reused[one.id] = str(kept[one.id]["rationale"])
 
         def keep(record: RationaleRecord) -> None:
             run.append_record("rationales", record.as_dict())
             records.append(record)
 
-        missing = [(one.id, one.query, one.answers) for one in requests if one.id not in found and one.id not in kept]
-        write_rationales(extractor, lm, missing, on_record=keep, num_threads=num_threads, show_progress=show_progress)
-    else:
-        run.write_records("rationales", [{"id": key, "rationale": text} for key, text in found.items()])
-    texts = {**found, **kept, **{record.id: record.rationale for record in records}}
+        missing = [(one.id, one.query, one.answers) for one in requests if one.id not in found and one.id not in reused]
+        with dspy.context(callbacks=[*dspy.settings.callbacks, counter]):
+            write_rationales(
+                extractor, lm, missing, on_record=keep, num_threads=num_threads, show_progress=show_progress
+            )
+    texts = {**found, **reused, **{record.id: record.rationale for record in records}}
     counts = RationaleCounts(
         given=len(found),
-        reused=len(kept),
+        reused=len(reused),
         written=len(records),
         cached=sum(record.cached for record in records),
+        refused=sum(record.source == "refused" for record in records),
         empty=sum(not text for text in texts.values()),
+        lm_calls=counter.calls,
         prompt_tokens=sum(record.prompt_tokens for record in records),
         completion_tokens=sum(record.completion_tokens for record in records),
     )

@@ -29,6 +29,7 @@ PAPER_WEIGHT_DECAY = 0.01
 PAPER_GROUPS_PER_STEP = 16
 PAPER_ACCUMULATION_STEPS = 4
 PAPER_MAX_LENGTH = 512
+MAX_GRADIENT_NORM = 1.0  # the default of the Hugging Face trainer, which the authors' script runs
 # With few questions the paper's 64 groups an update would leave hardly any updates.
 MIN_UPDATES = 20
 
@@ -59,7 +60,7 @@ class TrainingSettings:
         groups_per_step: Groups in one forward pass.
         accumulation_steps: Forward passes in one update. None takes the paper's 4, or fewer where that would leave less
             than 20 updates in all.
-        max_length: Longest input in tokens.
+        max_length: Longest input in tokens while training, at most the checkpoint's own; it keeps its own for use.
         temperature: InfoNCE's; 1 is the paper's.
         precision: ``"auto"`` is fp32 on a CPU and bf16 (or fp16) on a GPU.
         seed: Decides the order of the groups and the dropout.
@@ -154,14 +155,15 @@ def train_reranker(
     started = time.perf_counter()
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        scorer = open_scorer(weights.with_max_length(settings.max_length), settings.device)
-        losses = _fit(scorer, groups, settings, show_progress)
+        scorer = open_scorer(weights, settings.device)
+        with _reading_at_most(scorer.module, settings.max_length):
+            losses = _fit(scorer, groups, settings, show_progress)
     scorer.save(output)
     return TrainingResult(output, tuple(losses), len(losses), time.perf_counter() - started)
 
 
 def _fit(scorer: Scorer, groups: Sequence[TextGroup], settings: TrainingSettings, show_progress: bool) -> list[float]:
-    module = scorer.module
+    module = scorer.module.float()  # weights stored in half precision would lose most small updates
     device = next(module.parameters()).device.type
     dtype = _autocast_type(settings.precision, device)
     accumulation = settings.accumulation(len(groups))
@@ -195,6 +197,8 @@ def _fit(scorer: Scorer, groups: Sequence[TextGroup], settings: TrainingSettings
                         f"The loss became {total} at update {len(losses) + 1}: training diverged. Lower learning_rate "
                         f"(now {settings.learning_rate:g})" + (" or use precision='fp32'." if dtype else ".")
                     )
+                scaler.unscale_(optimizer)
+                torch.nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT_NORM)
                 scaler.step(optimizer)
                 scaler.update()
                 optimizer.zero_grad(set_to_none=True)
@@ -204,6 +208,17 @@ def _fit(scorer: Scorer, groups: Sequence[TextGroup], settings: TrainingSettings
                 bar.set_postfix(loss=f"{total:.3f}")
     module.eval()
     return losses
+
+
+@contextlib.contextmanager
+def _reading_at_most(module: Any, max_length: int) -> Iterator[None]:
+    """Bound the inputs while training; the checkpoint reads as far as its base does."""
+    own = module.max_seq_length
+    module.max_seq_length = min(own or max_length, max_length)
+    try:
+        yield
+    finally:
+        module.max_seq_length = own
 
 
 def _decay_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

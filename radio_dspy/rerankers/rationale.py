@@ -59,15 +59,20 @@ class RationaleRerank(dspy.Module):
         Returns:
             A prediction with ``passages`` as they came, ``scores`` (cosines) and ``order``, the signature's output.
         """
+        return self._rank(question, answers, rationale, passages, k)
+
+    async def aforward(
+        self, question: str, answers: Sequence[str], rationale: str, passages: Sequence[Any], k: int | None = None
+    ) -> dspy.Prediction:
+        """Order passages without blocking the event loop; see ``forward``."""
+        return await asyncio.to_thread(self._rank, question, answers, rationale, passages, k)
+
+    def _rank(
+        self, question: str, answers: Sequence[str], rationale: str, passages: Sequence[Any], k: int | None
+    ) -> dspy.Prediction:
         _check_k(k)
         texts = [as_passage(item, position).contents for position, item in enumerate(passages)]
         query = self.encoder.encode_queries([guide(question, answers, rationale)])[0]
         scores = (self.encoder.encode_passages(texts) @ query).tolist()
         order = sorted(range(len(scores)), key=lambda position: -scores[position])[:k]
         return dspy.Prediction(passages=[passages[i] for i in order], scores=[scores[i] for i in order], order=order)
-
-    async def aforward(
-        self, question: str, answers: Sequence[str], rationale: str, passages: Sequence[Any], k: int | None = None
-    ) -> dspy.Prediction:
-        """Order passages without blocking the event loop; see ``forward``."""
-        return await asyncio.to_thread(self.forward, question, answers, rationale, passages, k)

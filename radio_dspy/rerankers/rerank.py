@@ -60,6 +60,13 @@ class Rerank(dspy.Module):
         Raises:
             DataError: If a passage holds no text.
         """
+        return self._rank(query, passages, k)
+
+    async def aforward(self, query: str, passages: Sequence[Any], k: int | None = None) -> dspy.Prediction:
+        """Order passages without blocking the event loop; see ``forward``."""
+        return await asyncio.to_thread(self._rank, query, passages, k)
+
+    def _rank(self, query: str, passages: Sequence[Any], k: int | None) -> dspy.Prediction:
         _check_k(k)
         texts = [as_passage(item, position).contents for position, item in enumerate(passages)]
         scores = score_lists(self.weights, [(query, texts)], self.device)[0].tolist()
@@ -69,10 +76,6 @@ class Rerank(dspy.Module):
             scores=[scores[position] for position in order],
             indices=order,
         )
-
-    async def aforward(self, query: str, passages: Sequence[Any], k: int | None = None) -> dspy.Prediction:
-        """Order passages without blocking the event loop; see ``forward``."""
-        return await asyncio.to_thread(self.forward, query, passages, k)
 
     def rank_all(self, requests: Sequence[RankRequest]) -> list[Ranking]:
         """Order the candidates of many questions in one batch."""
@@ -99,15 +102,18 @@ class NoRerank(dspy.Module):
 
     def forward(self, query: str, passages: Sequence[Any], k: int | None = None) -> dspy.Prediction:
         """Return the passages in the order in which they came, scored by minus their position."""
+        return self._rank(passages, k)
+
+    async def aforward(self, query: str, passages: Sequence[Any], k: int | None = None) -> dspy.Prediction:
+        """See ``forward``."""
+        return self._rank(passages, k)
+
+    def _rank(self, passages: Sequence[Any], k: int | None) -> dspy.Prediction:
         _check_k(k)
         kept = list(passages)[: k or self.k]
         return dspy.Prediction(
             passages=kept, scores=[-float(i) for i in range(len(kept))], indices=list(range(len(kept)))
         )
-
-    async def aforward(self, query: str, passages: Sequence[Any], k: int | None = None) -> dspy.Prediction:
-        """See ``forward``."""
-        return self.forward(query, passages, k)
 
 
 def _check_k(k: int | None) -> None:

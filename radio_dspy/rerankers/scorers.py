@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from radio_dspy.encoders import MODEL_LOCK, load_sentence_transformer, open_sentence_transformer, quiet_loading
 from radio_dspy.errors import CheckpointError
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
     Scores = npt.NDArray[np.float32]
 
+T = TypeVar("T")
 Pairs = Sequence[tuple[str, str]]
 # Cosines lie in [-1, 1]; divided by this they spread enough for a softmax over passages.
 COSINE_TEMPERATURE = 0.05
 _SCORING_BATCH = 32
+_TRAINING_CHUNK = 16
 _HEAD_SEED = 0
 
 
@@ -74,8 +76,12 @@ class CrossEncoderScorer:
 
     def logits(self, pairs: Pairs) -> torch.Tensor:
         """See ``Scorer``."""
-        features = self.module.preprocess([list(pair) for pair in pairs])
-        return self.module(_on_device(features, self.module))["scores"].view(-1).float()
+
+        def forward(chunk: list[tuple[str, str]]) -> torch.Tensor:
+            features = self.module.preprocess([list(pair) for pair in chunk])
+            return self.module(_on_device(features, self.module))["scores"].view(-1).float()
+
+        return _by_length(list(pairs), [len(query) + len(passage) for query, passage in pairs], forward)
 
     def save(self, folder: Path) -> None:
         """See ``Scorer``."""
@@ -90,8 +96,9 @@ class BiEncoderScorer:
         load = open_sentence_transformer if private else load_sentence_transformer
         self.module = load(weights.checkpoint, device, weights.max_length)
         prompts = self.module.prompts
-        self._query_prompt = weights.query_prefix or prompts.get("query") or ""
-        self._passage_prompt = weights.passage_prefix or prompts.get("document") or prompts.get("passage") or ""
+        declared = prompts.get("document") or prompts.get("passage") or ""
+        self._query_prompt = prompts.get("query") or "" if weights.query_prefix is None else weights.query_prefix
+        self._passage_prompt = declared if weights.passage_prefix is None else weights.passage_prefix
 
     def score(self, pairs: Pairs) -> Scores:
         """See ``Scorer``; each distinct text is encoded once."""
@@ -114,15 +121,18 @@ class BiEncoderScorer:
         """See ``Scorer``; each distinct text is encoded once."""
         queries, query_rows = _distinct([query for query, _ in pairs])
         passages, passage_rows = _distinct([passage for _, passage in pairs])
-        query_vectors = self._embed(queries, self._query_prompt)
-        passage_vectors = self._embed(passages, self._passage_prompt)
-        return (query_vectors[query_rows] * passage_vectors[passage_rows]).sum(-1) / COSINE_TEMPERATURE
+        query_vectors = _rows(self._embed(queries, self._query_prompt), query_rows)
+        passage_vectors = _rows(self._embed(passages, self._passage_prompt), passage_rows)
+        return (query_vectors * passage_vectors).sum(-1) / COSINE_TEMPERATURE
 
     def _embed(self, texts: list[str], prompt: str) -> torch.Tensor:
         import torch
 
-        features = _on_device(self.module.preprocess(texts, prompt=prompt), self.module)
-        return torch.nn.functional.normalize(self.module(features)["sentence_embedding"].float(), dim=-1)
+        def forward(chunk: list[str]) -> torch.Tensor:
+            features = _on_device(self.module.preprocess(chunk, prompt=prompt), self.module)
+            return torch.nn.functional.normalize(self.module(features)["sentence_embedding"].float(), dim=-1)
+
+        return _by_length(texts, [len(text) for text in texts], forward)
 
     def save(self, folder: Path) -> None:
         """See ``Scorer``."""
@@ -181,6 +191,24 @@ def _shared_scorer(
     weights = RerankerWeights(checkpoint, architecture, max_length=max_length)
     weights.query_prefix, weights.passage_prefix = query_prefix, passage_prefix
     return CrossEncoderScorer(weights, device) if architecture == "cross-encoder" else BiEncoderScorer(weights, device)
+
+
+def _by_length(items: list[T], lengths: list[int], forward: Callable[[list[T]], torch.Tensor]) -> torch.Tensor:
+    """Run chunks of similar length, so that little padding is computed; the rows come back in the items' order."""
+    import torch
+
+    order = sorted(range(len(items)), key=lengths.__getitem__)
+    chunks = [order[start : start + _TRAINING_CHUNK] for start in range(0, len(order), _TRAINING_CHUNK)]
+    rows = torch.cat([forward([items[i] for i in chunk]) for chunk in chunks])
+    places = sorted(range(len(order)), key=order.__getitem__)
+    return _rows(rows, places)
+
+
+def _rows(matrix: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    """Pick rows. Unlike ``matrix[rows]`` the gradient adds up in a fixed order, so that training repeats to the bit."""
+    import torch
+
+    return matrix.index_select(0, torch.tensor(rows, device=matrix.device))
 
 
 def _distinct(texts: Sequence[str]) -> tuple[list[str], list[int]]:

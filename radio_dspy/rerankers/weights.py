@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Literal, get_args
 
 from dspy.predict.parameter import Parameter
@@ -54,12 +53,6 @@ class RerankerWeights(Parameter):
     def fingerprint(self) -> str:
         """A hash of the checkpoint's files."""
         return fingerprint(self.checkpoint)
-
-    def with_max_length(self, max_length: int) -> RerankerWeights:
-        """The same checkpoint, reading at most this many tokens."""
-        bounded = copy.copy(self)
-        bounded.max_length = max_length
-        return bounded
 
     def reset(self) -> None:
         """Keep the weights: DSPy's ``reset_copy`` clears prompts and demonstrations, and this is neither."""

@@ -32,12 +32,15 @@ class Retriever(dspy.Module):
         Returns:
             A prediction with ``passages`` (best first, each with ``id``, ``title``, ``text``) and ``scores``.
         """
+        return self._retrieve(query, k)
+
+    async def aforward(self, query: str, k: int | None = None) -> dspy.Prediction:
+        """Retrieve for one query without blocking the event loop; see ``forward``."""
+        return await asyncio.to_thread(self._retrieve, query, k)
+
+    def _retrieve(self, query: str, k: int | None) -> dspy.Prediction:
         depth = self.k if k is None else k
         if depth < 1:
             raise SettingsError(f"k must be at least 1, got {depth}.")
         ranking = self.search([query], depth)[0]
         return dspy.Prediction(passages=list(ranking.passages), scores=list(ranking.scores))
-
-    async def aforward(self, query: str, k: int | None = None) -> dspy.Prediction:
-        """Retrieve for one query without blocking the event loop; see ``forward``."""
-        return await asyncio.to_thread(self.forward, query, k)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from radio_dspy.datasets import load_corpus
 from radio_dspy.encoders import Encoder, as_encoder
 from radio_dspy.errors import CheckpointError, DataError
-from radio_dspy.files import replacing, write_json, write_lines
+from radio_dspy.files import replacing, sha256_of, write_json, write_lines
 from radio_dspy.passages import Passage, Ranking
 from radio_dspy.retrievers.base import Retriever
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from radio_dspy.encoders import Vectors
 
 FORMAT_VERSION = 1
+_FILES = ("passages.jsonl", "index.faiss")
 
 
 class FaissRetriever(Retriever):
@@ -85,10 +86,13 @@ class FaissRetriever(Retriever):
         write_lines(folder / "passages.jsonl", rows)
         with replacing(folder / "index.faiss") as temporary:
             faiss.write_index(self._index.flat, str(temporary))
-        write_json(
-            folder / "manifest.json",
-            {"format": FORMAT_VERSION, "passages": len(self), "encoder": self.encoder.identity},
-        )
+        manifest = {
+            "format": FORMAT_VERSION,
+            "encoder": self.encoder.identity,
+            "query_prefix": self.encoder.query_prefix,  # may change without a new index
+            "files": {name: sha256_of(folder / name) for name in _FILES},
+        }
+        write_json(folder / "manifest.json", manifest)
 
     @classmethod
     def load(cls, path: str | PathLike[str], encoder: Encoder | str | None = None, *, k: int = 20) -> FaissRetriever:
@@ -100,41 +104,46 @@ class FaissRetriever(Retriever):
             k: How many passages a call returns when it does not say.
 
         Raises:
-            CheckpointError: If a file is missing, or the encoder is not the one that built the index.
+            CheckpointError: If a file is missing or was changed, or the encoder is not the one that built the index.
         """
         import faiss
 
         folder = Path(path)
-        for name in ("manifest.json", "passages.jsonl", "index.faiss"):
-            if not (folder / name).is_file():
-                raise CheckpointError(
-                    f"{folder / name}: no such file; build the index again with FaissRetriever.build."
-                )
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            built, count, version = dict(manifest["encoder"]), int(manifest["passages"]), int(manifest["format"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{folder / 'manifest.json'}: not an index manifest ({error}).") from error
-        if version > FORMAT_VERSION:
-            raise CheckpointError(f"{folder}: index format {version}; this release reads up to {FORMAT_VERSION}.")
+        manifest = _checked_manifest(folder)
+        built = manifest["encoder"]
         if encoder is None:
-            prefix, length = built.get("passage_prefix"), built.get("max_length")
-            encoder = Encoder(str(built["model"]), passage_prefix=prefix, max_length=length)
+            encoder = Encoder(
+                built["model"],
+                query_prefix=manifest["query_prefix"],
+                passage_prefix=built["passage_prefix"],
+                max_length=built["max_length"],
+            )
         encoder = as_encoder(encoder)
         if encoder.identity != built:
             raise CheckpointError(
-                f"{folder}: built with encoder {built}, but got {encoder.identity}; use that or rebuild."
+                f"{folder}: built with encoder {built}, but got {encoder.identity}; give that one, or build again."
             )
         passages = load_corpus(folder / "passages.jsonl")
-        try:
-            flat = faiss.read_index(str(folder / "index.faiss"))
-        except RuntimeError as error:
-            raise CheckpointError(f"{folder / 'index.faiss'}: FAISS cannot read it ({error}).") from error
-        if not len(passages) == flat.ntotal == count:
-            raise CheckpointError(
-                f"{folder}: {len(passages)} passages, {flat.ntotal} vectors, a manifest of {count}; rebuild the index."
-            )
-        return cls(_Index(passages, flat=flat), encoder, k)
+        return cls(_Index(passages, flat=faiss.read_index(str(folder / "index.faiss"))), encoder, k)
+
+
+def _checked_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest and hold the files against it."""
+    for name in ("manifest.json", *_FILES):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder / name}: no such file; build the index again with FaissRetriever.build.")
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        version, files = int(manifest["format"]), dict(manifest["files"])
+        manifest["query_prefix"], [manifest["encoder"][name] for name in ("model", "passage_prefix", "max_length")]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'manifest.json'}: not an index manifest ({error!r}).") from error
+    if version > FORMAT_VERSION:
+        raise CheckpointError(f"{folder}: index format {version}; this release reads up to {FORMAT_VERSION}.")
+    for name in _FILES:
+        if sha256_of(folder / name) != files.get(name):
+            raise CheckpointError(f"{folder / name}: was changed after the index was saved; build it again.")
+    return dict(manifest)
 
 
 class _Index:

@@ -52,7 +52,7 @@ def test_half_precision_logits_are_computed_in_full():
 
 @pytest.mark.parametrize("sizes", [[2, 2], [5, 1], []])
 def test_sizes_that_do_not_fit_are_refused(sizes):
-    with pytest.raises(ValueError, match="do not fit 5 logits|do not fit 6 logits"):
+    with pytest.raises(ValueError, match=r"do not fit [56] logits"):
         InfoNCE()(torch.zeros(6 if 1 in sizes else 5), sizes)
     with pytest.raises(ValueError, match="temperature must be above 0"):
         InfoNCE(0)

@@ -1,11 +1,13 @@
+import json
+import shutil
+
 import pytest
 import torch
 
 from radio_dspy.distillation import TextGroup, TrainingSettings, train_reranker
-from radio_dspy.encoders import fingerprint
+from radio_dspy.encoders import Encoder, fingerprint, weights
 from radio_dspy.errors import DataError, RadioError, SettingsError
 from radio_dspy.rerankers import Rerank, RerankerWeights
-from radio_dspy.rerankers.scorers import CrossEncoderScorer
 from tests.conftest import ENCODER
 
 GROUPS = [
@@ -23,47 +25,70 @@ FAST = {"learning_rate": 1e-4, "max_length": 32, "groups_per_step": 2}
 
 @pytest.mark.parametrize("architecture", ["bi-encoder", "cross-encoder"])
 def test_training_lowers_the_loss_and_reranks(tmp_path, architecture):
-    weights = RerankerWeights(ENCODER, architecture)
-    before = weights.fingerprint
+    base = RerankerWeights(ENCODER, architecture)
+    before = base.fingerprint
     settings = TrainingSettings(epochs=12, **FAST)
-    result = train_reranker(weights, GROUPS, tmp_path / "out", settings, show_progress=False)
+    result = train_reranker(base, GROUPS, tmp_path / "out", settings, show_progress=False)
     assert result.updates == len(result.losses) == 24
     assert sum(result.losses[-4:]) < 0.7 * sum(result.losses[:4])
-    assert weights.fingerprint == before
+    assert base.fingerprint == before
     rerank = Rerank(str(tmp_path / "out"), architecture)
     for group in GROUPS:
         assert rerank(group.query, [*group.negatives, group.positive]).passages[0] == group.positive
 
 
 def test_training_repeats_to_the_bit_and_leaves_the_callers_random_state(tmp_path):
-    weights = RerankerWeights(ENCODER, "bi-encoder")
+    base = RerankerWeights(ENCODER, "bi-encoder")
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
     for name in ("one", "two", "other"):
         seed = 3 if name == "other" else 1
         settings = TrainingSettings(epochs=2, seed=seed, **FAST)
-        train_reranker(weights, GROUPS, tmp_path / name, settings, show_progress=False)
+        train_reranker(base, GROUPS, tmp_path / name, settings, show_progress=False)
     assert torch.equal(torch.rand(3), expected)
     assert fingerprint(str(tmp_path / "one")) == fingerprint(str(tmp_path / "two"))
     assert fingerprint(str(tmp_path / "one")) != fingerprint(str(tmp_path / "other"))
 
 
-def test_accumulated_batches_give_the_gradient_of_one_large_batch():
-    from radio_dspy.distillation import InfoNCE
+@pytest.fixture
+def without_dropout(tmp_path):
+    """A checkpoint whose training is the same function whatever the batch."""
+    folder = tmp_path / "plain"
+    shutil.copytree(weights(ENCODER), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config.update(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    (folder / "config.json").write_text(json.dumps(config))
+    return RerankerWeights(str(folder), "bi-encoder")
 
-    scorer = CrossEncoderScorer(RerankerWeights(ENCODER, "cross-encoder", max_length=32))
 
-    def gradient(batches):
-        scorer.module.zero_grad()
-        for batch in batches:
-            logits = scorer.logits([(g.query, text) for g in batch for text in (g.positive, *g.negatives)])
-            loss = InfoNCE()(logits, [1 + len(g.negatives) for g in batch]) * (len(batch) / len(GROUPS))
-            loss.backward()
-        return torch.cat([one.grad.flatten() for one in scorer.module.parameters() if one.grad is not None])
+def test_accumulated_batches_train_like_one_large_batch(without_dropout, tmp_path):
+    losses = []
+    # Three and one: a short last batch must not weigh more than its groups.
+    for groups_per_step, accumulation in ((4, 1), (2, 2), (3, 2)):
+        settings = TrainingSettings(
+            epochs=3, learning_rate=1e-4, groups_per_step=groups_per_step, accumulation_steps=accumulation
+        )
+        result = train_reranker(without_dropout, GROUPS, tmp_path / f"{groups_per_step}", settings, show_progress=False)
+        losses.append(result.losses)
+    assert len(losses[0]) == 3
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+    assert losses[2] == pytest.approx(losses[0], abs=1e-4)
 
-    scorer.module.eval()  # no dropout: the two ways must agree
-    assert torch.allclose(gradient([GROUPS]), gradient([GROUPS[:3], GROUPS[3:]]), atol=1e-5)
+
+def test_the_checkpoint_reads_as_far_as_its_base(tmp_path):
+    result = train_reranker(
+        RerankerWeights(ENCODER, "bi-encoder"),
+        GROUPS,
+        tmp_path / "out",
+        TrainingSettings(epochs=1, **FAST),
+        show_progress=False,
+    )
+    base, aligned = Encoder(ENCODER), Encoder(str(result.checkpoint))
+    text = "filler " * 100
+    for encoder in (base, aligned):
+        tail, other = encoder.encode_passages([text + "yeast", text + "granite"])
+        assert float(tail @ other) < 0.9999
 
 
 def test_the_papers_accumulation_gives_way_to_enough_updates():
@@ -84,7 +109,10 @@ def test_bf16_trains(tmp_path):
     result = train_reranker(
         RerankerWeights(ENCODER, "bi-encoder"), GROUPS, tmp_path / "out", settings, show_progress=False
     )
-    assert all(0 < loss < 10 for loss in result.losses)
+    full = TrainingSettings(epochs=1, precision="fp32", **FAST)
+    other = train_reranker(RerankerWeights(ENCODER, "bi-encoder"), GROUPS, tmp_path / "full", full, show_progress=False)
+    assert result.losses == pytest.approx(other.losses, rel=0.1)
+    assert result.losses != other.losses
 
 
 def test_a_loss_that_is_no_number_stops_with_advice(tmp_path):

@@ -1,0 +1,121 @@
+import asyncio
+
+import numpy as np
+import pytest
+
+from radio_dspy.errors import CheckpointError, DataError, SettingsError
+from radio_dspy.passages import Passage, RankRequest
+from radio_dspy.rerankers import NoRerank, Rerank, scorers
+from tests.conftest import ENCODER
+
+QUERY = "why did the dough not rise?"
+TEXTS = ["Ice floats on water.", "Yeast dies in hot water.", "The dough lay in a bowl."]
+
+
+def test_bi_encoder_scores_are_cosines(encoder):
+    ranked = Rerank(encoder, architecture="bi-encoder")(QUERY, TEXTS)
+    expected = encoder.encode_passages(TEXTS) @ encoder.encode_queries([QUERY])[0]
+    assert ranked.indices == np.argsort(-expected).tolist()
+    assert ranked.scores == pytest.approx(sorted(expected, reverse=True), abs=1e-5)
+
+
+def test_cross_encoder_scores_are_those_of_sentence_transformers():
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    from radio_dspy.encoders import weights
+
+    rerank = Rerank(ENCODER, architecture="cross-encoder", max_length=64)
+    ranked = rerank(QUERY, TEXTS)
+    torch.manual_seed(0)  # the head is fresh: seeded alike it is the same one
+    peer = CrossEncoder(weights(ENCODER), num_labels=1, max_length=64, activation_fn=torch.nn.Identity())
+    expected = peer.predict([(QUERY, text) for text in TEXTS])
+    assert ranked.scores == pytest.approx(sorted(expected, reverse=True), abs=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["bi-encoder", "cross-encoder"])
+def test_logits_agree_with_scores(architecture):
+    scorer = scorers.open_scorer(Rerank(ENCODER, architecture, max_length=64).weights)
+    pairs = [(QUERY, text) for text in TEXTS]
+    scale = scorers.COSINE_TEMPERATURE if architecture == "bi-encoder" else 1.0
+    assert (scorer.logits(pairs) * scale).detach().numpy() == pytest.approx(scorer.score(pairs), abs=1e-5)
+
+
+def test_passages_come_back_as_they_were_given():
+    items = [Passage("a", TEXTS[0]), {"text": TEXTS[1]}, TEXTS[2]]
+    ranked = Rerank(ENCODER, "bi-encoder")(QUERY, items)
+    assert sorted(map(id, ranked.passages)) == sorted(map(id, items))
+    assert ranked.passages == [items[i] for i in ranked.indices]
+
+
+def test_k_cuts_and_none_keeps_all():
+    rerank = Rerank(ENCODER, "bi-encoder", k=2)
+    assert len(rerank(QUERY, TEXTS).passages) == 2
+    assert len(rerank(QUERY, TEXTS, k=1).scores) == 1
+    assert len(Rerank(ENCODER, "bi-encoder")(QUERY, TEXTS).passages) == 3
+    assert Rerank(ENCODER, "bi-encoder")(QUERY, []).passages == []
+
+
+def test_many_questions_in_one_batch_rank_as_one_by_one():
+    passages = tuple(Passage(str(i), text) for i, text in enumerate(TEXTS))
+    requests = [RankRequest(q, q, passages, (0.0,) * 3) for q in (QUERY, "why does ice float?")]
+    for architecture in ("bi-encoder", "cross-encoder"):
+        rerank = Rerank(ENCODER, architecture, max_length=64)
+        for request, ranking in zip(requests, rerank.rank_all(requests), strict=True):
+            single = rerank(request.query, list(passages))
+            assert list(ranking.passages) == single.passages
+            assert ranking.scores == pytest.approx(single.scores, abs=1e-5)
+
+
+def test_asynchronous_calls():
+    rerank = Rerank(ENCODER, "bi-encoder")
+    assert asyncio.run(rerank.acall(QUERY, TEXTS)).passages == rerank(QUERY, TEXTS).passages
+    assert asyncio.run(NoRerank().acall(QUERY, TEXTS)).passages == TEXTS
+
+
+def test_copies_and_states_hold_names_only(monkeypatch):
+    rerank = Rerank(ENCODER, "bi-encoder")
+    rerank(QUERY, TEXTS)
+
+    def forbidden(*args):
+        raise AssertionError("a copy loaded a model")
+
+    monkeypatch.setattr(scorers, "_shared_scorer", forbidden)
+    copied = rerank.deepcopy()
+    copied.weights.checkpoint = "elsewhere"
+    assert rerank.weights.checkpoint != "elsewhere"
+    state = rerank.dump_state()
+    assert set(state) == {"weights"}
+    assert all(value is None or isinstance(value, str) for value in state["weights"].values())
+    fresh = Rerank("some/other-model")
+    fresh.load_state(state)
+    assert fresh.weights.dump_state() == rerank.weights.dump_state()
+
+
+def test_reset_keeps_what_was_learnt():
+    rerank = Rerank(ENCODER, "bi-encoder")
+    rerank.weights.checkpoint = "runs/first/reranker-abc"
+    assert rerank.reset_copy().weights.checkpoint == "runs/first/reranker-abc"
+
+
+def test_a_state_of_something_else_is_refused():
+    with pytest.raises(CheckpointError, match="Not a state of reranker weights"):
+        Rerank(ENCODER, "bi-encoder").weights.load_state({"demos": []})
+
+
+def test_what_cannot_be_reranked():
+    with pytest.raises(DataError, match="Passage 1 holds no text"):
+        Rerank(ENCODER, "bi-encoder")(QUERY, ["text", {"id": 7}])
+    with pytest.raises(SettingsError, match="architecture must be one of"):
+        Rerank(ENCODER, "colbert")
+    with pytest.raises(SettingsError, match="k must be at least 1"):
+        Rerank(ENCODER, "bi-encoder", k=0)
+    with pytest.raises(CheckpointError, match="no such folder"):
+        Rerank("./nowhere")
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    for architecture in ("bi-encoder", "cross-encoder"):
+        with pytest.raises(CheckpointError, match="cannot be loaded as a"):
+            Rerank(str(tmp_path), architecture)(QUERY, TEXTS)

@@ -1,0 +1,113 @@
+import asyncio
+import copy
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from radio_dspy.encoders import Encoder
+from radio_dspy.errors import CheckpointError, DataError, SettingsError
+from radio_dspy.passages import Passage
+from radio_dspy.retrievers import FaissRetriever
+from tests.conftest import ENCODER
+
+
+def test_search_is_exact(retriever, encoder, topic):
+    vectors = encoder.encode_passages(topic.passages)
+    query = topic.train[0].question
+    expected = np.argsort(-(vectors @ encoder.encode_queries([query])[0]))[:5]
+    found = retriever(query, k=5)
+    assert [one.id for one in found.passages] == [topic.passages[i].id for i in expected]
+    assert found.scores == sorted(found.scores, reverse=True)
+    assert {"id", "title", "text"} <= set(type(found.passages[0]).__slots__)
+
+
+def test_one_batch_gives_what_single_calls_give(retriever, topic):
+    questions = [one.question for one in topic.train[:5]]
+    batch = retriever.search(questions, 4)
+    single = [retriever(query, k=4) for query in questions]
+    assert [list(one.passages) for one in batch] == [one.passages for one in single]
+
+
+def test_k_above_the_corpus_gives_all(retriever):
+    assert len(retriever("anything", k=1000).passages) == len(retriever)
+
+
+def test_asynchronous_calls(retriever, topic):
+    query = topic.train[0].question
+    found = asyncio.run(retriever.acall(query, k=3))
+    assert found.passages == retriever(query, k=3).passages
+
+
+def test_saved_and_loaded_elsewhere_it_finds_the_same(retriever, topic, tmp_path):
+    retriever.save(tmp_path / "index")
+    assert sorted(one.name for one in (tmp_path / "index").iterdir()) == [
+        "index.faiss",
+        "manifest.json",
+        "passages.jsonl",
+    ]
+    moved = shutil.move(tmp_path / "index", tmp_path / "moved")
+    loaded = FaissRetriever.load(moved)
+    query = topic.train[0].question
+    assert loaded(query, k=5).passages == retriever(query, k=5).passages
+    assert loaded(query, k=5).scores == retriever(query, k=5).scores
+
+
+def test_a_wrong_encoder_and_a_damaged_folder_are_refused(retriever, tmp_path):
+    folder = tmp_path / "index"
+    retriever.save(folder)
+    with pytest.raises(CheckpointError, match="built with encoder"):
+        FaissRetriever.load(folder, encoder=Encoder(ENCODER, max_length=32))
+    lines = (folder / "passages.jsonl").read_text().splitlines()
+    (folder / "passages.jsonl").write_text("\n".join(lines[:-1]))
+    with pytest.raises(CheckpointError, match=r"passages\.jsonl: was changed after the index was saved"):
+        FaissRetriever.load(folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
+    with pytest.raises(CheckpointError, match="index format 99"):
+        FaissRetriever.load(folder)
+    (folder / "manifest.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="not an index manifest"):
+        FaissRetriever.load(folder)
+
+
+def test_prefixes_are_kept_with_the_index(topic, tmp_path):
+    encoder = Encoder(ENCODER, query_prefix="query: ", passage_prefix="passage: ")
+    built = FaissRetriever.build(topic.passages[:5], encoder=encoder)
+    built.save(tmp_path)
+    loaded = FaissRetriever.load(tmp_path)
+    assert loaded.encoder.query_prefix == "query: "
+    assert loaded("why?", k=5).scores == built("why?", k=5).scores
+
+
+def test_copies_share_the_index(retriever):
+    assert copy.deepcopy(retriever)._index is retriever._index
+    assert retriever.deepcopy()._index is retriever._index
+
+
+def test_stored_vectors_by_id(retriever, encoder, topic):
+    ids = [topic.passages[3].id, topic.passages[0].id]
+    expected = encoder.encode_passages([topic.passages[3], topic.passages[0]])
+    assert retriever.vectors(ids) == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(DataError, match="'nowhere' is not in the index"):
+        retriever.vectors(["nowhere"])
+
+
+def test_prefixes_reach_the_encoder():
+    plain, prefixed = Encoder(ENCODER), Encoder(ENCODER, query_prefix="query: ", passage_prefix="passage: ")
+    assert prefixed.encode_queries(["ice"]) == pytest.approx(plain.encode_queries(["query: ice"]), abs=1e-6)
+    assert prefixed.encode_passages(["ice"]) == pytest.approx(plain.encode_passages(["passage: ice"]), abs=1e-6)
+    assert prefixed.identity != plain.identity
+
+
+def test_what_cannot_be_indexed(encoder):
+    with pytest.raises(DataError, match="at least one passage"):
+        FaissRetriever.build([], encoder=encoder)
+    with pytest.raises(DataError, match="'a' appears twice"):
+        FaissRetriever.build([Passage("a", "x"), Passage("a", "y")], encoder=encoder)
+
+
+def test_k_must_be_positive(retriever):
+    with pytest.raises(SettingsError, match="k must be at least 1, got 0"):
+        retriever("anything", k=0)

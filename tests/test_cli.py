@@ -1,0 +1,119 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from radio_dspy.cli import app
+
+COMMANDS = ["demo", "index", "compile", "evaluate", "ask"]
+
+
+def radio(*arguments, check=0):
+    """Run the command line in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "radio_dspy.cli", *map(str, arguments)], capture_output=True, text=True
+    )
+    assert done.returncode == check, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def files(topic, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    corpus = [{"id": one.id, "contents": one.contents} for one in topic.passages]
+    for name, rows in (("corpus", corpus), ("train", map(question, topic.train)), ("dev", map(question, topic.test))):
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def question(example):
+    metadata = {"supporting_ids": example.relevant}
+    return {"id": example.id, "question": example.question, "golden_answers": example.answers, "metadata": metadata}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_an_example(command):
+    shown = CliRunner().invoke(app, [command, "--help"])
+    assert shown.exit_code == 0
+    assert f"Example: radio-dspy {command}" in " ".join(shown.stdout.split())
+
+
+def test_index_compile_evaluate_ask(files, tmp_path):
+    radio("index", files / "corpus.jsonl", tmp_path / "index", "--json", tmp_path / "index.json")
+    assert json.loads((tmp_path / "index.json").read_text())["passages"] == 52
+    done = radio(
+        "compile", "--index", tmp_path / "index", "--train", files / "train.jsonl", "--dev", files / "dev.jsonl",
+        "--limit", 6, "--max-tokens", 16, "--epochs", 1, "--out", tmp_path / "aligned", "--run-dir", tmp_path / "run",
+        "--json", tmp_path / "compile.json",
+    )  # fmt: skip
+    assert "aligned reranker" in done.stdout
+    report = json.loads((tmp_path / "compile.json").read_text())
+    assert report["rationales"]["written"] == 6
+    assert len((tmp_path / "run" / "rationales.jsonl").read_text().splitlines()) == 6
+    radio(
+        "evaluate", tmp_path / "aligned", "--index", tmp_path / "index", "--questions", files / "dev.jsonl",
+        "--lm", "local", "--limit", 3, "--json", tmp_path / "evaluate.json",
+    )  # fmt: skip
+    result = json.loads((tmp_path / "evaluate.json").read_text())
+    assert set(result["metrics"]) == {"first_stage", "base", "aligned"}
+    assert set(result["answers"]) == {"exact_match", "sub_exact_match", "token_f1"}
+    done = radio(
+        "ask", tmp_path / "aligned", "Why did the dough not rise?", "--index", tmp_path / "index", "--json",
+        tmp_path / "ask.json",
+    )  # fmt: skip
+    asked = json.loads((tmp_path / "ask.json").read_text())
+    assert asked["answer"]
+    assert len(asked["passages"]) == 5
+    assert asked["answer"].splitlines()[0] in done.stdout
+
+
+def test_rationales_that_are_there_need_no_lm(files, tmp_path, topic):
+    rows = [json.dumps({"id": one.id, "rationale": "Heat kills yeast."}) for one in topic.train]
+    (tmp_path / "rationales.jsonl").write_text("\n".join(rows))
+    radio(
+        "compile", "--corpus", files / "corpus.jsonl", "--train", files / "train.jsonl", "--lm", "none", "--rationales",
+        tmp_path / "rationales.jsonl", "--epochs", 1, "--out", tmp_path / "aligned", "--json", tmp_path / "out.json",
+    )  # fmt: skip
+    assert json.loads((tmp_path / "out.json").read_text())["rationales"]["given"] == 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["index", "missing.jsonl", "out"], "error: missing.jsonl: no such file."),
+        (
+            ["evaluate", "missing", "--questions", "missing.jsonl", "--corpus", "c"],
+            "error: missing.jsonl: no such file.",
+        ),
+        (["ask", "missing", "Why?"], "error: Give either --index"),
+        (["demo", "--lm", "missing.gguf"], "error: missing.gguf: no such file. Give a GGUF model file."),
+        (["index", "only-one-argument"], "Missing argument"),
+        (["compile", "--train", "t", "--out", "o", "--sampling", "hard"], "Invalid value for"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(arguments, message):
+    done = radio(*arguments, check=2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    if message.startswith("error"):
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_debug_shows_the_traceback():
+    done = radio("--debug", "index", "missing.jsonl", "out", check=1)
+    assert "Traceback" in done.stderr
+    assert "DataError" in done.stderr
+
+
+def test_an_interrupt_says_how_to_go_on(monkeypatch, tmp_path):
+    import radio_dspy.datasets
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(radio_dspy.datasets, "load_corpus", interrupted)
+    result = CliRunner().invoke(app, ["index", "corpus.jsonl", str(tmp_path)])
+    assert result.exit_code == 130
+    assert "with the same --run-dir to go on" in result.output

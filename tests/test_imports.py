@@ -1,0 +1,36 @@
+import subprocess
+import sys
+
+import radio_dspy
+
+HEAVY = ("torch", "transformers", "sentence_transformers", "litellm", "faiss", "xllamacpp")
+
+
+def loaded_after(statement: str) -> set[str]:
+    script = f"import sys\n{statement}\nprint(*[one for one in {HEAVY!r} if one in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_the_library_loads_nothing_heavy():
+    assert loaded_after("import radio_dspy") == set()
+
+
+def test_data_metrics_signatures_fusion_and_groups_stay_light():
+    statement = (
+        "from radio_dspy import load_corpus, load_questions, ExtractRationale, RADIO, Rerank, metrics\n"
+        "from radio_dspy.distillation import fuse, preference_groups\n"
+        "preference_groups(['a', 'b'])"
+    )
+    assert loaded_after(statement) == set()
+
+
+def test_every_public_name_is_there():
+    for name in radio_dspy.__all__:
+        assert getattr(radio_dspy, name) is not None
+    assert set(radio_dspy.__all__) == set(dir(radio_dspy))
+
+
+def test_programs_and_optimizers_live_inside_the_namespace():
+    assert radio_dspy.programs.RetrieveRerankAnswer.__module__.startswith("radio_dspy.programs.")
+    assert radio_dspy.optimizers.RADIO.__module__ == "radio_dspy.optimizers.radio"
