@@ -11,14 +11,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dspy
 from dspy.teleprompt.teleprompt import Teleprompter
 
+from radio_dspy.distillation.extractor import RationaleExtractor
 from radio_dspy.distillation.groups import DEPTH, Sampling, SamplingFunction, preference_groups
 from radio_dspy.distillation.preferences import build_groups, rank_requests, usable
-from radio_dspy.distillation.rationales import RationaleExtractor, explain
+from radio_dspy.distillation.rationales import explain
+from radio_dspy.distillation.settings import (
+    PAPER_EPOCHS,
+    PAPER_GROUPS_PER_STEP,
+    PAPER_LEARNING_RATE,
+    PAPER_MAX_LENGTH,
+    PAPER_WEIGHT_DECAY,
+    Precision,
+    TrainingSettings,
+)
 from radio_dspy.distillation.signals import AnswerSimilarity, RationaleSimilarity, RetrievalScore, Signal
 from radio_dspy.encoders import Encoder, as_encoder
 from radio_dspy.errors import DataError, SettingsError
@@ -31,7 +41,7 @@ from radio_dspy.retrievers.faiss import FaissRetriever
 from radio_dspy.runs import Run
 
 if TYPE_CHECKING:
-    from radio_dspy.distillation.training import Precision, TextGroup, TrainingResult, TrainingSettings
+    from radio_dspy.distillation.training import TextGroup, TrainingResult
 
 logger = logging.getLogger(__name__)
 
@@ -95,13 +105,13 @@ class RADIO(Teleprompter):
         sampling: Sampling | SamplingFunction = "shift",
         depth: int = DEPTH,
         candidates: int = PAPER_CANDIDATES,
-        epochs: int | None = None,
-        learning_rate: float | None = None,
-        max_length: int | None = None,
-        groups_per_step: int | None = None,
+        epochs: int = PAPER_EPOCHS,
+        learning_rate: float = PAPER_LEARNING_RATE,
+        max_length: int = PAPER_MAX_LENGTH,
+        groups_per_step: int = PAPER_GROUPS_PER_STEP,
         accumulation_steps: int | None = None,
-        weight_decay: float | None = None,
-        temperature: float | None = None,
+        weight_decay: float = PAPER_WEIGHT_DECAY,
+        temperature: float = 1.0,
         precision: Precision = "auto",
         device: str | None = None,
         rationales: Mapping[str, str] | None = None,
@@ -132,25 +142,18 @@ class RADIO(Teleprompter):
         self.seed = seed
         self.show_progress = show_progress
         self.report: Report | None = None
-        self._training = {
-            "epochs": epochs,
-            "learning_rate": learning_rate,
-            "max_length": max_length,
-            "groups_per_step": groups_per_step,
-            "accumulation_steps": accumulation_steps,
-            "weight_decay": weight_decay,
-            "temperature": temperature,
-            "precision": precision,
-            "device": device,
-        }
-
-    @property
-    def training_settings(self) -> TrainingSettings:
-        """How the reranker will be fine-tuned; what was not given is the paper's."""
-        from radio_dspy.distillation.training import TrainingSettings
-
-        given: dict[str, Any] = {name: value for name, value in self._training.items() if value is not None}
-        return TrainingSettings(seed=self.seed, **given)
+        self.training = TrainingSettings(
+            epochs=epochs,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            groups_per_step=groups_per_step,
+            accumulation_steps=accumulation_steps,
+            max_length=max_length,
+            temperature=temperature,
+            precision=precision,
+            seed=seed,
+            device=device,
+        )
 
     def compile(
         self,
@@ -174,7 +177,6 @@ class RADIO(Teleprompter):
             DataError: If no training question can be used.
             LanguageModelError: If the LM fails; what it had written is kept in ``run_dir``.
         """
-        settings = self.training_settings  # wrong settings fail before anything is paid for
         program = student.deepcopy()
         rerankers = _rerankers(program)
         retriever = self.retriever or _retriever_of(program)
@@ -209,7 +211,7 @@ class RADIO(Teleprompter):
         if not groups:
             raise DataError(f"The sampling gave no preference group for any of {len(requests)} questions.")
         with clock("training"):
-            result = self._train(rerankers, [group.texts() for group in groups], settings, run)
+            result = self._train(rerankers, [group.texts() for group in groups], run)
         with clock("evaluation"):
             rows["aligned"] = rerankers[0].rank_all(judged)
             verdict = judge(judged)
@@ -260,9 +262,7 @@ class RADIO(Teleprompter):
         guide = RationaleSimilarity(encoder, index=index) if asked else AnswerSimilarity(encoder, index=index)
         return {guide: self.rationale_weight, RetrievalScore(): 1 - self.rationale_weight}
 
-    def _train(
-        self, rerankers: Sequence[Rerank], groups: Sequence[TextGroup], settings: TrainingSettings, run: Run
-    ) -> TrainingResult:
+    def _train(self, rerankers: Sequence[Rerank], groups: Sequence[TextGroup], run: Run) -> TrainingResult:
         """Train each distinct checkpoint once and point every reranker that holds it to the new one."""
         from radio_dspy.distillation.training import train_reranker
 
@@ -273,7 +273,7 @@ class RADIO(Teleprompter):
         results = []
         for key, weights in started.items():
             with run.new_checkpoint() as path:
-                results.append(train_reranker(weights, groups, path, settings, show_progress=self.show_progress))
+                results.append(train_reranker(weights, groups, path, self.training, show_progress=self.show_progress))
                 trained[key] = str(run.keep_checkpoint(path))
         for weights, key in {id(one.weights): (one.weights, _state_key(one.weights)) for one in rerankers}.values():
             weights.checkpoint = trained[key]

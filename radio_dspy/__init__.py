@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from radio_dspy.adapters import PlainAdapter as PlainAdapter
     from radio_dspy.datasets import load_corpus as load_corpus
     from radio_dspy.datasets import load_questions as load_questions
-    from radio_dspy.distillation.rationales import RationaleExtractor as RationaleExtractor
+    from radio_dspy.distillation.extractor import RationaleExtractor as RationaleExtractor
     from radio_dspy.encoders import Encoder as Encoder
     from radio_dspy.encoders import weights as weights
     from radio_dspy.errors import RadioError as RadioError
@@ -44,7 +44,7 @@ _HOMES = {
     "RadioError": "errors",
     "RankRequest": "passages",
     "Ranking": "passages",
-    "RationaleExtractor": "distillation.rationales",
+    "RationaleExtractor": "distillation.extractor",
     "RationaleGuidedRerank": "signatures",
     "RationaleRerank": "rerankers.rationale",
     "Rerank": "rerankers.rerank",

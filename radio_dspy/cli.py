@@ -8,9 +8,8 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec
 
 import typer
 
@@ -32,21 +31,8 @@ app = typer.Typer(
 )
 
 
-class ArchitectureName(str, Enum):
-    """How a reranker reads query and passage."""
-
-    CROSS = "cross-encoder"
-    BI = "bi-encoder"
-
-
-class SamplingName(str, Enum):
-    """How preference groups are sampled from the fused list."""
-
-    SHIFT = "shift"
-    SHIFT_ALL_NEG = "shift_all_neg"
-    ITERATION = "iteration"
-
-
+Architecture = Literal["cross-encoder", "bi-encoder"]
+Sampling = Literal["shift", "shift_all_neg", "iteration"]
 Lm = Annotated[
     str, typer.Option("--lm", help="`local`, `none`, a GGUF file, or any LiteLLM name (openai/gpt-4o-mini).")
 ]
@@ -163,9 +149,9 @@ def compile_(
     ] = None,
     encoder: EncoderName = None,
     reranker: Annotated[str, typer.Option(help="Folder or hub name of the weights to start from.")] = DEFAULT_ENCODER,
-    architecture: Annotated[ArchitectureName, typer.Option(help="How the reranker scores.")] = ArchitectureName.BI,
+    architecture: Annotated[Architecture, typer.Option(help="How the reranker scores.")] = "bi-encoder",
     rationale_weight: Annotated[float, typer.Option(help="Weight of the guide against the retrieval score.")] = 0.5,
-    sampling: Annotated[SamplingName, typer.Option(help="Which passages form a group.")] = SamplingName.SHIFT,
+    sampling: Annotated[Sampling, typer.Option(help="Which passages form a group.")] = "shift",
     epochs: Annotated[int, typer.Option(help="Passes over the groups.")] = 2,
     learning_rate: Annotated[float, typer.Option(help="AdamW's; the paper has 6e-5 for bge-reranker-base.")] = 3e-5,
     max_length: Annotated[int, typer.Option(help="Longest input in tokens.")] = 128,
@@ -193,14 +179,14 @@ def compile_(
     given = _rationales(rationales) if rationales else {}
     retriever = _retriever(index_folder, corpus, encoder)
     student = radio.RetrieveRerankAnswer(
-        retriever, radio.Rerank(reranker, architecture=architecture.value), candidates=candidates, k=k
+        retriever, radio.Rerank(reranker, architecture=architecture), candidates=candidates, k=k
     )
     with _lm(lm, seed=seed, max_tokens=max_tokens) as model:
         optimizer = radio.RADIO(
             rationale_lm=model,
             encoder=retriever.encoder,
             rationale_weight=rationale_weight,
-            sampling=sampling.value,
+            sampling=sampling,
             epochs=epochs,
             learning_rate=learning_rate,
             max_length=max_length,
@@ -233,7 +219,7 @@ def evaluate(
     """
     import radio_dspy as radio
     from radio_dspy.distillation.preferences import rank_requests
-    from radio_dspy.evaluation import compare, judge
+    from radio_dspy.evaluation import answer_metrics, compare, judge
     from radio_dspy.report import metrics_table
 
     examples = radio.load_questions(questions)[:limit]
@@ -251,7 +237,7 @@ def evaluate(
     typer.echo(metrics_table(result["metrics"], f"{verdict.judged} questions, relevant by {verdict.source}"))
     with _lm(lm, seed=42, max_tokens=32) as model:
         if model is not None:
-            result["answers"] = _answer_metrics(aligned, examples, model)
+            result["answers"] = answer_metrics(aligned, examples, model)
             typer.echo("answers: " + ", ".join(f"{name} {value:.3f}" for name, value in result["answers"].items()))
     _write(json_file, result)
 
@@ -333,28 +319,6 @@ def _rationales(path: Path) -> dict[str, str]:
             raise DataError(f"{where}: question {str(row['id'])!r} already has a rationale in this file.")
         found[str(row["id"])] = str(row["rationale"])
     return found
-
-
-def _answer_metrics(program: dspy.Module, examples: list[dspy.Example], lm: dspy.LM) -> dict[str, float]:
-    import dspy
-    from dspy.utils.exceptions import AdapterParseError
-    from tqdm.auto import tqdm
-
-    from radio_dspy.metrics import dspy_metric, exact_match, sub_exact_match, token_f1
-
-    answered = [example for example in examples if example.answers]
-    predictions = []
-    with dspy.context(lm=lm, trace=None, disable_history=True):
-        for example in tqdm(answered, desc="answers", unit="question"):
-            try:
-                predictions.append(program(question=example.question))
-            except AdapterParseError:  # a reply that cannot be read as an answer is a wrong answer
-                predictions.append(dspy.Prediction(answer=""))
-    metrics = {"exact_match": exact_match, "sub_exact_match": sub_exact_match, "token_f1": token_f1}
-    return {
-        name: sum(map(dspy_metric(metric), answered, predictions)) / max(1, len(answered))
-        for name, metric in metrics.items()
-    }
 
 
 def _show_passages(title: str, ranking: Ranking, request: RankRequest, count: int = 3) -> None:

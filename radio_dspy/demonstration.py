@@ -23,8 +23,15 @@ from radio_dspy.rerankers.rerank import Rerank
 from radio_dspy.retrievers.faiss import FaissRetriever
 
 ENCODER = "all-MiniLM-L6-v2"
-# For 160 questions and a bi-encoder: half the paper's learning rate, short texts.
-SETTINGS: dict[str, Any] = {"epochs": 2, "learning_rate": 3e-5, "max_length": 128}
+# For 160 questions and a bi-encoder. The weight follows the training questions: there the guide orders the candidates
+# better at 0.75 than at the paper's 0.5.
+SETTINGS: dict[str, Any] = {
+    "epochs": 1,
+    "groups_per_step": 8,
+    "learning_rate": 4e-5,
+    "max_length": 128,
+    "rationale_weight": 0.75,
+}
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,8 @@ class Encoder:
     @property
     def identity(self) -> dict[str, str | int | None]:
         """What decides the passage vectors: an index built by one identity answers to that one only."""
+        if not Path(self.name).is_dir():  # a hub name: the files decide, so they are fetched
+            load_sentence_transformer(self.name, self.device, self.max_length)
         return {
             "model": weights_name(self.name),
             "fingerprint": fingerprint(self.name),

@@ -1,4 +1,4 @@
-"""Judging rankings on held-out questions."""
+"""Judging rankings and answers on held-out questions."""
 
 from __future__ import annotations
 
@@ -6,10 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from radio_dspy.metrics import mean_metrics, normalize_answer, ranking_metrics
+import dspy
+from dspy.utils.exceptions import AdapterParseError
+
+from radio_dspy.datasets import answers_of
+from radio_dspy.metrics import (
+    exact_match,
+    mean_metrics,
+    normalize_answer,
+    ranking_metrics,
+    sub_exact_match,
+    token_f1,
+)
 from radio_dspy.passages import Passage, Ranking, RankRequest
 
 METRICS = ("ndcg@10", "recall@5", "mrr")
+_ANSWER_METRICS = {"exact_match": exact_match, "sub_exact_match": sub_exact_match, "token_f1": token_f1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +83,29 @@ def compare_each(
         row: ranking_metrics([rankings[i].ids for i, _ in kept], [ids for _, ids in kept], metrics)
         for row, rankings in rows.items()
     }
+
+
+def answer_metrics(
+    program: dspy.Module, examples: Sequence[dspy.Example], lm: dspy.LM, *, show_progress: bool = True
+) -> dict[str, float]:
+    """Answer every question that has gold answers and score the answers.
+
+    Returns:
+        The means of ``exact_match``, ``sub_exact_match`` and ``token_f1``, each in [0, 1].
+    """
+    from tqdm.auto import tqdm
+
+    answered = [example for example in examples if answers_of(example)]
+    totals = dict.fromkeys(_ANSWER_METRICS, 0.0)
+    with dspy.context(lm=lm, trace=None, disable_history=True):
+        for example in tqdm(answered, desc="answers", unit="question", disable=not show_progress):
+            try:
+                answer = str(program(question=example.question).answer or "")
+            except AdapterParseError:  # a reply that cannot be read as an answer is a wrong answer
+                answer = ""
+            for name, metric in _ANSWER_METRICS.items():
+                totals[name] += metric(answer, answers_of(example))
+    return {name: total / max(1, len(answered)) for name, total in totals.items()}
 
 
 def _containing(request: RankRequest) -> frozenset[str]:

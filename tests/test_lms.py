@@ -69,6 +69,14 @@ def test_nothing_is_left_behind():
         dspy.Predict("question -> answer")(question="Is anybody there?")
 
 
+def test_a_block_that_asks_nothing_ends():
+    """Closing a server whose loop had not begun used to wait forever, about one time in ten."""
+    import subprocess
+
+    script = "import radio_dspy as radio\nfor _ in range(25):\n    with radio.local_lm(max_tokens=8):\n        pass"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
 def test_other_lms_keep_their_adapter_inside_the_block():
     from dspy.utils import DummyLM
 

@@ -7,19 +7,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from radio_dspy.distillation.extractor import RationaleExtractor as RationaleExtractor
     from radio_dspy.distillation.fusion import fuse as fuse
     from radio_dspy.distillation.fusion import fused_ranking as fused_ranking
     from radio_dspy.distillation.fusion import min_max as min_max
     from radio_dspy.distillation.groups import PreferenceGroup as PreferenceGroup
     from radio_dspy.distillation.groups import preference_groups as preference_groups
     from radio_dspy.distillation.infonce import InfoNCE as InfoNCE
-    from radio_dspy.distillation.rationales import RationaleExtractor as RationaleExtractor
+    from radio_dspy.distillation.settings import TrainingSettings as TrainingSettings
     from radio_dspy.distillation.signals import AnswerSimilarity as AnswerSimilarity
     from radio_dspy.distillation.signals import Labels as Labels
     from radio_dspy.distillation.signals import RationaleSimilarity as RationaleSimilarity
     from radio_dspy.distillation.signals import RetrievalScore as RetrievalScore
     from radio_dspy.distillation.training import TextGroup as TextGroup
-    from radio_dspy.distillation.training import TrainingSettings as TrainingSettings
     from radio_dspy.distillation.training import train_reranker as train_reranker
 
 _HOMES = {
@@ -27,11 +27,11 @@ _HOMES = {
     "InfoNCE": "infonce",
     "Labels": "signals",
     "PreferenceGroup": "groups",
-    "RationaleExtractor": "rationales",
+    "RationaleExtractor": "extractor",
     "RationaleSimilarity": "signals",
     "RetrievalScore": "signals",
     "TextGroup": "training",
-    "TrainingSettings": "training",
+    "TrainingSettings": "settings",
     "fuse": "fusion",
     "fused_ranking": "fusion",
     "min_max": "fusion",

@@ -1,10 +1,8 @@
-"""Rationale extraction: why is the answer right? (paper, section 3.2)."""
+"""The rationales of a run: given, kept from before, or asked of the LM and kept the moment they arrive."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,80 +11,14 @@ from typing import Any
 
 import dspy
 from dspy.utils.callback import BaseCallback
-from dspy.utils.exceptions import AdapterParseError
 
+from radio_dspy.distillation.extractor import RationaleExtractor, rationale_key
 from radio_dspy.errors import DataError, LanguageModelError
 from radio_dspy.lms import usage_of
 from radio_dspy.passages import RankRequest
 from radio_dspy.runs import Run
-from radio_dspy.signatures import ExtractRationale
 
-PAPER_TEMPERATURE = 0.2  # paper, section 4.1 (gpt-4o-mini)
-PAPER_MAX_TOKENS = 1000
-# What decides a reply. Addresses, keys and time-outs do not, and never reach a hash or a file.
-_SAMPLING_SETTINGS = frozenset(
-    ("temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "seed", "stop", "n", "reasoning_effort")
-)
 _HOPELESS_AFTER = 3  # questions refused in a row from the start: then it is not the questions
-
-
-class RationaleExtractor(dspy.Module):
-    """Asks an LM why the gold answer holds. It sees the question and the answers, and no passage.
-
-    Args:
-        temperature: Sampling temperature; None keeps the LM's own where it has one, else the paper's 0.2.
-        max_tokens: Longest rationale; None keeps the LM's own where it has one, else the paper's 1,000.
-
-    Example:
-        >>> from dspy.utils import DummyLM
-        >>> with dspy.context(lm=DummyLM([{"rationale": "Vapour takes heat along."}])):
-        ...     RationaleExtractor()(question="Why is the jug cold?", answers=["evaporation"]).rationale
-        'Vapour takes heat along.'
-    """
-
-    def __init__(self, *, temperature: float | None = None, max_tokens: int | None = None) -> None:
-        super().__init__()
-        self.temperature = temperature
-        self.max_tokens = max_tokens
-        self.extract = dspy.Predict(ExtractRationale)
-
-    def _config(self) -> dict[str, Any]:
-        """What to send beside the prompt: only what the LM has no setting of its own for."""
-        lm = self.extract.lm or dspy.settings.lm
-        own = set() if lm is None else {name for name, value in lm.kwargs.items() if value is not None}
-        config: dict[str, Any] = {}
-        if self.temperature is not None:
-            config["temperature"] = self.temperature
-        elif not own & {"temperature", "max_completion_tokens"}:  # the latter marks a reasoning model
-            config["temperature"] = PAPER_TEMPERATURE
-        if self.max_tokens is not None:
-            config["max_tokens"] = self.max_tokens
-        elif not own & {"max_tokens", "max_completion_tokens"}:
-            config["max_tokens"] = PAPER_MAX_TOKENS
-        return config
-
-    def forward(self, question: str, answers: Sequence[str]) -> dspy.Prediction:
-        """Write one rationale.
-
-        Returns:
-            A prediction with ``rationale``, stripped; empty where the LM gave nothing that can be used.
-
-        Raises:
-            dspy.LMError: If the LM cannot be reached or refuses.
-        """
-        try:
-            written = self.extract(question=question, answers=list(answers), config=self._config())
-        except AdapterParseError:
-            return dspy.Prediction(rationale="")
-        return dspy.Prediction(rationale=str(written.rationale or "").strip())
-
-    async def aforward(self, question: str, answers: Sequence[str]) -> dspy.Prediction:
-        """Write one rationale asynchronously; see ``forward``."""
-        try:
-            written = await self.extract.acall(question=question, answers=list(answers), config=self._config())
-        except AdapterParseError:
-            return dspy.Prediction(rationale="")
-        return dspy.Prediction(rationale=str(written.rationale or "").strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,24 +46,6 @@ class RationaleRecord:
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON types."""
         return asdict(self)
-
-
-def rationale_key(extractor: RationaleExtractor, lm: dspy.LM, question: str, answers: Sequence[str]) -> str:
-    """What a kept rationale must match to be used again."""
-    signature = extractor.extract.signature
-    settings = {
-        name: value for name, value in {**lm.kwargs, **extractor._config()}.items() if name in _SAMPLING_SETTINGS
-    }
-    parts = [
-        lm.model,
-        settings,
-        signature.instructions,
-        [[name, str(field.json_schema_extra)] for name, field in signature.fields.items()],
-        [dict(demo) for demo in extractor.extract.demos],
-        question,
-        list(answers),
-    ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
 def write_rationales(

@@ -38,8 +38,8 @@ class RationaleRerank(dspy.Module):
         >>> ranked = teacher(
         ...     question="Why is the milk still fresh?",
         ...     answers=["evaporation"],
-        ...     rationale="Water seeping through the clay turns to vapour and takes heat along.",
-        ...     passages=["The milk was fresh and good.", "Evaporation cools a wet surface."],
+        ...     rationale="Evaporation from the wet clay cools the jug.",
+        ...     passages=["The jug stood in the kitchen.", "Evaporation cools a wet surface."],
         ... )
         >>> ranked.passages[0]
         'Evaporation cools a wet surface.'

@@ -2,7 +2,8 @@ import dspy
 import pytest
 from dspy.utils import DummyLM
 
-from radio_dspy.distillation.rationales import RationaleExtractor, explain
+from radio_dspy.distillation.extractor import RationaleExtractor
+from radio_dspy.distillation.rationales import explain
 from radio_dspy.errors import DataError, LanguageModelError
 from radio_dspy.passages import Passage, RankRequest
 from radio_dspy.runs import Run
