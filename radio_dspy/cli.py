@@ -315,9 +315,8 @@ def _rationales(path: Path) -> dict[str, str]:
     for where, row in read_jsonl(path):
         if not isinstance(row.get("rationale"), str) or "id" not in row:
             raise DataError(f"{where}: needs 'id' and a string 'rationale', got {sorted(row)!r}.")
-        if str(row["id"]) in found:
-            raise DataError(f"{where}: question {str(row['id'])!r} already has a rationale in this file.")
-        found[str(row["id"])] = str(row["rationale"])
+        if found.setdefault(str(row["id"]), str(row["rationale"])) != row["rationale"]:
+            typer.echo(f"{where}: question {row['id']!r} has a rationale already, the first one is used.", err=True)
     return found
 
 

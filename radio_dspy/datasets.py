@@ -58,6 +58,8 @@ def load_questions(source: Source, qrels: str | PathLike[str] | None = None) -> 
     Each example has ``id``, ``question``, ``answers`` (possibly empty), ``answer`` (the first one, for
     demonstrations), ``relevant`` (ids of passages labelled as needed), ``metadata``, and ``choices`` if any.
 
+    Further rows with the same id and question add their answers and labels to the first.
+
     Args:
         source: As for ``load_corpus``. A row is FlashRAG's ``{"id", "question", "golden_answers", "metadata"}``
             (``metadata.supporting_ids`` names the labelled passages), or BEIR's ``{"_id", "text"}``.
@@ -72,12 +74,16 @@ def load_questions(source: Source, qrels: str | PathLike[str] | None = None) -> 
         ('Why?', ['evaporation'], ['question'])
     """
     labels = _read_qrels(qrels) if qrels is not None else {}
-    examples = []
+    examples: dict[str, dspy.Example] = {}
     seen = _Ids()
     for where, row in _rows(source):
-        key = seen.add(where, row)
         question = _text(where, row, "question" if "question" in row else "text")
         answers = _strings(where, row, "golden_answers" if "golden_answers" in row else "answers")
+        key = _Ids.read(where, row)
+        if key in examples and examples[key].question == question:  # one line for each of its answers
+            _extend(examples[key], answers, _strings(where, row.get("metadata") or {}, "supporting_ids"))
+            continue
+        seen.add(where, row)
         metadata = row.get("metadata") or {}
         if not isinstance(metadata, Mapping):
             raise DataError(f"{where}: 'metadata' must be an object, got {type(metadata).__name__}.")
@@ -91,12 +97,19 @@ def load_questions(source: Source, qrels: str | PathLike[str] | None = None) -> 
         }
         if row.get("choices"):
             fields["choices"] = _strings(where, row, "choices")
-        examples.append(dspy.Example(**fields).with_inputs("question"))
+        examples[key] = dspy.Example(**fields).with_inputs("question")
     if labels:
         raise DataError(f"{qrels}: judges question {next(iter(labels))!r}, which {_name(source)} does not hold.")
     if not examples:
         raise DataError(f"{_name(source)}: holds no questions.")
-    return examples
+    return list(examples.values())
+
+
+def _extend(example: dspy.Example, answers: list[str], relevant: list[str]) -> None:
+    """Add the answers and labels of a further line of the same question."""
+    example.answers = list(dict.fromkeys([*example.answers, *answers]))
+    example.relevant = list(dict.fromkeys([*example.relevant, *relevant]))
+    example.answer = example.answers[0] if example.answers else ""
 
 
 @dataclass(frozen=True)
@@ -197,11 +210,15 @@ class _Ids:
     def __init__(self) -> None:
         self._first: dict[str, str] = {}
 
-    def add(self, where: str, row: Mapping[str, Any]) -> str:
+    @staticmethod
+    def read(where: str, row: Mapping[str, Any]) -> str:
         value = row.get("id", row.get("_id"))
         if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
             raise DataError(f"{where}: needs an 'id' (or '_id') that is a string or a whole number, got {value!r:.80}.")
-        key = str(value)
+        return str(value)
+
+    def add(self, where: str, row: Mapping[str, Any]) -> str:
+        key = self.read(where, row)
         if key in self._first:
             raise DataError(f"{where}: id {key!r} was already used at {self._first[key]}.")
         self._first[key] = where

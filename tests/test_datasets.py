@@ -85,6 +85,20 @@ def test_demo_set_leaves_room_above_the_first_stage(demo, encoder):
     assert 0.35 < score < 0.75
 
 
+def test_a_question_with_a_line_for_each_answer_is_one_question(tmp_path):
+    rows = [
+        {"id": "q1", "question": "Why?", "golden_answers": ["a"], "metadata": {"supporting_ids": ["1", "2"]}},
+        {"id": "q2", "question": "How?", "golden_answers": []},
+        {"id": "q1", "question": "Why?", "golden_answers": ["b", "a"], "metadata": {"supporting_ids": ["2", "3"]}},
+    ]
+    one, two = load_questions(write(tmp_path / "q.jsonl", *rows))
+    assert (one.id, one.answers, one.answer, one.relevant) == ("q1", ["a", "b"], "a", ["1", "2", "3"])
+    assert (two.id, two.answer) == ("q2", "")
+    other = {"id": "q1", "question": "Who?", "golden_answers": ["a"]}
+    with pytest.raises(DataError, match=r"q\.jsonl:2: id 'q1' was already used at .*q\.jsonl:1"):
+        load_questions(write(tmp_path / "q.jsonl", rows[0], other))
+
+
 def test_an_unknown_question_in_the_judgements_is_named(tmp_path):
     questions = write(tmp_path / "queries.jsonl", {"_id": "q1", "text": "Why?"})
     qrels = write(tmp_path / "test.tsv", "q9\tp1\t1")
