@@ -311,7 +311,7 @@ def _retriever(index_folder: Path | None, corpus: Path | None, encoder: str | No
 def _rationales(path: Path) -> dict[str, str]:
     from radio_dspy.datasets import read_jsonl
 
-    found = {}
+    found: dict[str, str] = {}
     for where, row in read_jsonl(path):
         if not isinstance(row.get("rationale"), str) or "id" not in row:
             raise DataError(f"{where}: needs 'id' and a string 'rationale', got {sorted(row)!r}.")

@@ -172,7 +172,7 @@ class RationaleCounts:
     completion_tokens: int = 0
 
 
-class _CallCounter(BaseCallback):  # type: ignore[misc]  # dspy is untyped
+class _CallCounter(BaseCallback):
     """Counts calls of any LM."""
 
     def __init__(self) -> None:
