@@ -159,7 +159,7 @@ def compile_(
     k: Annotated[int, typer.Option(help="Passages that the answering LM reads.")] = 5,
     limit: Annotated[int | None, typer.Option(help="Use only the first N training questions.")] = None,
     num_threads: Annotated[int, typer.Option(help="LM calls in flight at the same time.")] = 1,
-    max_tokens: Annotated[int, typer.Option(help="Longest rationale of the local LM.")] = 80,
+    max_tokens: Annotated[int, typer.Option(help="Longest rationale of the local LM.")] = 96,
     run_dir: Annotated[
         Path | None, typer.Option(help="Keep records here; a run that stopped goes on from them.")
     ] = None,

@@ -44,7 +44,7 @@ def load_corpus(source: Source) -> list[Passage]:
             if not newline:
                 title, text = "", title
         else:
-            title, text = row.get("title") or "", _text(where, row, "text")
+            title, text = row.get("title") or "", _text(where, row, "text", instead_of="contents")
         text, title = text.strip(), str(title).strip()
         passages.append(Passage(key, text, title) if text else Passage(key, title))
     if not passages:
@@ -77,7 +77,8 @@ def load_questions(source: Source, qrels: str | PathLike[str] | None = None) -> 
     examples: dict[str, dspy.Example] = {}
     seen = _Ids()
     for where, row in _rows(source):
-        question = _text(where, row, "question" if "question" in row else "text")
+        name = "question" if "question" in row else "text"
+        question = _text(where, row, name, instead_of="question")
         answers = _strings(where, row, "golden_answers" if "golden_answers" in row else "answers")
         key = _Ids.read(where, row)
         if key in examples and examples[key].question == question:  # one line for each of its answers
@@ -225,8 +226,10 @@ class _Ids:
         return key
 
 
-def _text(where: str, row: Mapping[str, Any], name: str) -> str:
+def _text(where: str, row: Mapping[str, Any], name: str, instead_of: str | None = None) -> str:
     value = row.get(name)
+    if value is None and instead_of:
+        raise DataError(f"{where}: needs {instead_of!r} (or {name!r}); the row has {sorted(row)!r}.")
     if not isinstance(value, str):
         raise DataError(f"{where}: needs a string {name!r}, got {value!r:.80}; the row has {sorted(row)!r}.")
     if not value.strip():

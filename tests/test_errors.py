@@ -23,12 +23,12 @@ BAD_CORPORA = {
     "an id that is no name": (lines({"id": [1], "contents": "x"}), r"whole number, got \[1\]"),
     "a repeated id": (lines(GOOD, "", GOOD), r"bad\.jsonl:3: id '1' was already used at .*bad\.jsonl:1"),
     "numbers in place of text": (lines({"id": "1", "contents": 5}), r"bad\.jsonl:1: needs a string 'contents', got 5"),
-    "no text": (lines({"id": "1", "body": "x"}), r"needs a string 'text', got None; the row has \['body', 'id'\]"),
+    "no text": (lines({"id": "1", "body": "x"}), r"needs 'contents' \(or 'text'\); the row has \['body', 'id'\]"),
     "blank text": (lines({"id": "1", "contents": "  "}), r"bad\.jsonl:1: 'contents' is empty"),
     "an empty file": ("", "holds no passages"),
 }
 BAD_QUESTIONS = {
-    "no question": (lines({"id": "q1", "golden_answers": ["a"]}), r"bad\.jsonl:1: needs a string 'text'"),
+    "no question": (lines({"id": "q1", "golden_answers": ["a"]}), r"bad\.jsonl:1: needs 'question' \(or 'text'\)"),
     "answers that are a number": (
         lines({**QUESTION, "golden_answers": 3}),
         "'golden_answers' must be a list of strings",

@@ -26,7 +26,7 @@ def test_the_readmes_example_runs_as_written(topic, tmp_path):
     (tmp_path / "corpus.jsonl").write_text("\n".join(corpus))
     (tmp_path / "train.jsonl").write_text("\n".join(map(row, topic.train[:10])))
     (tmp_path / "dev.jsonl").write_text("\n".join(map(row, topic.test)))
-    (block,) = python_blocks()
+    block, later = python_blocks()
     script = block + "\nprint('RELOADED', aligned.rerank('why?', passages[:3]).passages[0].id)\n"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -37,6 +37,9 @@ def test_the_readmes_example_runs_as_written(topic, tmp_path):
         one.name for one in (tmp_path / "runs" / "first").iterdir()
     }
     assert (tmp_path / "aligned" / "reranker" / "model.safetensors").is_file()
+    done = subprocess.run([sys.executable, "-c", later], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
 
 
 @pytest.mark.slow
