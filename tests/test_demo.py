@@ -7,6 +7,7 @@ from radio_dspy.demonstration import run_demo
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_demo_aligns_above_first_stage_and_base(tmp_path):
     with local_lm(max_tokens=48) as lm:
         result = run_demo(lm, seed=1, run_dir=tmp_path, show_progress=False)

@@ -43,6 +43,7 @@ def test_the_readmes_example_runs_as_written(topic, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_quickstart_runs():
     done = subprocess.run([sys.executable, ROOT / "examples" / "quickstart.py"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
