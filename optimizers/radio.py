@@ -5,50 +5,61 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import random
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dspy
 from dspy.teleprompt.teleprompt import Teleprompter
+from radio_dspy.optimizers.job import Clock, Job, check_ids, explained, index_vectors, searchable, skipped, told
 
+from radio_dspy.datasets import answers_of
 from radio_dspy.distillation.extractor import RationaleExtractor
-from radio_dspy.distillation.groups import DEPTH, Sampling, SamplingFunction, preference_groups
-from radio_dspy.distillation.preferences import build_groups, rank_requests, usable
-from radio_dspy.distillation.rationales import explain
+from radio_dspy.distillation.gate import Gate
+from radio_dspy.distillation.groups import DEPTH, Sampling, SamplingFunction
+from radio_dspy.distillation.guards import NO_GUARD, FalseNegatives
+from radio_dspy.distillation.losses import Loss, LossName
+from radio_dspy.distillation.observation import Reached, Seat, observe, retriever_of, seats_of
+from radio_dspy.distillation.preferences import (
+    GroupSettings,
+    QuestionGroup,
+    build_groups,
+    fused_rankings,
+    question_id,
+    usable,
+)
+from radio_dspy.distillation.rationales import RationaleCounts, explain
 from radio_dspy.distillation.settings import (
     PAPER_EPOCHS,
     PAPER_GROUPS_PER_STEP,
     PAPER_LEARNING_RATE,
     PAPER_MAX_LENGTH,
     PAPER_WEIGHT_DECAY,
+    LoraSettings,
     Precision,
+    Tower,
     TrainingSettings,
 )
 from radio_dspy.distillation.signals import AnswerSimilarity, RationaleSimilarity, RetrievalScore, Signal
+from radio_dspy.distillation.splitting import question_groups, split_by_group
 from radio_dspy.encoders import Encoder, as_encoder
 from radio_dspy.errors import DataError, SettingsError
 from radio_dspy.evaluation import compare, judge
+from radio_dspy.passages import RankRequest
 from radio_dspy.report import Report
-from radio_dspy.rerankers.rerank import Rerank
-from radio_dspy.rerankers.weights import RerankerWeights
+from radio_dspy.rerankers.rerank import rank_with
 from radio_dspy.retrievers.base import Retriever
 from radio_dspy.retrievers.faiss import FaissRetriever
 from radio_dspy.runs import Run
 
 if TYPE_CHECKING:
-    from radio_dspy.distillation.training import TextGroup, TrainingResult
+    from radio_dspy.distillation.alignment import Alignment
 
 logger = logging.getLogger(__name__)
 
 PAPER_CANDIDATES = 50  # section 3.1: candidates a training question
 PAPER_RATIONALE_WEIGHT = 0.5  # section 3.3: w
-ANSWER_CANDIDATES = 20  # section 3.5: candidates at answering time
-HELD_OUT = 0.2  # of the trainset, where no valset is given
 
 
 class RADIO(Teleprompter):
@@ -62,8 +73,16 @@ class RADIO(Teleprompter):
         rationale_lm: Who explains the answers: any ``dspy.LM``. None asks no LM: the guide is ``question. answers``.
         encoder: Compares passages with the guide: an ``Encoder``, a folder or a hub name. None takes the retriever's.
         rationale_weight: Weight ``w`` of the guide against the retrieval score, in [0, 1]; the paper's 0.5.
-        sampling: ``"shift"`` (the paper's), ``"shift_all_neg"``, ``"iteration"``, or a function of one's own.
-        depth: How much of the fused list is sampled from; the paper's 20.
+        signals: What makes a passage preferred, each with its weight, in place of guide and retrieval score.
+        sampling: ``"shift"`` (the paper's), ``"shift_all_neg"``, ``"iteration"``, ``"all"``, or an own function; None
+            is ``"all"`` for the listwise loss and ``"shift"`` for the others.
+        depth: How much of the fused list is sampled from; None is all candidates for the listwise loss and the paper's
+            20 for the others.
+        hard_negatives: Positions (first, last) of the fused list that negatives come from; None is the sampling's own.
+        random_negatives: Passages drawn from the whole corpus for each group; the paper has none.
+        in_batch_negatives: Also take the other groups' positives as negatives; the paper does not.
+        guards: Leave out false negatives and useless rationales: True, a ``FalseNegatives`` with thresholds of one's
+            own, or False for exactly the paper's way.
         candidates: Passages retrieved for a training question; the paper's 50.
         epochs: Passes over the groups; the paper's 2.
         learning_rate: The paper's 6e-5; small sets and bi-encoders do better with less.
@@ -71,19 +90,29 @@ class RADIO(Teleprompter):
         groups_per_step: Groups in a forward pass; the paper's 16.
         accumulation_steps: Forward passes an update; None is the paper's 4, fewer for few questions.
         weight_decay: AdamW's; the paper's 0.01.
-        temperature: InfoNCE's; the paper's 1.
+        loss: ``"infonce"`` (the paper's), ``"listwise"`` (KL to the fused scores), ``"margin"``, or a ``Loss``.
+        temperature: The loss's; the paper's 1.
+        target_temperature: The listwise loss's, for the fused scores.
+        tower: What a bi-encoder trains: ``"both"`` its shared encoder, ``"query"`` the query side alone. Then passage
+            vectors are taken from the index, and ``aligned_retriever`` searches that index with the trained query side.
+        lora: Train low-rank adapters (``pip install 'radio-dspy[lora]'``), for large rerankers.
+        gate: Return the trained weights, or a mixture with the base, only where they beat the base on held-out
+            questions: True, a ``Gate`` with rules of one's own, or False to return what was trained.
+        metric: What the gate judges by: ``metric(example, prediction)`` on the program's own predictions. None is
+            nDCG@10: against labels where held-out questions have ``relevant`` ids, else against the fused teacher.
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         device: Where to train; None chooses.
         rationales: Rationales that are there already, by question id; the LM is asked only for the others.
         extractor: Asks for the rationales; None is ``RationaleExtractor()``.
-        retriever: The first stage; None takes the one inside the student.
+        retriever: The first stage; None takes the one inside the student, or records what reaches each ``Rerank``
+            while the student runs on the questions.
         num_threads: LM calls in flight at the same time.
         run_dir: Folder for records and checkpoints. A folder that is there is taken up again: rationales that fit are
             not bought twice. None takes a temporary one.
         seed: Decides the order of training and the held-out part.
         show_progress: Show progress bars.
 
-    After ``compile``, ``report`` holds rankings before and after, counts, calls, tokens and seconds.
+    After ``compile``, ``report`` holds rankings before and after, the gate's decision, counts, tokens and seconds.
 
     Example:
         >>> from radio_dspy import FaissRetriever, Rerank, RetrieveRerankAnswer, datasets
@@ -102,8 +131,13 @@ class RADIO(Teleprompter):
         encoder: Encoder | str | None = None,
         *,
         rationale_weight: float = PAPER_RATIONALE_WEIGHT,
-        sampling: Sampling | SamplingFunction = "shift",
-        depth: int = DEPTH,
+        signals: Mapping[Signal, float] | None = None,
+        sampling: Sampling | SamplingFunction | None = None,
+        depth: int | None = None,
+        hard_negatives: tuple[int, int] | None = None,
+        random_negatives: int = 0,
+        in_batch_negatives: bool = False,
+        guards: bool | FalseNegatives = True,
         candidates: int = PAPER_CANDIDATES,
         epochs: int = PAPER_EPOCHS,
         learning_rate: float = PAPER_LEARNING_RATE,
@@ -111,7 +145,13 @@ class RADIO(Teleprompter):
         groups_per_step: int = PAPER_GROUPS_PER_STEP,
         accumulation_steps: int | None = None,
         weight_decay: float = PAPER_WEIGHT_DECAY,
+        loss: LossName | Loss = "infonce",
         temperature: float = 1.0,
+        target_temperature: float = 0.05,
+        tower: Tower = "both",
+        lora: LoraSettings | None = None,
+        gate: bool | Gate = True,
+        metric: Callable[..., Any] | None = None,
         precision: Precision = "auto",
         device: str | None = None,
         rationales: Mapping[str, str] | None = None,
@@ -127,13 +167,16 @@ class RADIO(Teleprompter):
             raise SettingsError(f"rationale_weight must lie in [0, 1], got {rationale_weight}.")
         if candidates < 2 or num_threads < 1:
             raise SettingsError(f"Need candidates >= 2 and num_threads >= 1, got {candidates} and {num_threads}.")
-        preference_groups([], sampling, depth)  # raises for a sampling or depth that does not exist
+        if signals is not None and not signals:
+            raise SettingsError("signals is empty; give at least one signal with its weight, or None.")
         self.rationale_lm = rationale_lm
         self.encoder = as_encoder(encoder) if encoder is not None else None
         self.rationale_weight = rationale_weight
-        self.sampling = sampling
-        self.depth = depth
+        self.signals = dict(signals) if signals is not None else None
         self.candidates = candidates
+        self.guards = bool(guards)
+        self.gate = (gate if isinstance(gate, Gate) else Gate()) if gate else None
+        self.metric = metric
         self.rationales = dict(rationales or {})
         self.extractor = extractor or RationaleExtractor()
         self.retriever = retriever
@@ -149,10 +192,25 @@ class RADIO(Teleprompter):
             groups_per_step=groups_per_step,
             accumulation_steps=accumulation_steps,
             max_length=max_length,
+            loss=loss,
             temperature=temperature,
+            target_temperature=target_temperature,
+            tower=tower,
+            in_batch_negatives=in_batch_negatives,
+            lora=lora,
             precision=precision,
             seed=seed,
             device=device,
+        )
+        contrastive = self.training.open_loss().contrastive
+        guard = guards if isinstance(guards, FalseNegatives) else FalseNegatives() if guards else NO_GUARD
+        self.grouping = GroupSettings(
+            sampling=sampling or ("shift" if contrastive else "all"),
+            depth=depth or (DEPTH if contrastive else candidates),
+            hard_negatives=hard_negatives,
+            random_negatives=random_negatives,
+            guard=guard if contrastive else NO_GUARD,  # a listwise loss has no negatives that could be false
+            seed=seed,
         )
 
     def compile(
@@ -177,69 +235,77 @@ class RADIO(Teleprompter):
             DataError: If no training question can be used.
             LanguageModelError: If the LM fails; what it had written is kept in ``run_dir``.
         """
-        program = student.deepcopy()
-        rerankers = _rerankers(program)
-        retriever = self.retriever or _retriever_of(program)
-        signals = self._signals(retriever)
-        clock = _Clock()
-        run = Run(self.run_dir)
-        train, held_out = self._split(trainset, valset)
-
-        with clock("retrieval"):
-            found = rank_requests(train, retriever, self.candidates)
-            requests, skipped = usable(found)
-            if len(found) < len(train):
-                skipped["repeated"] = len(train) - len(found)
-            judged = rank_requests(held_out, retriever, getattr(program, "candidates", ANSWER_CANDIDATES))
-        if not requests:
-            raise DataError(f"None of the {len(train)} training questions can be used: {skipped}.")
-        with clock("evaluation"):  # before anything is paid for: the base must load
-            rows = {"first_stage": [one.ranking() for one in judged], "base": rerankers[0].rank_all(judged)}
-        with clock("rationales"):
-            requests, counts = explain(
-                requests,
-                run,
-                lm=self.rationale_lm,
-                extractor=self.extractor,
-                given=self.rationales,
+        job = self._job(student, trainset, valset)
+        with job.clock("retrieval"):
+            reached = observe(
+                job.program,
+                job.seats,
+                job.train,
+                job.held_out,
+                retriever=self.retriever,
+                candidates=self.candidates,
                 num_threads=self.num_threads,
                 show_progress=self.show_progress,
             )
-        with clock("signals"):
-            groups = build_groups(requests, signals, sampling=self.sampling, depth=self.depth)
-            run.write_records("groups", (group.as_dict() for group in groups))
-        if not groups:
-            raise DataError(f"The sampling gave no preference group for any of {len(requests)} questions.")
-        with clock("training"):
-            result = self._train(rerankers, [group.texts() for group in groups], run)
-        with clock("evaluation"):
-            rows["aligned"] = rerankers[0].rank_all(judged)
+        used = [usable(seen.requests) for seen in reached.train]
+        if not any(requests for requests, _ in used):
+            raise DataError(f"None of the {len(job.train)} training questions can be used: {used[0][1]}.")
+        judged = reached.held_out[0].requests
+        with job.clock("evaluation"):  # before anything is paid for: the base must load
+            rows = {
+                "first_stage": [one.ranking() for one in judged],
+                "base": rank_with(job.seats[0].weights, judged, self.training.device),
+            }
+        texts, counts = self._explain(job, reached)
+        parts = self._align_all(job, reached, [requests for requests, _ in used], texts)
+        with job.clock("evaluation"):
+            rows["aligned"] = rank_with(job.seats[0].weights, judged, self.training.device)
             verdict = judge(judged)
-            self.report = Report(
-                metrics=compare(rows, judged),
-                relevance=verdict.source,
-                questions={"train": len(train), "used": len(requests), "skipped": skipped, "judged": verdict.judged},
-                rationales=asdict(counts),
-                groups=len(groups),
-                training={
-                    "architecture": rerankers[0].weights.architecture,
-                    "base": rerankers[0].weights.base,
-                    "updates": result.updates,
-                    "first_loss": result.losses[0],
-                    "last_loss": result.losses[-1],
-                },
-                seconds=clock.seconds,
-                run_dir=str(run.path),
-            )
-        run.write("report", self.report.as_dict())
-        return program
+            metrics = compare(rows, judged)
+        first, *others = parts
+        self.report = Report(
+            metrics=metrics,
+            relevance=verdict.source,
+            questions={
+                "train": len(job.train),
+                "used": len({reached.train[0].question_of[one.id] for one in used[0][0]}),
+                "skipped": skipped(job, reached, used[0][1]),
+                "judged": verdict.judged,
+                "recorded": reached.recorded,
+            },
+            rationales=asdict(counts),
+            **first,
+            others=others,
+            seconds=job.clock.seconds,
+            run_dir=str(job.run.path),
+        )
+        job.run.write("report", self.report.as_dict())
+        return job.program
+
+    def _job(
+        self, student: dspy.Module, trainset: Sequence[dspy.Example], valset: Sequence[dspy.Example] | None
+    ) -> Job:
+        """Copy the student and sort the questions; nothing is computed yet."""
+        program = student.deepcopy()
+        seats = seats_of(program, student)
+        first_stage = self.retriever or retriever_of(program)
+        encoder = self.encoder or (first_stage.encoder if isinstance(first_stage, FaissRetriever) else None)
+        if encoder is None:
+            raise SettingsError("Give RADIO an encoder=: the retriever has none to share.")
+        train, held_out = self._split(trainset, valset, encoder)
+        job = Job(program, seats, train, held_out, first_stage, encoder, Run(self.run_dir), Clock())
+        check_ids(job, self.rationales)
+        return job
 
     def _split(
-        self, trainset: Sequence[dspy.Example], valset: Sequence[dspy.Example] | None
+        self, trainset: Sequence[dspy.Example], valset: Sequence[dspy.Example] | None, encoder: Encoder
     ) -> tuple[list[dspy.Example], list[dspy.Example]]:
-        """The questions to learn from and to judge by; without a valset a fifth of the trainset is kept for it."""
+        """The questions to learn from and to judge by; without a valset a part of the trainset is kept for it."""
         if not trainset:
             raise DataError("trainset is empty; give questions with their answers.")
+        for position, example in enumerate(trainset):
+            if not str(example.get("question") or "").strip():
+                raise DataError(f"Example {position} has no 'question' (it has {sorted(example.keys())}).")
         if valset:
             shared = {one.get("question") for one in trainset} & {one.get("question") for one in valset}
             if shared:
@@ -247,72 +313,100 @@ class RADIO(Teleprompter):
             return list(trainset), list(valset)
         if len(trainset) < 2:
             raise DataError("A trainset of one question leaves nothing to judge by; give a valset or more questions.")
-        shuffled = list(trainset)
-        random.Random(self.seed).shuffle(shuffled)
-        kept = max(1, round(len(shuffled) * HELD_OUT))
-        return shuffled[kept:], shuffled[:kept]
+        groups = question_groups([one.question for one in trainset], encoder)
+        return split_by_group(trainset, groups, self.seed)
 
-    def _signals(self, retriever: Retriever) -> dict[Signal, float]:
+    def _explain(self, job: Job, reached: Reached) -> tuple[dict[str, str], RationaleCounts]:
+        """A rationale for every question that the teacher is asked about."""
+        questions = [*job.train, *job.held_out] if self._judges_by_teacher(reached) else job.train
+        asked = {question_id(one): (question_id(one), one.question, answers_of(one)) for one in questions}
+        with job.clock("rationales"):
+            return explain(
+                [one for one in asked.values() if one[2]],
+                job.run,
+                lm=self.rationale_lm,
+                extractor=self.extractor,
+                given=self.rationales,
+                encoder=job.encoder,
+                check=self.guards,
+                num_threads=self.num_threads,
+                show_progress=self.show_progress,
+            )
+
+    def _judges_by_teacher(self, reached: Reached) -> bool:
+        labelled = any(one.relevant for seen in reached.held_out for one in seen.requests)
+        return self.gate is not None and self.metric is None and not labelled
+
+    def _teacher(self, job: Job) -> dict[Signal, float]:
         """What makes a passage preferred, with weights (paper, section 3.3)."""
-        index = retriever if isinstance(retriever, FaissRetriever) else None
-        encoder = self.encoder or (index.encoder if index else None)
-        if encoder is None:
-            raise SettingsError("Give RADIO an encoder=: the retriever has none to share.")
+        if self.signals is not None:
+            return self.signals
+        index = job.first_stage if isinstance(job.first_stage, FaissRetriever) else None
         asked = self.rationale_lm is not None or bool(self.rationales)
-        guide = RationaleSimilarity(encoder, index=index) if asked else AnswerSimilarity(encoder, index=index)
+        guide = RationaleSimilarity(job.encoder, index=index) if asked else AnswerSimilarity(job.encoder, index=index)
         return {guide: self.rationale_weight, RetrievalScore(): 1 - self.rationale_weight}
 
-    def _train(self, rerankers: Sequence[Rerank], groups: Sequence[TextGroup], run: Run) -> TrainingResult:
-        """Train each distinct checkpoint once and point every reranker that holds it to the new one."""
-        from radio_dspy.distillation.training import train_reranker
+    def _align_all(
+        self, job: Job, reached: Reached, used: Sequence[list[RankRequest]], texts: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
+        """Align every seat and say for each what happened; equal weights that learn the same are trained once."""
+        teacher = self._teacher(job)
+        corpus = getattr(job.first_stage, "passages", ())
+        done: dict[str, Alignment] = {}
+        parts = []
+        for number, seat in enumerate(job.seats):
+            with job.clock("signals"):
+                requests = explained(used[number], reached.train[number], texts)
+                fused = fused_rankings(requests, teacher)
+                groups, left_out = build_groups(requests, fused, self.grouping, corpus=corpus)
+                records = [group.as_dict() for group in groups]
+                job.run.write_records("groups" if number == 0 else f"groups-{number + 1}", records)
+            if not groups:
+                raise DataError(
+                    f"{seat.name}: no preference group came of {len(requests)} questions; left out: {left_out}."
+                )
+            key = json.dumps([seat.weights.dump_state(), records], sort_keys=True)
+            if key not in done:
+                judged = explained(reached.held_out[number].requests, reached.held_out[number], texts)
+                done[key] = self._align(job, seat, groups, judged, teacher)
+            parts.append(told(seat, len(groups), left_out, done[key]))
+            seat.assign(copy.copy(done[key].weights))
+        return parts
 
-        started: dict[str, RerankerWeights] = {}
-        for rerank in rerankers:
-            started.setdefault(_state_key(rerank.weights), copy.copy(rerank.weights))
-        trained: dict[str, str] = {}
-        results = []
-        for key, weights in started.items():
-            with run.new_checkpoint() as path:
-                results.append(train_reranker(weights, groups, path, self.training, show_progress=self.show_progress))
-                trained[key] = str(run.keep_checkpoint(path))
-        for weights, key in {id(one.weights): (one.weights, _state_key(one.weights)) for one in rerankers}.values():
-            weights.checkpoint = trained[key]
-        return results[0]
+    def _align(
+        self,
+        job: Job,
+        seat: Seat,
+        groups: Sequence[QuestionGroup],
+        judged: Sequence[RankRequest],
+        teacher: Mapping[Signal, float],
+    ) -> Alignment:
+        """Train one seat and pass the gate."""
+        from radio_dspy.distillation import judges
+        from radio_dspy.distillation.alignment import align
 
-
-def _state_key(weights: RerankerWeights) -> str:
-    return json.dumps(weights.dump_state(), sort_keys=True)
-
-
-def _rerankers(program: dspy.Module) -> list[Rerank]:
-    found = [module for _, module in program.named_sub_modules(Rerank)]
-    if not found:
-        raise SettingsError(
-            "The student holds no trainable reranker. Add one, for example "
-            "`self.rerank = radio_dspy.Rerank('BAAI/bge-reranker-base')`, and call it on the retrieved passages."
-        )
-    return found
-
-
-def _retriever_of(program: dspy.Module) -> Retriever:
-    found = next((module for _, module in program.named_sub_modules(Retriever)), None)
-    if found is None:
-        raise SettingsError(
-            "The student holds no radio_dspy retriever to take candidates from; give RADIO(retriever=...)."
-        )
-    return found
-
-
-class _Clock:
-    """Adds up wall-clock seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - started, 3)
+        device = self.training.device
+        passing: dict[str, Any] = {}
+        if self.gate is not None:
+            if self.metric is not None:
+                by = judges.by_metric(job.program, seat, job.held_out, self.metric, self.num_threads)
+                passing = {"judge": by, "metric": getattr(self.metric, "__name__", "metric")}
+            elif any(one.relevant for one in judged):
+                passing = {"judge": judges.by_labels(judged, device), "metric": "nDCG@10 against labels"}
+            else:
+                judged = usable(judged)[0]
+                by = judges.by_teacher(judged, fused_rankings(judged, teacher), device)
+                passing = {"judge": by, "metric": "nDCG@10 against the teacher"}
+            if self.gate.retrieval:
+                passing["recall"] = judges.by_recall(searchable(job, seat), judged)
+        with job.clock("training"):
+            return align(
+                seat.weights,
+                [group.texts() for group in groups],
+                job.run,
+                self.training,
+                gate=self.gate,
+                passage_vectors=index_vectors(job, seat, groups) if self.training.tower == "query" else None,
+                show_progress=self.show_progress,
+                **passing,
+            )

@@ -19,24 +19,34 @@ if TYPE_CHECKING:
     from radio_dspy.passages import Passage as Passage
     from radio_dspy.passages import Ranking as Ranking
     from radio_dspy.passages import RankRequest as RankRequest
+    from radio_dspy.programs.multi_hop import MultiHop as MultiHop
+    from radio_dspy.programs.multiple_choice import MultipleChoice as MultipleChoice
     from radio_dspy.programs.retrieve_rerank_answer import RetrieveRerankAnswer as RetrieveRerankAnswer
+    from radio_dspy.rerankers.lm import LMRerank as LMRerank
     from radio_dspy.rerankers.rationale import RationaleRerank as RationaleRerank
     from radio_dspy.rerankers.rerank import NoRerank as NoRerank
     from radio_dspy.rerankers.rerank import Rerank as Rerank
     from radio_dspy.retrievers.faiss import FaissRetriever as FaissRetriever
     from radio_dspy.saving import load as load
     from radio_dspy.saving import save as save
+    from radio_dspy.signatures import ChooseOption as ChooseOption
     from radio_dspy.signatures import ExtractRationale as ExtractRationale
     from radio_dspy.signatures import GenerateAnswer as GenerateAnswer
+    from radio_dspy.signatures import NextQuery as NextQuery
     from radio_dspy.signatures import RationaleGuidedRerank as RationaleGuidedRerank
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ChooseOption": "signatures",
     "Encoder": "encoders",
     "ExtractRationale": "signatures",
     "FaissRetriever": "retrievers.faiss",
     "GenerateAnswer": "signatures",
+    "LMRerank": "rerankers.lm",
+    "MultiHop": "programs.multi_hop",
+    "MultipleChoice": "programs.multiple_choice",
+    "NextQuery": "signatures",
     "NoRerank": "rerankers.rerank",
     "Passage": "passages",
     "PlainAdapter": "adapters",

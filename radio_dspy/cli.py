@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec
 
 import typer
 
-from radio_dspy.errors import DataError, RadioError, SettingsError
+from radio_dspy.commands import (
+    DEFAULT_ENCODER,
+    Task,
+    build_index,
+    open_lm,
+    open_program,
+    open_retriever,
+    read_rationales,
+    write_result,
+)
+from radio_dspy.errors import RadioError, SettingsError
 
 if TYPE_CHECKING:
-    import dspy
-
-    from radio_dspy.encoders import Encoder
     from radio_dspy.passages import Ranking, RankRequest
-    from radio_dspy.retrievers.faiss import FaissRetriever
 
 app = typer.Typer(
     add_completion=False,
@@ -32,7 +37,9 @@ app = typer.Typer(
 
 
 Architecture = Literal["cross-encoder", "bi-encoder"]
-Sampling = Literal["shift", "shift_all_neg", "iteration"]
+Sampling = Literal["shift", "shift_all_neg", "iteration", "all"]
+LossName = Literal["infonce", "listwise", "margin"]
+Tower = Literal["both", "query"]
 Lm = Annotated[
     str, typer.Option("--lm", help="`local`, `none`, a GGUF file, or any LiteLLM name (openai/gpt-4o-mini).")
 ]
@@ -40,7 +47,6 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the re
 EncoderName = Annotated[str | None, typer.Option("--encoder", help="Folder or hub name; else the index's own.")]
 IndexFolder = Annotated[Path | None, typer.Option("--index", help="Folder that `radio-dspy index` wrote.")]
 CorpusFile = Annotated[Path | None, typer.Option("--corpus", help="Passages as JSON Lines, instead of --index.")]
-DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 
 
 P = ParamSpec("P")
@@ -87,11 +93,13 @@ def demo(
     Example: `radio-dspy demo --json demo.json`
     """
     from radio_dspy.demonstration import run_demo
+    from radio_dspy.report import metrics_table
 
     # Short rationales: a 135M model says nothing more in a longer one.
-    with _lm(lm, seed=seed, max_tokens=48) as model:
+    with open_lm(lm, seed=seed, max_tokens=48) as model:
         result = run_demo(model, seed=seed, run_dir=run_dir)
-    typer.echo(f"\n{result.report}")
+    typer.echo(f"\n{result.report}\n")
+    typer.echo(metrics_table(result.metrics, "80 test questions, which nothing was chosen by"))
     typer.echo(f"\nThe test question that gained most:\n  {result.request.query}")
     _show_passages("first stage", result.before, result.request)
     _show_passages("aligned reranker", result.after, result.request)
@@ -99,10 +107,10 @@ def demo(
     if model is not None:
         typer.echo(f"answer by {model.model}: {result.answer}")
     typer.echo(f"\n{result.seconds:.0f} seconds in all")
-    _write(
+    write_result(
         json_file,
         {
-            "metrics": result.report.metrics,
+            "metrics": result.metrics,
             "seconds": result.seconds,
             "lm": model.model if model else None,
             "seed": seed,
@@ -127,10 +135,10 @@ def index(
     """
     from radio_dspy.encoders import Encoder
 
-    retriever = _build(corpus, Encoder(encoder, query_prefix=query_prefix, passage_prefix=passage_prefix))
+    retriever = build_index(corpus, Encoder(encoder, query_prefix=query_prefix, passage_prefix=passage_prefix))
     retriever.save(out)
     typer.echo(f"{len(retriever)} passages indexed in {out}")
-    _write(json_file, {"passages": len(retriever), "index": str(out), "encoder": retriever.encoder.identity})
+    write_result(json_file, {"passages": len(retriever), "index": str(out), "encoder": retriever.encoder.identity})
 
 
 @app.command(name="compile")
@@ -150,8 +158,15 @@ def compile_(
     encoder: EncoderName = None,
     reranker: Annotated[str, typer.Option(help="Folder or hub name of the weights to start from.")] = DEFAULT_ENCODER,
     architecture: Annotated[Architecture, typer.Option(help="How the reranker scores.")] = "bi-encoder",
+    task: Annotated[Task, typer.Option(help="qa: short answers; choice: letters; multihop: several searches.")] = "qa",
+    hops: Annotated[int, typer.Option(help="Searches of a multihop question at most.")] = 2,
     rationale_weight: Annotated[float, typer.Option(help="Weight of the guide against the retrieval score.")] = 0.5,
-    sampling: Annotated[Sampling, typer.Option(help="Which passages form a group.")] = "shift",
+    sampling: Annotated[Sampling | None, typer.Option(help="Which passages form a group.")] = None,
+    loss: Annotated[LossName, typer.Option(help="What is trained on the groups.")] = "infonce",
+    tower: Annotated[Tower, typer.Option(help="query: a bi-encoder's query side alone; the index stays.")] = "both",
+    random_negatives: Annotated[int, typer.Option(help="Passages of the whole corpus in each group.")] = 0,
+    guards: Annotated[bool, typer.Option(help="Leave out false negatives and useless rationales.")] = True,
+    gate: Annotated[bool, typer.Option(help="Return the base where nothing beats it on held-out questions.")] = True,
     epochs: Annotated[int, typer.Option(help="Passes over the groups.")] = 2,
     learning_rate: Annotated[float, typer.Option(help="AdamW's; the paper has 6e-5 for bge-reranker-base.")] = 3e-5,
     max_length: Annotated[int, typer.Option(help="Longest input in tokens.")] = 128,
@@ -170,23 +185,30 @@ def compile_(
 
     Example: `radio-dspy compile --corpus corpus.jsonl --train train.jsonl --dev dev.jsonl --out aligned`
     """
+    import dspy
+
     import radio_dspy as radio
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SettingsError(f"{out}: already there; give a new folder for --out.")
-    trainset = radio.load_questions(train)[:limit]
-    valset = radio.load_questions(dev) if dev else None
-    given = _rationales(rationales) if rationales else {}
-    retriever = _retriever(index_folder, corpus, encoder)
-    student = radio.RetrieveRerankAnswer(
-        retriever, radio.Rerank(reranker, architecture=architecture), candidates=candidates, k=k
-    )
-    with _lm(lm, seed=seed, max_tokens=max_tokens) as model:
+    questions = radio.load_questions(train)
+    trainset = questions[:limit]
+    valset = radio.load_questions(dev) if dev else []
+    given = read_rationales(rationales, [*questions, *valset], [*trainset, *valset]) if rationales else {}
+    retriever = open_retriever(index_folder, corpus, encoder)
+    rerank = radio.Rerank(reranker, architecture=architecture)
+    student = open_program(task, retriever, rerank, candidates=candidates, k=k, hops=hops)
+    with open_lm(lm, seed=seed, max_tokens=max_tokens) as model:
         optimizer = radio.RADIO(
             rationale_lm=model,
             encoder=retriever.encoder,
             rationale_weight=rationale_weight,
             sampling=sampling,
+            loss=loss,
+            tower=tower,
+            random_negatives=random_negatives,
+            guards=guards,
+            gate=gate,
             epochs=epochs,
             learning_rate=learning_rate,
             max_length=max_length,
@@ -195,10 +217,12 @@ def compile_(
             run_dir=run_dir,
             seed=seed,
         )
-        aligned = optimizer.compile(student, trainset=trainset, valset=valset)
+        # A multihop question needs the LM before its second search.
+        with dspy.context(lm=model) if task == "multihop" else nullcontext():
+            aligned = optimizer.compile(student, trainset=trainset, valset=valset or None)
     radio.save(aligned, out)
     typer.echo(f"\n{optimizer.report}\nsaved in {out}")
-    _write(json_file, optimizer.report.as_dict() if optimizer.report else {})
+    write_result(json_file, optimizer.report.as_dict() if optimizer.report else {})
 
 
 @app.command()
@@ -223,23 +247,28 @@ def evaluate(
     from radio_dspy.report import metrics_table
 
     examples = radio.load_questions(questions)[:limit]
-    retriever = _retriever(index_folder, corpus, encoder)
+    retriever = open_retriever(index_folder, corpus, encoder)
     aligned: Any = radio.load(program, retriever=retriever)
     requests = rank_requests(examples, retriever, aligned.candidates)
     rows = {"first_stage": [one.ranking() for one in requests]}
     base = aligned.rerank.deepcopy()
-    base.weights.checkpoint = radio.weights(base.weights.base)
+    base.weights.checkpoint, base.weights.passage_checkpoint = radio.weights(base.weights.base), None
     if Path(base.weights.checkpoint).is_dir():  # never download a model only for a row of a table
         rows["base"] = base.rank_all(requests)
     rows["aligned"] = aligned.rerank.rank_all(requests)
     verdict = judge(requests)
     result: dict[str, Any] = {"metrics": compare(rows, requests), "judged": verdict.judged, "relevance": verdict.source}
     typer.echo(metrics_table(result["metrics"], f"{verdict.judged} questions, relevant by {verdict.source}"))
-    with _lm(lm, seed=42, max_tokens=32) as model:
+    with open_lm(lm, seed=42, max_tokens=32) as model:
         if model is not None:
             result["answers"] = answer_metrics(aligned, examples, model)
-            typer.echo("answers: " + ", ".join(f"{name} {value:.3f}" for name, value in result["answers"].items()))
-    _write(json_file, result)
+            _show_answers("aligned", result["answers"])
+            if "base" in rows:
+                before = aligned.deepcopy()
+                before.rerank = base
+                result["base_answers"] = answer_metrics(before, examples, model)
+                _show_answers("base", result["base_answers"])
+    write_result(json_file, result)
 
 
 @app.command()
@@ -247,6 +276,9 @@ def evaluate(
 def ask(
     program: Annotated[Path, typer.Argument(help="Folder that `radio-dspy compile` or radio_dspy.save wrote.")],
     question: Annotated[str, typer.Argument(help="What you want to know.")],
+    choice: Annotated[
+        list[str] | None, typer.Option(help="An option of a multiple-choice question; give it once for each.")
+    ] = None,
     corpus: CorpusFile = None,
     index_folder: IndexFolder = None,
     encoder: EncoderName = None,
@@ -261,63 +293,24 @@ def ask(
 
     import radio_dspy as radio
 
-    retriever = _retriever(index_folder, corpus, encoder)
+    retriever = open_retriever(index_folder, corpus, encoder)
     aligned = radio.load(program, retriever=retriever)
-    with _lm(lm, seed=42, max_tokens=64) as model:
+    with open_lm(lm, seed=42, max_tokens=64) as model:
         if model is None:
             raise SettingsError("--lm none cannot answer; give `local` or a LiteLLM name.")
         with dspy.context(lm=model):
-            result = aligned(question=question)
+            result = aligned(question=question, **({"choices": choice} if choice else {}))
     typer.echo(result.answer)
     for number, (passage, score) in enumerate(zip(result.passages, result.scores, strict=True), start=1):
         typer.echo(f"  {number}. [{passage.id}] {score:.3f} {passage.contents!r:.110}")
     passages = [
         {"id": passage.id, "score": score} for passage, score in zip(result.passages, result.scores, strict=True)
     ]
-    _write(json_file, {"answer": result.answer, "passages": passages, "lm": model.model})
+    write_result(json_file, {"answer": result.answer, "passages": passages, "lm": model.model})
 
 
-@contextlib.contextmanager
-def _lm(name: str, *, seed: int, max_tokens: int) -> Iterator[dspy.LM | None]:
-    import dspy
-
-    from radio_dspy.lms import local_lm
-
-    if name == "none":
-        yield None
-    elif name == "local" or name.endswith(".gguf"):
-        with local_lm(None if name == "local" else name, seed=seed, max_tokens=max_tokens) as model:
-            yield model
-    else:
-        yield dspy.LM(name)
-
-
-def _build(corpus: Path, encoder: Encoder | str) -> FaissRetriever:
-    import radio_dspy as radio
-
-    return radio.FaissRetriever.build(radio.load_corpus(corpus), encoder=encoder, show_progress=True)
-
-
-def _retriever(index_folder: Path | None, corpus: Path | None, encoder: str | None) -> FaissRetriever:
-    import radio_dspy as radio
-
-    if (index_folder is None) == (corpus is None):
-        raise SettingsError("Give either --index (a folder that `radio-dspy index` wrote) or --corpus (JSON Lines).")
-    if index_folder is not None:
-        return radio.FaissRetriever.load(index_folder, encoder=encoder)
-    return _build(Path(str(corpus)), encoder or DEFAULT_ENCODER)
-
-
-def _rationales(path: Path) -> dict[str, str]:
-    from radio_dspy.datasets import read_jsonl
-
-    found: dict[str, str] = {}
-    for where, row in read_jsonl(path):
-        if not isinstance(row.get("rationale"), str) or "id" not in row:
-            raise DataError(f"{where}: needs 'id' and a string 'rationale', got {sorted(row)!r}.")
-        if found.setdefault(str(row["id"]), str(row["rationale"])) != row["rationale"]:
-            typer.echo(f"{where}: question {row['id']!r} has a rationale already, the first one is used.", err=True)
-    return found
+def _show_answers(title: str, values: dict[str, float]) -> None:
+    typer.echo(f"answers, {title}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
 
 
 def _show_passages(title: str, ranking: Ranking, request: RankRequest, count: int = 3) -> None:
@@ -325,13 +318,6 @@ def _show_passages(title: str, ranking: Ranking, request: RankRequest, count: in
     for rank, passage in enumerate(ranking.passages[:count], start=1):
         mark = "*" if passage.id in request.relevant else " "
         typer.echo(f" {mark} {rank}. {passage.title}: {passage.text:.100}...")
-
-
-def _write(path: Path | None, value: dict[str, Any]) -> None:
-    from radio_dspy.files import write_json
-
-    if path is not None:
-        write_json(path, json.loads(json.dumps(value, default=str)))
 
 
 def main() -> None:

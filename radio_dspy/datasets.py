@@ -53,10 +53,11 @@ def load_corpus(source: Source) -> list[Passage]:
 
 
 def load_questions(source: Source, qrels: str | PathLike[str] | None = None) -> list[dspy.Example]:
-    """Load questions as DSPy examples whose one input is ``question``.
+    """Load questions as DSPy examples whose inputs are ``question`` and, for multiple choice, ``choices``.
 
     Each example has ``id``, ``question``, ``answers`` (possibly empty), ``answer`` (the first one, for
-    demonstrations), ``relevant`` (ids of passages labelled as needed), ``metadata``, and ``choices`` if any.
+    demonstrations), ``relevant`` (ids of passages labelled as needed), ``metadata``, and ``choices`` if any. A program
+    that takes no choices takes such an example as ``example.with_inputs("question")``.
 
     Further rows with the same id and question add their answers and labels to the first.
 
@@ -98,7 +99,8 @@ def load_questions(source: Source, qrels: str | PathLike[str] | None = None) -> 
         }
         if row.get("choices"):
             fields["choices"] = _strings(where, row, "choices")
-        examples[key] = dspy.Example(**fields).with_inputs("question")
+        inputs = [name for name in ("question", "choices") if name in fields]
+        examples[key] = dspy.Example(**fields).with_inputs(*inputs)
     if labels:
         raise DataError(f"{qrels}: judges question {next(iter(labels))!r}, which {_name(source)} does not hold.")
     if not examples:

@@ -162,6 +162,16 @@ class Encoder:
             "max_length": self.max_length,
         }
 
+    @property
+    def window(self) -> int | None:
+        """How many tokens of a text are read; None has no limit."""
+        return load_sentence_transformer(self.name, self.device, self.max_length).max_seq_length
+
+    def count_tokens(self, text: str) -> int:
+        """Length of a text in the model's tokens, special ones among them."""
+        tokenizer = load_sentence_transformer(self.name, self.device, self.max_length).tokenizer
+        return len(tokenizer(text, truncation=False, verbose=False)["input_ids"])
+
     def encode_queries(self, texts: Sequence[str], *, show_progress: bool = False) -> Vectors:
         """Encode queries into a float32 array of shape (n, dimension) with rows of length 1."""
         return self._encode(list(texts), query=True, show_progress=show_progress)

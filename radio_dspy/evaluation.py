@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,15 +11,18 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from radio_dspy.datasets import answers_of
+from radio_dspy.errors import DataError
 from radio_dspy.metrics import (
+    accuracy,
+    accuracy_by_category,
     exact_match,
     mean_metrics,
-    normalize_answer,
     ranking_metrics,
     sub_exact_match,
     token_f1,
 )
-from radio_dspy.passages import Passage, Ranking, RankRequest
+from radio_dspy.mmlu import CATEGORY_OF, category_of
+from radio_dspy.passages import Ranking, RankRequest, contains_answer
 
 METRICS = ("ndcg@10", "recall@5", "mrr")
 _ANSWER_METRICS = {"exact_match": exact_match, "sub_exact_match": sub_exact_match, "token_f1": token_f1}
@@ -48,12 +52,6 @@ def judge(requests: Sequence[RankRequest]) -> Judgement:
     if any(request.relevant for request in requests):
         return Judgement("labels", tuple(request.relevant or None for request in requests))
     return Judgement("answers", tuple(_containing(request) if request.answers else None for request in requests))
-
-
-def contains_answer(passage: Passage, answers: Sequence[str]) -> bool:
-    """Whether a normalised answer occurs in the normalised passage as whole words."""
-    text = f" {normalize_answer(passage.contents)} "
-    return any(f" {normalize_answer(answer)} " in text for answer in answers if normalize_answer(answer))
 
 
 def compare(
@@ -90,22 +88,62 @@ def answer_metrics(
 ) -> dict[str, float]:
     """Answer every question that has gold answers and score the answers.
 
+    A program whose ``forward`` takes ``choices``, such as ``MultipleChoice``, is given each question's and is judged by
+    the letter.
+
     Returns:
-        The means of ``exact_match``, ``sub_exact_match`` and ``token_f1``, each in [0, 1].
+        The means of ``exact_match``, ``sub_exact_match`` and ``token_f1``, each in [0, 1]. For multiple choice
+        ``accuracy``, and where every question's ``metadata`` has one of MMLU's subjects as ``subject`` also
+        ``accuracy STEM`` and so on, as far as there are questions of the category.
+
+    Raises:
+        DataError: Before the LM is asked anything: if the program needs choices and a question has none, or if only
+            some of the subjects are MMLU's.
     """
     from tqdm.auto import tqdm
 
     answered = [example for example in examples if answers_of(example)]
-    totals = dict.fromkeys(_ANSWER_METRICS, 0.0)
+    multiple = _takes_choices(program, answered)
+    subjects = _mmlu_subjects(answered) if multiple else []
+    answers = []
     with dspy.context(lm=lm, trace=None, disable_history=True):
         for example in tqdm(answered, desc="answers", unit="question", disable=not show_progress):
+            inputs = {name: example[name] for name in (("question", "choices") if multiple else ("question",))}
             try:
-                answer = str(program(question=example.question).answer or "")
+                answers.append(str(program(**inputs).answer or ""))
             except AdapterParseError:  # a reply that cannot be read as an answer is a wrong answer
-                answer = ""
-            for name, metric in _ANSWER_METRICS.items():
-                totals[name] += metric(answer, answers_of(example))
-    return {name: total / max(1, len(answered)) for name, total in totals.items()}
+                answers.append("")
+    scores = {
+        name: [metric(answer, answers_of(example)) for answer, example in zip(answers, answered, strict=True)]
+        for name, metric in ({"accuracy": accuracy} if multiple else _ANSWER_METRICS).items()
+    }
+    by_category = accuracy_by_category(subjects, scores["accuracy"]) if subjects else {}
+    by_category.pop("all", None)
+    return mean_metrics(scores) | {f"accuracy {category}": value for category, value in by_category.items()}
+
+
+def _takes_choices(program: dspy.Module, examples: Sequence[dspy.Example]) -> bool:
+    """Whether the program is to be called with ``choices``, which then every question must have."""
+    if "choices" not in inspect.signature(type(program).forward).parameters:
+        return False
+    for example in examples:
+        if not example.get("choices"):
+            raise DataError(
+                f"{type(program).__name__} answers multiple choice, but question "
+                f"{example.get('id') or example.question!r} has no 'choices'."
+            )
+    return True
+
+
+def _mmlu_subjects(examples: Sequence[dspy.Example]) -> list[str]:
+    """Every question's subject; none where a question has no subject, or none of them is MMLU's."""
+    metadata = [example.get("metadata") for example in examples]
+    subjects = [str(one.get("subject") or "") if isinstance(one, Mapping) else "" for one in metadata]
+    if not all(subjects) or not any(subject in CATEGORY_OF for subject in subjects):
+        return []
+    for subject in subjects:
+        category_of(subject)
+    return subjects
 
 
 def _containing(request: RankRequest) -> frozenset[str]:

@@ -8,6 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from radio_dspy.errors import DataError
+from radio_dspy.mmlu import CATEGORIES, category_of
+
 AnswerMetric = Callable[[str, Sequence[str]], float]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -63,6 +66,45 @@ def _pair_f1(guess: str, gold: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
+def accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """1.0 if the predicted letter is the right one, case and white space folded, else 0.0 (MMLU's measure).
+
+    An empty prediction, which is what ``MultipleChoice`` gives for an unreadable reply, is wrong.
+
+    Example:
+        >>> accuracy(" b", ["B"]), accuracy("", ["B"])
+        (1.0, 0.0)
+    """
+    guess = _fold(prediction)
+    return float(bool(guess) and any(guess == _fold(answer) for answer in _as_list(answers)))
+
+
+def accuracy_by_category(subjects: Sequence[str], correct: Sequence[float]) -> dict[str, float]:
+    """Accuracy in each of MMLU's four categories, every question counted once.
+
+    Args:
+        subjects: For each question its subject, for example ``abstract_algebra``.
+        correct: For each question 1 or 0 (or True or False); aligned with ``subjects``.
+
+    Returns:
+        ``STEM``, ``humanities``, ``social sciences`` and ``other``, as far as there are questions of it, then ``all``.
+
+    Raises:
+        DataError: If the two lists differ in length or a subject is unknown.
+
+    Example:
+        >>> accuracy_by_category(["astronomy", "anatomy", "virology"], [1, 0, 1])
+        {'STEM': 1.0, 'other': 0.5, 'all': 0.6666666666666666}
+    """
+    if len(subjects) != len(correct):
+        raise DataError(f"{len(subjects)} subjects but {len(correct)} results.")
+    results: dict[str, list[float]] = {category: [] for category in CATEGORIES}
+    for subject, result in zip(subjects, correct, strict=True):
+        results[category_of(subject)].append(float(result))
+    found = {category: values for category, values in results.items() if values}
+    return mean_metrics({**found, "all": [float(result) for result in correct]})
+
+
 def dspy_metric(metric: AnswerMetric) -> Callable[..., float]:
     """Turn an answer metric into one that ``dspy.Evaluate`` and every DSPy optimizer, GEPA included, can call.
 
@@ -113,14 +155,15 @@ def mrr(ranked: Sequence[str], relevant: Iterable[str]) -> float:
 
 def ranking_metrics(
     rankings: Sequence[Sequence[str]],
-    relevant: Sequence[Iterable[str]],
+    relevant: Sequence[Iterable[str] | Mapping[str, int]],
     metrics: Sequence[str] = ("ndcg@10", "recall@5", "mrr"),
 ) -> dict[str, list[float]]:
     """Score many rankings at once.
 
     Args:
         rankings: For each question, passage ids, best first.
-        relevant: For each question, ids of its relevant passages; aligned with ``rankings``.
+        relevant: For each question, ids of its relevant passages, or their gains by id (whole numbers, linear in nDCG
+            as in trec_eval); aligned with ``rankings``.
         metrics: Names such as ``ndcg@10``, ``recall@5``, ``mrr``.
 
     Returns:
@@ -137,7 +180,11 @@ def ranking_metrics(
         if len(set(ids)) != len(ids):
             raise ValueError(f"A ranking holds an id twice: {next(one for one in ids if list(ids).count(one) > 1)!r}.")
     measures = {name: _measure(name) for name in metrics}
-    qrels = [ir_measures.Qrel(str(q), one, 1) for q, ids in enumerate(relevant) for one in ids]
+    qrels = [
+        ir_measures.Qrel(str(q), one, gain)
+        for q, ids in enumerate(relevant)
+        for one, gain in (ids.items() if isinstance(ids, Mapping) else ((one, 1) for one in ids))
+    ]
     # trec_eval breaks ties by id: the rank itself is given as the score.
     run = [
         ir_measures.ScoredDoc(str(q), one, float(-rank))
@@ -165,6 +212,10 @@ def _measure(name: str) -> Any:
     if base in ("ndcg", "recall") and cutoff.isdigit() and int(cutoff) > 0:
         return (ir_measures.nDCG if base == "ndcg" else ir_measures.R) @ int(cutoff)
     raise ValueError(f"Unknown metric {name!r}; use 'ndcg@K', 'recall@K' (K at least 1) or 'mrr'.")
+
+
+def _fold(letter: str) -> str:
+    return " ".join(letter.casefold().split())
 
 
 def _as_list(answers: Sequence[str] | str) -> Sequence[str]:

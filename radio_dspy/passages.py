@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from radio_dspy.errors import DataError
+from radio_dspy.metrics import normalize_answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,3 +142,14 @@ class RankRequest:
     def ranking(self) -> Ranking:
         """The candidates in the first stage's order."""
         return Ranking(self.query, self.candidates, self.scores)
+
+
+def contains_answer(passage: Passage | str, answers: Sequence[str]) -> bool:
+    """Whether a normalised answer occurs in the normalised passage as whole words.
+
+    Example:
+        >>> contains_answer("The jug cools by evaporation.", ["Evaporation"]), contains_answer("A jug.", ["jugs"])
+        (True, False)
+    """
+    text = f" {normalize_answer(passage.contents if isinstance(passage, Passage) else passage)} "
+    return any(f" {normalize_answer(answer)} " in text for answer in answers if normalize_answer(answer))

@@ -15,24 +15,42 @@ class Report:
     """The result of ``RADIO.compile``.
 
     Attributes:
-        metrics: Row (``first_stage``, ``base``, ``aligned``) -> metric -> mean over the judged questions.
-        questions: Counts: ``train``, ``used``, ``judged``, and ``skipped`` with a count for each reason.
+        metrics: Row (``first_stage``, ``base``, ``aligned``) -> metric -> mean over the held-out questions that can be
+            judged. ``aligned`` is what was returned: the base again where the gate chose it. The gate chose on these
+            very questions, so a final figure needs others.
+        questions: Counts: ``train``, ``used``, ``judged``, and ``skipped`` with a count for each reason; ``recorded``
+            says whether the candidates were recorded from the running program.
         rationales: Counts: see ``RationaleCounts``.
+        reranker: Where in the program it stands.
         groups: Preference groups trained on.
-        training: Updates, first and last loss, architecture and base weights.
+        left_out: Negatives that the guard left out, by reason.
+        training: Updates, first and last loss, architecture and base weights, and why it was stopped, if it was.
+        gate: The gate's ``Decision`` as JSON types; None without a gate.
         relevance: ``labels`` or ``answers``: what the metrics count as relevant.
         seconds: Wall-clock time by stage.
         run_dir: Where records and checkpoint are.
+        others: The same for the program's further rerankers: ``reranker`` to ``gate``.
     """
 
     metrics: dict[str, dict[str, float]]
     questions: dict[str, Any]
-    rationales: dict[str, int]
+    rationales: dict[str, Any]
     groups: int
     training: dict[str, Any]
     relevance: str
     seconds: dict[str, float]
-    run_dir: str = field(default="")
+    run_dir: str = ""
+    reranker: str = "self.rerank"
+    left_out: dict[str, int] = field(default_factory=dict)
+    gate: dict[str, Any] | None = None
+    others: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def decision(self) -> str:
+        """What was returned and why, in one sentence."""
+        if self.gate is None:
+            return "Returned what was trained: there was no gate."
+        return str(self.gate["sentence"])
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON types."""
@@ -40,25 +58,27 @@ class Report:
 
     def __str__(self) -> str:
         questions, rationales = self.questions, self.rationales
-        skipped = ", ".join(f"{count} {reason}" for reason, count in questions["skipped"].items()) or "none"
         judged = "labelled passages" if self.relevance == "labels" else "passages that contain an answer"
-        gain = self.gain()
-        verdict = f"aligned against base: {gain:+.3f} nDCG@10"
+        verdict = f"aligned against base: {self.gain():+.3f} nDCG@10"
         if not questions["judged"]:
             verdict = "nothing could be judged: give questions with labelled passages or with answers"
-        elif gain <= 0:
-            verdict += "  (no gain: see docs/troubleshooting.md)"
         lines = [
             metrics_table(self.metrics, f"{questions['judged']} held-out questions, relevant: {judged}").rstrip(),
             verdict,
-            f"questions: {questions['used']} of {questions['train']} used, skipped: {skipped}",
+            *_gate_lines(self.gate),
+            self.decision,
+            f"questions: {questions['used']} of {questions['train']} used, skipped: {_counts(questions['skipped'])}",
             f"rationales: {rationales['written']} written in {rationales['lm_calls']} LM calls "
-            f"({rationales['cached']} from the cache, {rationales['refused']} refused, {rationales['prompt_tokens']} + "
-            f"{rationales['completion_tokens']} tokens), {rationales['reused']} reused, {rationales['given']} given, "
-            f"{rationales['empty']} empty (their question is guided by the answer alone)",
-            f"training: {self.groups} groups, {self.training['updates']} updates, "
+            f"({rationales['cached']} from the cache, {rationales['refused']} refused, {rationales['retried']} asked "
+            f"twice, {rationales['prompt_tokens']} + {rationales['completion_tokens']} tokens), "
+            f"{rationales['reused']} reused, {rationales['given']} given",
+            f"guided by the answer alone: {rationales['empty']} without a rationale, "
+            f"{sum(rationales['useless'].values())} with a useless one ({_counts(rationales['useless'])})",
+            f"training: {self.groups} groups, negatives left out: {_counts(self.left_out)}; "
+            f"{self.training['updates']} updates, "
             f"loss {self.training['first_loss']:.3f} -> {self.training['last_loss']:.3f}, "
             f"{self.training['architecture']} from {self.training['base']}",
+            *(f"{other['reranker']}: {other['groups']} groups. {_sentence(other)}" for other in self.others),
             "seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in self.seconds.items()),
             f"run: {self.run_dir}",
         ]
@@ -67,6 +87,30 @@ class Report:
     def gain(self, metric: str = "ndcg@10") -> float:
         """Aligned minus base."""
         return self.metrics["aligned"].get(metric, 0.0) - self.metrics["base"].get(metric, 0.0)
+
+
+def _gate_lines(gate: Mapping[str, Any] | None) -> list[str]:
+    """The gate's candidates as a table."""
+    from rich.table import Table
+
+    if not gate or not gate["candidates"]:
+        return []
+    table = Table()
+    title = f"at the gate ({gate['questions']} questions)"
+    for column in (title, gate["metric"], "95 % interval", "gain", "95 % interval"):
+        table.add_column(column)
+    for one in gate["candidates"]:
+        gain = [f"{one['gain']:+.3f}", f"{one['gain_low']:+.3f} to {one['gain_high']:+.3f}"] if one["share"] else []
+        table.add_row(one["name"], f"{one['mean']:.3f}", f"{one['low']:.3f} to {one['high']:.3f}", *gain)
+    return [render(table).rstrip()]
+
+
+def _sentence(part: Mapping[str, Any]) -> str:
+    return part["gate"]["sentence"] if part["gate"] else "Returned what was trained."
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none"
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, float]], title: str) -> str:

@@ -53,10 +53,13 @@ def save(program: dspy.Module, path: str | PathLike[str]) -> Path:
         making.mkdir()
         names: dict[str, str] = {}
         for weights in found.values():
-            if weights.checkpoint not in names:
-                names[weights.checkpoint] = "reranker" if not names else f"reranker-{len(names) + 1}"
-                _copy_weights(weights.checkpoint, making / names[weights.checkpoint])
+            for checkpoint in filter(None, (weights.checkpoint, weights.passage_checkpoint)):
+                if checkpoint not in names:
+                    names[checkpoint] = "reranker" if not names else f"reranker-{len(names) + 1}"
+                    _copy_weights(checkpoint, making / names[checkpoint])
             weights.checkpoint = names[weights.checkpoint]
+            if weights.passage_checkpoint:
+                weights.passage_checkpoint = names[weights.passage_checkpoint]
         copied.save(making / "program.json")
         files = sorted(path for path in making.rglob("*") if path.is_file())
         manifest = {
@@ -99,12 +102,16 @@ def load(
         program = kind(retriever, Rerank(str(folder / reranker)), **manifest["settings"])
     program.load(folder / "program.json")
     for name, weights in _weights_of(program).items():
-        if not _FOLDER_NAME.fullmatch(weights.checkpoint) or not (folder / weights.checkpoint).is_dir():
-            raise CheckpointError(
-                f"{folder}: {name} names {weights.checkpoint!r}, which is not a folder of weights in it."
-            )
-        weights.checkpoint = str((folder / weights.checkpoint).resolve())
+        weights.checkpoint = _folder_of(folder, name, weights.checkpoint)
+        if weights.passage_checkpoint:
+            weights.passage_checkpoint = _folder_of(folder, name, weights.passage_checkpoint)
     return program
+
+
+def _folder_of(folder: Path, parameter: str, name: str) -> str:
+    if not _FOLDER_NAME.fullmatch(name) or not (folder / name).is_dir():
+        raise CheckpointError(f"{folder}: {parameter} names {name!r}, which is not a folder of weights in it.")
+    return str((folder / name).resolve())
 
 
 def _weights_of(program: dspy.Module) -> dict[str, RerankerWeights]:
@@ -115,7 +122,8 @@ def _weights_of(program: dspy.Module) -> dict[str, RerankerWeights]:
 
 
 def _settings_of(program: dspy.Module) -> dict[str, int]:
-    return {name: value for name in ("candidates", "k") if isinstance(value := getattr(program, name, None), int)}
+    names = ("candidates", "k", "hops")
+    return {name: value for name in names if isinstance(value := getattr(program, name, None), int)}
 
 
 def _copy_weights(checkpoint: str, target: Path) -> None:

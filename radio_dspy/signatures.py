@@ -1,4 +1,4 @@
-"""RADIO's three tasks as DSPy signatures."""
+"""What the LM is asked to do, as DSPy signatures: RADIO's two tasks and the programs' three."""
 
 from __future__ import annotations
 
@@ -28,9 +28,38 @@ class RationaleGuidedRerank(dspy.Signature):
     order: list[int] = dspy.OutputField(desc="the passages' numbers, most supportive first")
 
 
+class RankPassages(dspy.Signature):
+    """Order the passages by how much they help to answer the question."""
+
+    # RankGPT (Sun et al. 2023), section 3: the LM reads numbered passages and writes their numbers in order.
+    question: str = dspy.InputField()
+    passages: list[str] = dspy.InputField(desc="candidate passages, numbered from 0")
+    order: list[int] = dspy.OutputField(desc="the passages' numbers, most helpful first")
+
+
 class GenerateAnswer(dspy.Signature):
     """Answer the question from the passages. Give the answer only, in a few words."""
 
     passages: list[str] = dspy.InputField(desc="passages that may hold the answer, best first")
     question: str = dspy.InputField()
     answer: str = dspy.OutputField(desc="a short answer")
+
+
+class ChooseOption(dspy.Signature):
+    """Choose the option that answers the question. The passages may help. Give the letter of the option only."""
+
+    passages: list[str] = dspy.InputField(desc="passages that may hold the answer, best first")
+    question: str = dspy.InputField()
+    options: list[str] = dspy.InputField(desc="the options, each with its letter")
+    letter: str = dspy.OutputField(desc="the letter of the right option")
+
+
+class NextQuery(dspy.Signature):
+    """Write the next search query, for a fact that the answer to the question needs and the passages do not hold.
+
+    Write the word DONE when the passages suffice.
+    """
+
+    question: str = dspy.InputField()
+    passages: list[str] = dspy.InputField(desc="the passages found so far")
+    query: str = dspy.OutputField(desc="the next search query, or the word DONE")

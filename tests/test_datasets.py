@@ -60,6 +60,7 @@ def test_the_shared_corpora_load_whole():
     questions = load_questions(shared("data", "pubmedqa", "dev.jsonl"))
     assert len(questions) == 200
     assert questions[0].choices == ["yes", "no", "maybe"]
+    assert questions[0].inputs().toDict() == {"question": questions[0].question, "choices": ["yes", "no", "maybe"]}
 
 
 def test_demo_set():

@@ -1,6 +1,7 @@
 import dspy
 import pytest
 
+from radio_dspy.errors import DataError
 from radio_dspy.evaluation import answer_metrics, compare, compare_each, contains_answer, judge
 from radio_dspy.passages import Passage, RankRequest
 from tests.conftest import scripted
@@ -63,3 +64,74 @@ def test_answers_are_scored_and_unreadable_ones_are_wrong():
     assert scores["sub_exact_match"] == 0.5
     assert scores["exact_match"] == 0.0
     assert scores["token_f1"] == pytest.approx(0.25)
+
+
+class Chooser(dspy.Module):
+    """Chooses the option that the question names."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def forward(self, question, choices):
+        self.calls.append(question)
+        if question == "broken?":
+            raise dspy.utils.exceptions.AdapterParseError("Plain", dspy.Signature("question -> answer"), "")
+        return dspy.Prediction(answer="AB"[choices.index(question)] if question in choices else None)
+
+
+def choice(question, answer, subject=None):
+    metadata = {"subject": subject} if subject else {}
+    return dspy.Example(question=question, choices=["ice", "fire"], answers=[answer], metadata=metadata)
+
+
+def test_multiple_choice_is_judged_by_the_letter():
+    examples = [choice("ice", "A"), choice("fire", "A"), choice("fire", "b"), choice("broken?", "A"), choice("x", "B")]
+    assert answer_metrics(Chooser(), examples, scripted(), show_progress=False) == {"accuracy": pytest.approx(2 / 5)}
+
+
+def test_multiple_choice_by_mmlu_category_where_every_question_has_a_subject():
+    examples = [
+        choice("ice", "A", "astronomy"),
+        choice("ice", "B", "college_physics"),
+        choice("fire", "B", "sociology"),
+        dspy.Example(question="no answer", choices=["ice", "fire"], answers=[]),
+    ]
+    expected = {"accuracy": pytest.approx(2 / 3), "accuracy STEM": 0.5, "accuracy social sciences": 1.0}
+    assert answer_metrics(Chooser(), examples, scripted(), show_progress=False) == expected
+    examples.append(choice("ice", "A"))
+    assert answer_metrics(Chooser(), examples, scripted(), show_progress=False) == {"accuracy": 0.75}
+    own = [choice("ice", "A", "cardiology"), choice("ice", "A", "dentistry")]
+    assert answer_metrics(Chooser(), own, scripted(), show_progress=False) == {"accuracy": 1.0}
+
+
+def test_what_does_not_fit_is_refused_before_the_lm_is_asked():
+    program = Chooser()
+    with pytest.raises(DataError, match="'alchemy' is not one of MMLU's 57 subjects"):
+        answer_metrics(program, [choice("ice", "A", "astronomy"), choice("ice", "A", "alchemy")], scripted())
+    with pytest.raises(DataError, match="Chooser answers multiple choice, but question 'q7' has no 'choices'"):
+        answer_metrics(program, [choice("ice", "A"), dspy.Example(id="q7", question="why?", answers=["A"])], scripted())
+    assert program.calls == []
+
+
+def test_a_program_without_choices_still_takes_questions_that_have_them():
+    class Program(dspy.Module):
+        def forward(self, question):
+            return dspy.Prediction(answer="B")
+
+    scores = answer_metrics(Program(), [choice("ice", "C"), choice("fire", "B")], scripted(), show_progress=False)
+    assert scores == {"exact_match": 0.5, "sub_exact_match": 0.5, "token_f1": 0.5}
+
+
+def test_all_three_programs_can_be_judged(program, retriever, topic):
+    from radio_dspy.programs import MultiHop, MultipleChoice
+
+    from radio_dspy.rerankers import NoRerank
+
+    lm = scripted(answer="salt", query="DONE", letter="B")
+    questions = [dspy.Example(question=one.question, answers=["salt"]) for one in topic.test[:2]]
+    for one in (program, MultiHop(retriever, NoRerank(), candidates=10)):
+        assert answer_metrics(one, questions, lm, show_progress=False)["exact_match"] == 1.0
+    choices = [choice(questions[0].question, "B"), choice(questions[1].question, "A")]
+    chooser = MultipleChoice(retriever, NoRerank(), candidates=10)
+    assert answer_metrics(chooser, choices, lm, show_progress=False) == {"accuracy": 0.5}

@@ -25,6 +25,15 @@ def test_data_metrics_signatures_fusion_and_groups_stay_light():
     assert loaded_after(statement) == set()
 
 
+def test_programs_and_significance_stay_light():
+    statement = (
+        "from radio_dspy import ChooseOption, MultiHop, MultipleChoice, NextQuery, RetrieveRerankAnswer, metrics\n"
+        "from radio_dspy.significance import paired_bootstrap\n"
+        "paired_bootstrap([0.0], [1.0])"
+    )
+    assert loaded_after(statement) == set()
+
+
 def test_every_public_name_is_there():
     for name in radio_dspy.__all__:
         assert getattr(radio_dspy, name) is not None
@@ -32,5 +41,8 @@ def test_every_public_name_is_there():
 
 
 def test_programs_and_optimizers_live_inside_the_namespace():
-    assert radio_dspy.programs.RetrieveRerankAnswer.__module__.startswith("radio_dspy.programs.")
+    for name in ("MultiHop", "MultipleChoice", "RetrieveRerankAnswer"):
+        assert name in radio_dspy.programs.__all__
+        assert getattr(radio_dspy.programs, name) is getattr(radio_dspy, name)
+        assert getattr(radio_dspy, name).__module__.startswith("radio_dspy.programs.")
     assert radio_dspy.optimizers.RADIO.__module__ == "radio_dspy.optimizers.radio"

@@ -4,7 +4,9 @@ import math
 import dspy
 import pytest
 
-from radio_dspy import metrics
+from radio_dspy import metrics, mmlu
+from radio_dspy.datasets import load_questions
+from radio_dspy.errors import DataError
 from tests.conftest import shared
 
 
@@ -52,3 +54,63 @@ def test_dspy_metric_takes_what_every_optimizer_passes():
     metric = metrics.dspy_metric(metrics.token_f1)
     gold, pred = dspy.Example(question="q", answer="New York"), dspy.Prediction(answer="new york city")
     assert metric(gold, pred, None, "answer", None) == pytest.approx(0.8)
+
+
+def test_accuracy_compares_letters_and_nothing_more():
+    assert metrics.accuracy("b ", ["B"]) == metrics.accuracy("B", "b") == metrics.accuracy("C", ["B", "C"]) == 1.0
+    assert metrics.accuracy("A", ["B"]) == metrics.accuracy("B. heat", ["B"]) == metrics.accuracy("B", []) == 0.0
+    # The article "a" is an answer here, which FlashRAG's normalisation drops.
+    assert metrics.accuracy("A", ["B"]) == 0.0
+    assert metrics.accuracy("a", ["A"]) == 1.0
+
+
+def test_an_unreadable_reply_is_never_right():
+    assert metrics.accuracy("", [""]) == metrics.accuracy(" ", ["A", ""]) == 0.0
+    metric = metrics.dspy_metric(metrics.accuracy)
+    assert metric(dspy.Example(answers=["B"]), dspy.Prediction(answer=None)) == 0.0
+    assert metric(dspy.Example(answers=["B"], answer="A"), dspy.Prediction(answer="B")) == 1.0
+    assert metric.__name__ == "accuracy"
+
+
+def test_the_categories_are_those_of_the_benchmark():
+    assert {name: len(subjects) for name, subjects in mmlu.CATEGORIES.items()} == {
+        "STEM": 18,
+        "humanities": 13,
+        "social sciences": 12,
+        "other": 14,
+    }
+    assert len(mmlu.CATEGORY_OF) == 57
+    # Where other lists differ from hendrycks/test.
+    for subject, category in {
+        "anatomy": "other",
+        "business_ethics": "other",
+        "econometrics": "social sciences",
+        "high_school_statistics": "STEM",
+        "human_sexuality": "social sciences",
+        "prehistory": "humanities",
+        "professional_accounting": "other",
+        "professional_law": "humanities",
+    }.items():
+        assert mmlu.category_of(subject) == category
+
+
+def test_the_benchmark_has_no_other_subjects():
+    subjects = {one.metadata["subject"] for one in load_questions(shared("data", "mmlu", "questions.jsonl"))}
+    assert subjects == set(mmlu.CATEGORY_OF)
+
+
+def test_accuracy_by_category_counts_questions_and_not_subjects():
+    subjects = ["astronomy"] * 3 + ["college_physics", "sociology", "virology"]
+    assert metrics.accuracy_by_category(subjects, [True, True, False, True, False, 1.0]) == {
+        "STEM": 0.75,
+        "social sciences": 0.0,
+        "other": 1.0,
+        "all": pytest.approx(4 / 6),
+    }
+
+
+def test_accuracy_by_category_refuses_what_does_not_fit():
+    with pytest.raises(DataError, match="'alchemy' is not one of MMLU's 57 subjects"):
+        metrics.accuracy_by_category(["astronomy", "alchemy"], [1, 1])
+    with pytest.raises(DataError, match="1 subjects but 2 results"):
+        metrics.accuracy_by_category(["astronomy"], [1, 1])

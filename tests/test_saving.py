@@ -60,6 +60,24 @@ def test_an_untrained_program_moves_with_its_weights_too(program, retriever, tmp
     assert loaded.rerank("why?", ["a", "b"]).scores == program.rerank("why?", ["a", "b"]).scores
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "predictor"),
+    [
+        (radio.MultipleChoice, {"candidates": 7, "k": 3}, "choose"),
+        (radio.MultiHop, {"candidates": 7, "k": 3, "hops": 4}, "next_query"),
+    ],
+)
+def test_the_other_programs_come_back_with_settings_and_prompts(retriever, tmp_path, kind, settings, predictor):
+    program = kind(retriever, radio.Rerank(ENCODER, "bi-encoder"), **settings)
+    getattr(program, predictor).demos = [dspy.Example(question="Why?", passages=["p"])]
+    loaded = radio.load(radio.save(program, tmp_path / "saved"), retriever=retriever)
+    assert type(loaded) is kind
+    assert {name: getattr(loaded, name) for name in settings} == settings
+    assert [one["question"] for one in getattr(loaded, predictor).demos] == ["Why?"]
+    assert loaded.rerank.weights.architecture == "bi-encoder"
+    assert loaded.rerank.weights.checkpoint == str(tmp_path / "saved" / "reranker")
+
+
 class Own(dspy.Module):
     def __init__(self):
         super().__init__()

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from radio_dspy.distillation.groups import PreferenceGroup as PreferenceGroup
     from radio_dspy.distillation.groups import preference_groups as preference_groups
     from radio_dspy.distillation.infonce import InfoNCE as InfoNCE
+    from radio_dspy.distillation.lm_signals import AnswerCorrectness as AnswerCorrectness
+    from radio_dspy.distillation.lm_signals import AnswerLikelihood as AnswerLikelihood
+    from radio_dspy.distillation.lm_signals import LMRanking as LMRanking
     from radio_dspy.distillation.settings import TrainingSettings as TrainingSettings
+    from radio_dspy.distillation.signals import AnswerContainment as AnswerContainment
     from radio_dspy.distillation.signals import AnswerSimilarity as AnswerSimilarity
     from radio_dspy.distillation.signals import Labels as Labels
     from radio_dspy.distillation.signals import RationaleSimilarity as RationaleSimilarity
@@ -23,8 +27,12 @@ if TYPE_CHECKING:
     from radio_dspy.distillation.training import train_reranker as train_reranker
 
 _HOMES = {
+    "AnswerContainment": "signals",
+    "AnswerCorrectness": "lm_signals",
+    "AnswerLikelihood": "lm_signals",
     "AnswerSimilarity": "signals",
     "InfoNCE": "infonce",
+    "LMRanking": "lm_signals",
     "Labels": "signals",
     "PreferenceGroup": "groups",
     "RationaleExtractor": "extractor",

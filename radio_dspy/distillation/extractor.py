@@ -14,6 +14,7 @@ from radio_dspy.signatures import ExtractRationale
 
 PAPER_TEMPERATURE = 0.2  # paper, section 4.1 (gpt-4o-mini)
 PAPER_MAX_TOKENS = 1000
+RESAMPLE_TEMPERATURE = 0.7  # at the paper's 0.2 a second sample is nearly the first
 # What decides a reply. Addresses, keys and time-outs do not, and never reach a hash or a file.
 _SAMPLING_SETTINGS = frozenset(
     ("temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "seed", "stop", "n", "reasoning_effort")
@@ -40,8 +41,8 @@ class RationaleExtractor(dspy.Module):
         self.max_tokens = max_tokens
         self.extract = dspy.Predict(ExtractRationale)
 
-    def _config(self) -> dict[str, Any]:
-        """What to send beside the prompt: only what the LM has no setting of its own for."""
+    def _config(self, sample: int = 0) -> dict[str, Any]:
+        """What to send beside the prompt: only what the LM has no setting of its own for, or what a resample needs."""
         lm = self.extract.lm or dspy.settings.lm
         own = set() if lm is None else {name for name, value in lm.kwargs.items() if value is not None}
         config: dict[str, Any] = {}
@@ -53,10 +54,23 @@ class RationaleExtractor(dspy.Module):
             config["max_tokens"] = self.max_tokens
         elif not own & {"max_tokens", "max_completion_tokens"}:
             config["max_tokens"] = PAPER_MAX_TOKENS
+        if sample:
+            config["rollout_id"] = sample  # passes by DSPy's response cache
+            seed = None if lm is None else lm.kwargs.get("seed")
+            if isinstance(seed, int):
+                config["seed"] = seed + sample
+            if "max_completion_tokens" not in own:
+                first = config.get("temperature", 0.0 if lm is None else lm.kwargs.get("temperature"))
+                config["temperature"] = max(RESAMPLE_TEMPERATURE, first or 0.0)
         return config
 
-    def forward(self, question: str, answers: Sequence[str]) -> dspy.Prediction:
+    def forward(self, question: str, answers: Sequence[str], sample: int = 0) -> dspy.Prediction:
         """Write one rationale.
+
+        Args:
+            question: The question.
+            answers: Its gold answers.
+            sample: 0 for the first try; another number asks for another sample of the same LM.
 
         Returns:
             A prediction with ``rationale``, stripped; empty where the LM gave nothing that can be used.
@@ -65,15 +79,15 @@ class RationaleExtractor(dspy.Module):
             dspy.LMError: If the LM cannot be reached or refuses.
         """
         try:
-            written = self.extract(question=question, answers=list(answers), config=self._config())
+            written = self.extract(question=question, answers=list(answers), config=self._config(sample))
         except AdapterParseError:
             return dspy.Prediction(rationale="")
         return dspy.Prediction(rationale=str(written.rationale or "").strip())
 
-    async def aforward(self, question: str, answers: Sequence[str]) -> dspy.Prediction:
+    async def aforward(self, question: str, answers: Sequence[str], sample: int = 0) -> dspy.Prediction:
         """Write one rationale asynchronously; see ``forward``."""
         try:
-            written = await self.extract.acall(question=question, answers=list(answers), config=self._config())
+            written = await self.extract.acall(question=question, answers=list(answers), config=self._config(sample))
         except AdapterParseError:
             return dspy.Prediction(rationale="")
         return dspy.Prediction(rationale=str(written.rationale or "").strip())

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from radio_dspy.errors import DataError, SettingsError
 from radio_dspy.passages import Ranking
 
-Sampling = Literal["shift", "shift_all_neg", "iteration"]
+Sampling = Literal["shift", "shift_all_neg", "iteration", "all"]
 # A sampling of one's own: ids best first -> (positive, negatives) of each group.
 SamplingFunction = Callable[[Sequence[str]], Iterable[tuple[str, Sequence[str]]]]
 
@@ -44,12 +44,14 @@ def preference_groups(
     depth: int = DEPTH,
     *,
     block: int = BLOCK,
+    hard_negatives: tuple[int, int] | None = None,
 ) -> list[PreferenceGroup]:
     """Turn a fused ranking into preference groups.
 
     ``shift`` (the paper's) takes the first passage as the positive and those at positions 3, 4, 6, 9, 13 and 18 as its
     negatives. ``shift_all_neg`` takes every passage from position 3 on. ``iteration`` cuts the list into blocks; within
-    a block every passage but the last is preferred over all that follow it.
+    a block every passage but the last is preferred over all that follow it. ``all`` (ours, for listwise losses) takes
+    the first passage against every other.
 
     Where the list is too short for a position, that position is left out; where none is left, the last passage is the
     one negative. A single passage prefers nothing and gives no group.
@@ -59,8 +61,11 @@ def preference_groups(
         sampling: One of the names above, or a function from ids (best first) to (positive, negatives) pairs.
         depth: Only the first ``depth`` passages are used; at least 2.
         block: The block length of ``iteration``; at least 2.
+        hard_negatives: Keep only negatives at positions ``first`` to ``last - 1`` of the list, counted from 0; a group
+            that keeps none is dropped. None keeps all, as the paper does.
 
     Raises:
+        SettingsError: If a setting is out of range.
         DataError: If an id appears twice, or an own sampling names an id that is not in the list.
 
     Example:
@@ -69,6 +74,8 @@ def preference_groups(
     """
     if depth < 2 or block < 2:
         raise SettingsError(f"depth and block must be at least 2, got {depth} and {block}.")
+    if hard_negatives is not None and not 0 <= hard_negatives[0] < hard_negatives[1]:
+        raise SettingsError(f"hard_negatives must be (first, last) with 0 <= first < last, got {hard_negatives}.")
     if not callable(sampling) and sampling not in get_args(Sampling):
         raise SettingsError(f"sampling must be one of {get_args(Sampling)} or a function, got {sampling!r}.")
     ids = list(ranking.ids if isinstance(ranking, Ranking) else ranking)
@@ -77,6 +84,15 @@ def preference_groups(
     ids = ids[:depth]
     if len(ids) < 2:
         return []
+    groups = _sample(ids, sampling, block)
+    if hard_negatives is None:
+        return groups
+    window = set(ids[slice(*hard_negatives)])
+    kept = ((one.positive, tuple(negative for negative in one.negatives if negative in window)) for one in groups)
+    return [PreferenceGroup(positive, negatives) for positive, negatives in kept if negatives]
+
+
+def _sample(ids: list[str], sampling: Sampling | SamplingFunction, block: int) -> list[PreferenceGroup]:
     if callable(sampling):
         pairs = [(positive, tuple(negatives)) for positive, negatives in sampling(tuple(ids))]
         unknown = {one for positive, negatives in pairs for one in (positive, *negatives)} - set(ids)
@@ -88,5 +104,7 @@ def preference_groups(
         return [PreferenceGroup(ids[0], negatives or (ids[-1],))]
     if sampling == "shift_all_neg":
         return [PreferenceGroup(ids[0], tuple(ids[ALL_NEGATIVES_FROM:]) or (ids[-1],))]
+    if sampling == "all":
+        return [PreferenceGroup(ids[0], tuple(ids[1:]))]
     blocks = (ids[start : start + block] for start in range(0, len(ids), block))
     return [PreferenceGroup(one[i], tuple(one[i + 1 :])) for one in blocks for i in range(len(one) - 1)]

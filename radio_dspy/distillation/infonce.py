@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.nn.utils.rnn import pad_sequence
+
+from radio_dspy.distillation.losses import rows_of
 
 
 class InfoNCE(nn.Module):
@@ -25,29 +26,17 @@ class InfoNCE(nn.Module):
         0.241
     """
 
+    contrastive = True
+    needs_scores = False
+
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, got {temperature}.")
         self.temperature = temperature
 
-    def forward(self, logits: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
-        """Compute the loss.
-
-        Args:
-            logits: Float tensor of shape (sum of sizes,): the groups one after the other, each with its positive first.
-            sizes: How many logits each group has; at least 2 each.
-
-        Returns:
-            A scalar.
-
-        Raises:
-            ValueError: If the sizes do not add up or a group holds no negative.
-        """
-        if sum(sizes) != logits.numel() or min(sizes, default=0) < 2:
-            raise ValueError(f"Groups of sizes {list(sizes)} (each at least 2) do not fit {logits.numel()} logits.")
-        rows = pad_sequence(
-            list(logits.view(-1).float().split(list(sizes))), batch_first=True, padding_value=-torch.inf
-        )
+    def forward(self, logits: torch.Tensor, sizes: Sequence[int], scores: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute the loss; see ``Loss``. The scores are not read."""
+        rows = rows_of(logits, sizes, -torch.inf)
         positives = torch.zeros(len(sizes), dtype=torch.long, device=logits.device)
         return cross_entropy(rows / self.temperature, positives)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ import dspy
 from radio_dspy.datasets import answers_of
 from radio_dspy.distillation.fusion import fused_ranking
 from radio_dspy.distillation.groups import DEPTH, PreferenceGroup, Sampling, SamplingFunction, preference_groups
+from radio_dspy.distillation.guards import NO_GUARD, FalseNegatives, without_false_negatives
 from radio_dspy.distillation.signals import Signal, score_all
-from radio_dspy.errors import DataError
-from radio_dspy.passages import Ranking, RankRequest
+from radio_dspy.errors import DataError, SettingsError
+from radio_dspy.passages import Passage, Ranking, RankRequest, contains_answer
 from radio_dspy.retrievers.base import Retriever
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def rank_requests(examples: Sequence[dspy.Example], retriever: Retriever, candid
         text = example.get("question")
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"Example {position} has no 'question' (it has {sorted(example.keys())}).")
-        key = str(example.get("id") or f"q-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:12]}")
+        key = question_id(example)
         if key in questions and questions[key].question != text:
             raise DataError(f"Two questions share the id {key!r}: {questions[key].question!r:.60} and {text!r:.60}.")
         questions.setdefault(key, example)
@@ -60,6 +62,12 @@ def rank_requests(examples: Sequence[dspy.Example], retriever: Retriever, candid
         )
         for (key, example), ranking in zip(questions.items(), rankings, strict=True)
     ]
+
+
+def question_id(example: dspy.Example) -> str:
+    """A question's id; one without gets one made from its text."""
+    text = str(example.get("question") or "")
+    return str(example.get("id") or f"q-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:12]}")
 
 
 def usable(requests: Sequence[RankRequest]) -> tuple[list[RankRequest], dict[str, int]]:
@@ -83,10 +91,16 @@ class QuestionGroup:
     Attributes:
         request: The question and its candidates.
         group: The preference, by passage id.
+        fused: The teacher's score of each candidate, by passage id.
+        random: Further negatives from anywhere in the corpus; they score 0, like the last candidate.
+        checked: Whether in-batch negatives are checked for the answer, too.
     """
 
     request: RankRequest
     group: PreferenceGroup
+    fused: Mapping[str, float]
+    random: tuple[Passage, ...] = ()
+    checked: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON types."""
@@ -95,6 +109,8 @@ class QuestionGroup:
             "query": self.request.query,
             "positive": self.group.positive,
             "negatives": list(self.group.negatives),
+            "random": [passage.id for passage in self.random],
+            "scores": [round(score, 6) for score in self._scores()],
         }
 
     def texts(self) -> TextGroup:
@@ -103,23 +119,47 @@ class QuestionGroup:
 
         contents = {passage.id: passage.contents for passage in self.request.candidates}
         negatives = tuple(contents[one] for one in self.group.negatives)
-        return TextGroup(self.request.query, contents[self.group.positive], negatives)
+        return TextGroup(
+            self.request.query,
+            contents[self.group.positive],
+            (*negatives, *(passage.contents for passage in self.random)),
+            tuple(self._scores()),
+            self.request.answers if self.checked else (),
+        )
+
+    def _scores(self) -> list[float]:
+        found = [self.fused[one] for one in (self.group.positive, *self.group.negatives)]
+        return found + [0.0] * len(self.random)
 
 
-def build_groups(
-    requests: Sequence[RankRequest],
-    signals: Mapping[Signal, float],
-    *,
-    sampling: Sampling | SamplingFunction = "shift",
-    depth: int = DEPTH,
-) -> list[QuestionGroup]:
-    """Score, fuse and sample: the preference groups of every question, in the questions' order.
+@dataclass(frozen=True)
+class GroupSettings:
+    """How preference groups are made of the fused lists.
 
-    Args:
-        requests: Questions with their candidates.
-        signals: Each signal with its weight.
+    Attributes:
         sampling: As for ``preference_groups``.
         depth: As for ``preference_groups``.
+        hard_negatives: As for ``preference_groups``.
+        random_negatives: Passages drawn from the whole corpus for each group; 0 is the paper's.
+        guard: Which negatives are left out.
+        seed: Decides the random negatives.
+    """
+
+    sampling: Sampling | SamplingFunction = "shift"
+    depth: int = DEPTH
+    hard_negatives: tuple[int, int] | None = None
+    random_negatives: int = 0
+    guard: FalseNegatives = NO_GUARD
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        preference_groups([], self.sampling, self.depth, hard_negatives=self.hard_negatives)  # raises for bad ones
+        if self.random_negatives < 0:
+            raise SettingsError(f"random_negatives must be at least 0, got {self.random_negatives}.")
+
+
+def fused_rankings(requests: Sequence[RankRequest], signals: Mapping[Signal, float]) -> list[Ranking]:
+    """Score and fuse: the teacher's ranking of every question's candidates.
 
     Raises:
         DataError: If a signal gives a score that is not a finite number; question and passage are named.
@@ -128,7 +168,59 @@ def build_groups(
     if len(weights) != len(signals):
         raise DataError(f"Signals must have different names, got {[signal.name for signal in signals]}.")
     return [
-        QuestionGroup(request, group)
+        fused_ranking(request, scores, weights)
         for request, scores in zip(requests, score_all(list(signals), requests), strict=True)
-        for group in preference_groups(fused_ranking(request, scores, weights), sampling, depth)
     ]
+
+
+def build_groups(
+    requests: Sequence[RankRequest],
+    rankings: Sequence[Ranking],
+    settings: GroupSettings | None = None,
+    *,
+    corpus: Sequence[Passage] = (),
+) -> tuple[list[QuestionGroup], dict[str, int]]:
+    """Sample the preference groups of every question, in the questions' order.
+
+    Args:
+        requests: Questions with their candidates.
+        rankings: The teacher's ranking of each; see ``fused_rankings``.
+        settings: How groups are made; None is the paper's way.
+        corpus: Where random negatives come from.
+
+    Returns:
+        The groups, and how many negatives the guard left out, by reason.
+
+    Raises:
+        SettingsError: If random negatives are asked for and there is no corpus to draw from.
+    """
+    settings = settings or GroupSettings()
+    if settings.random_negatives and not corpus:
+        raise SettingsError("random_negatives needs a corpus: give RADIO(retriever=...) one that has `passages`.")
+    left_out: Counter[str] = Counter()
+    groups = []
+    for request, ranking in zip(requests, rankings, strict=True):
+        fused = dict(zip(ranking.ids, ranking.scores, strict=True))
+        sampled = preference_groups(ranking, settings.sampling, settings.depth, hard_negatives=settings.hard_negatives)
+        sampled = without_false_negatives(request, sampled, fused, settings.guard, left_out)
+        checked = settings.guard.with_answer
+        for number, group in enumerate(sampled):
+            drawn = _draw(request, corpus, settings, number, left_out) if settings.random_negatives else ()
+            groups.append(QuestionGroup(request, group, fused, drawn, checked))
+    return groups, dict(left_out)
+
+
+def _draw(
+    request: RankRequest, corpus: Sequence[Passage], settings: GroupSettings, number: int, left_out: Counter[str]
+) -> tuple[Passage, ...]:
+    """Random negatives: not among the candidates, and without an answer where the guard looks."""
+    known = {passage.id for passage in request.candidates}
+    drawn = random.Random(f"{settings.seed}-{request.id}-{number}").sample(
+        corpus, min(len(corpus), settings.random_negatives)
+    )
+    kept = [passage for passage in drawn if passage.id not in known]
+    if settings.guard.with_answer:
+        clean = [passage for passage in kept if not contains_answer(passage, request.answers)]
+        left_out["contains an answer"] += len(kept) - len(clean)
+        kept = clean
+    return tuple(kept)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import dspy
 from dspy.utils.callback import BaseCallback
 
 from radio_dspy.distillation.extractor import RationaleExtractor, rationale_key
-from radio_dspy.errors import DataError, LanguageModelError
+from radio_dspy.distillation.guards import rationale_problem
+from radio_dspy.encoders import Encoder
+from radio_dspy.errors import LanguageModelError
 from radio_dspy.lms import usage_of
-from radio_dspy.passages import RankRequest
+from radio_dspy.rerankers.rationale import guide
 from radio_dspy.runs import Run
 
 _HOPELESS_AFTER = 3  # questions refused in a row from the start: then it is not the questions
@@ -33,6 +36,8 @@ class RationaleRecord:
         cached: Whether DSPy's response cache answered.
         prompt_tokens: Tokens sent; 0 for a cached answer.
         completion_tokens: Tokens received; 0 for a cached answer.
+        problem: Why the text is no use as a guide (see ``rationale_problem``); empty where it is fine.
+        retried: Whether a second sample was asked for.
     """
 
     id: str
@@ -42,6 +47,8 @@ class RationaleRecord:
     cached: bool = False
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    problem: str = ""
+    retried: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON types."""
@@ -54,16 +61,20 @@ def write_rationales(
     questions: Sequence[tuple[str, str, Sequence[str]]],
     *,
     on_record: Callable[[RationaleRecord], None],
+    problem_of: Callable[[str, str, Sequence[str]], str] | None = None,
     num_threads: int = 1,
     show_progress: bool = True,
 ) -> None:
     """Write a rationale for every question and hand each on the moment it is there.
+
+    Where the first sample is no use, one more is asked for.
 
     Args:
         extractor: Who asks.
         lm: Who is asked.
         questions: (id, question, answers) of each.
         on_record: Called once for each question, under a lock.
+        problem_of: Says of (rationale, question, answers) why it is no use, empty where it is fine; None never asks.
         num_threads: Calls in flight at the same time.
         show_progress: Show a progress bar.
 
@@ -81,11 +92,18 @@ def write_rationales(
     def one(key: str, question: str, answers: Sequence[str]) -> None:
         if failures:  # the first failure ends the run: the calls that are still queued would fail as well
             return
-        source, text = "lm", ""
+        source, text, problem, retried = "lm", "", "", False
         with dspy.track_usage() as tracker:
             try:
                 text = extractor(question=question, answers=answers).rationale
                 answered.set()
+                problem = problem_of(text, question, answers) if problem_of else ""
+                if problem:
+                    retried = True
+                    second = extractor(question=question, answers=answers, sample=1).rationale
+                    second_problem = problem_of(second, question, answers) if problem_of else ""
+                    if not second_problem:
+                        text, problem = second, ""
             except dspy.LMInvalidRequestError as error:
                 refusals.append(error)
                 if isinstance(error, dspy.LMUnsupportedModelError) or (
@@ -104,6 +122,8 @@ def write_rationales(
             source=source,
             key=rationale_key(extractor, lm, question, answers),
             cached=source == "lm" and not any(tokens.values()),
+            problem=problem,
+            retried=retried,
             **tokens,
         )
         with lock:
@@ -155,7 +175,9 @@ class RationaleCounts:
         written: Asked of the LM in this run.
         cached: Of the written ones, answered by DSPy's response cache (or by a server that reports no usage).
         refused: Of the written ones, refused by the provider.
-        empty: Nothing usable came back: the question is guided by its answer alone.
+        empty: Nothing came back: the question is guided by its answer alone.
+        retried: Of the written ones, asked a second time because the first sample was no use.
+        useless: No use as a guide after that, by reason: their question is guided by its answer alone, too.
         lm_calls: Calls of the LM in this run, an adapter's second tries among them.
         prompt_tokens: Sent in this run.
         completion_tokens: Received in this run.
@@ -167,6 +189,8 @@ class RationaleCounts:
     cached: int = 0
     refused: int = 0
     empty: int = 0
+    retried: int = 0
+    useless: dict[str, int] = field(default_factory=dict)
     lm_calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -185,36 +209,46 @@ class _CallCounter(BaseCallback):
 
 
 def explain(
-    requests: Sequence[RankRequest],
+    questions: Sequence[tuple[str, str, Sequence[str]]],
     run: Run,
     *,
     lm: dspy.LM | None,
     extractor: RationaleExtractor,
     given: Mapping[str, str],
+    encoder: Encoder | None = None,
+    check: bool = True,
     num_threads: int = 1,
     show_progress: bool = True,
-) -> tuple[list[RankRequest], RationaleCounts]:
+) -> tuple[dict[str, str], RationaleCounts]:
     """Give every question its rationale: the caller's, one that the run folder keeps, or a new one from the LM.
 
+    A rationale that is no use as a guide (see ``rationale_problem``) becomes an empty one: such a question is guided by
+    ``question. answers``.
+
     Args:
-        requests: The questions.
+        questions: (id, question, answers) of each.
         run: Where records are kept; new ones are added the moment they are there, and none is ever taken away.
         lm: Who is asked; None asks nobody.
         extractor: Who asks.
-        given: Rationales by question id; they are taken as they are, blank ones count as missing.
+        given: Rationales by question id; blank ones count as missing. Those of other questions are not read.
+        encoder: Whose window a guide must fit; None has no limit.
+        check: Leave out rationales that are no use; False takes all as they are, as the paper does.
         num_threads: Calls in flight at the same time.
         show_progress: Show a progress bar.
 
+    Returns:
+        The rationale of each question, by id; empty where there is none.
+
     Raises:
-        DataError: If none of the given rationales belongs to one of the questions.
         LanguageModelError: If the LM fails; what it had written is kept.
     """
-    found = {one.id: given[one.id].strip() for one in requests if given.get(one.id, "").strip()}
-    if given and not found:
-        raise DataError(
-            f"None of the {len(given)} given rationales belongs to a training question: "
-            f"ids such as {next(iter(given))!r} against {requests[0].id!r}."
-        )
+
+    def problem_of(text: str, question: str, answers: Sequence[str]) -> str:
+        window = encoder.window if encoder else None
+        tokens = encoder.count_tokens(guide(question, answers, text)) if encoder and text else 0
+        return rationale_problem(text, answers, tokens=tokens, window=window)
+
+    found = {key: given[key].strip() for key, _, _ in questions if given.get(key, "").strip()}
     kept = {str(one.get("id")): one for one in run.read_records("rationales")}
     for key, text in found.items():
         if kept.get(key, {}).get("rationale") != text:
@@ -224,30 +258,43 @@ def explain(
     counter = _CallCounter()
     if lm is not None:
         with dspy.context(lm=lm):
-            keys = {one.id: rationale_key(extractor, lm, one.query, one.answers) for one in requests}
-        for one in requests:
-            if one.id not in found and kept.get(one.id, {}).get("key") == keys[one.id]:
-                reused[one.id] = str(kept[one.id]["rationale"])
+            keys = {key: rationale_key(extractor, lm, question, answers) for key, question, answers in questions}
+        for key, _, _ in questions:
+            if key not in found and kept.get(key, {}).get("key") == keys[key]:
+                reused[key] = str(kept[key]["rationale"])
 
         def keep(record: RationaleRecord) -> None:
             run.append_record("rationales", record.as_dict())
             records.append(record)
 
-        missing = [(one.id, one.query, one.answers) for one in requests if one.id not in found and one.id not in reused]
+        missing = [one for one in questions if one[0] not in found and one[0] not in reused]
         with dspy.context(callbacks=[*dspy.settings.callbacks, counter]):
             write_rationales(
-                extractor, lm, missing, on_record=keep, num_threads=num_threads, show_progress=show_progress
+                extractor,
+                lm,
+                missing,
+                on_record=keep,
+                problem_of=problem_of if check else None,
+                num_threads=num_threads,
+                show_progress=show_progress,
             )
     texts = {**found, **reused, **{record.id: record.rationale for record in records}}
+    useless: Counter[str] = Counter()
+    for key, question, answers in questions:
+        if check and texts.get(key) and (problem := problem_of(texts[key], question, answers)):
+            useless[problem] += 1
+            texts[key] = ""
     counts = RationaleCounts(
         given=len(found),
         reused=len(reused),
         written=len(records),
         cached=sum(record.cached for record in records),
         refused=sum(record.source == "refused" for record in records),
-        empty=sum(not text for text in texts.values()),
+        empty=sum(not text for text in texts.values()) - sum(useless.values()),
+        retried=sum(record.retried for record in records),
+        useless=dict(useless),
         lm_calls=counter.calls,
         prompt_tokens=sum(record.prompt_tokens for record in records),
         completion_tokens=sum(record.completion_tokens for record in records),
     )
-    return [replace(one, rationale=texts.get(one.id, "")) for one in requests], counts
+    return {key: texts.get(key, "") for key, _, _ in questions}, counts

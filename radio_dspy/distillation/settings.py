@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from radio_dspy.distillation.losses import Loss, LossName, open_loss
 from radio_dspy.errors import SettingsError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Tower = Literal["both", "query"]
 
 # The paper's fine-tuning (section 4.1 and the authors' run script).
 PAPER_EPOCHS = 2
@@ -19,6 +21,29 @@ PAPER_ACCUMULATION_STEPS = 4
 PAPER_MAX_LENGTH = 512
 # With few questions the paper's 64 groups an update would leave hardly any updates.
 MIN_UPDATES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """Low-rank adapters for large rerankers (Hu et al. 2021), trained by peft and merged into the checkpoint.
+
+    Attributes:
+        rank: Of the update matrices.
+        alpha: Their scale; the update is multiplied by ``alpha / rank``.
+        dropout: In front of the adapters.
+        target_modules: Names of the layers to adapt; all linear ones by default.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha < 1 or not 0 <= self.dropout < 1:
+            raise SettingsError(
+                f"Need rank >= 1, alpha >= 1 and 0 <= dropout < 1, got {self.rank}, {self.alpha} and {self.dropout}."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +58,13 @@ class TrainingSettings:
         accumulation_steps: Forward passes in one update. None takes the paper's 4, or fewer where that would leave less
             than 20 updates in all.
         max_length: Longest input in tokens while training, at most the checkpoint's own; it keeps its own for use.
-        temperature: InfoNCE's; 1 is the paper's.
+        loss: ``"infonce"`` (the paper's), ``"listwise"``, ``"margin"``, or a loss of one's own; see ``Loss``.
+        temperature: The loss's; 1 is the paper's.
+        target_temperature: The listwise loss's, for the teacher's fused scores.
+        tower: What a bi-encoder trains: ``"both"`` the shared encoder, ``"query"`` its query side alone, while the
+            passages' vectors stay what they are.
+        in_batch_negatives: Also take the other groups' positives of a forward pass as negatives.
+        lora: Train low-rank adapters (peft) instead of all weights; None trains all.
         precision: ``"auto"`` is fp32 on a CPU and bf16 (or fp16) on a GPU.
         seed: Decides the order of the groups and the dropout.
         device: Where to train; None chooses.
@@ -45,7 +76,12 @@ class TrainingSettings:
     groups_per_step: int = PAPER_GROUPS_PER_STEP
     accumulation_steps: int | None = None
     max_length: int = PAPER_MAX_LENGTH
+    loss: LossName | Loss = "infonce"
     temperature: float = 1.0
+    target_temperature: float = 0.05
+    tower: Tower = "both"
+    in_batch_negatives: bool = False
+    lora: LoraSettings | None = None
     precision: Precision = "auto"
     seed: int = 42
     device: str | None = None
@@ -62,13 +98,23 @@ class TrainingSettings:
                 raise SettingsError(f"{name} must be a whole number of at least 1, got {value!r}.")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise SettingsError(f"learning_rate must be above 0, got {self.learning_rate!r}.")
-        if not self.weight_decay >= 0 or not self.temperature > 0:
+        if not self.weight_decay >= 0 or not self.temperature > 0 or not self.target_temperature > 0:
             raise SettingsError(
-                "weight_decay must be at least 0 and temperature above 0, "
-                f"got {self.weight_decay} and {self.temperature}."
+                "weight_decay must be at least 0 and the temperatures above 0, "
+                f"got {self.weight_decay}, {self.temperature} and {self.target_temperature}."
             )
+        if self.tower not in get_args(Tower):
+            raise SettingsError(f"tower must be one of {get_args(Tower)}, got {self.tower!r}.")
+        if self.tower == "query" and self.lora is not None:
+            raise SettingsError("tower='query' trains a whole small encoder; it does not go with lora.")
+        if not callable(self.loss) and self.loss not in get_args(LossName):
+            raise SettingsError(f"loss must be one of {get_args(LossName)} or a loss of your own, got {self.loss!r}.")
         if self.precision not in get_args(Precision):
             raise SettingsError(f"precision must be one of {get_args(Precision)}, got {self.precision!r}.")
+
+    def open_loss(self) -> Loss:
+        """The loss itself."""
+        return open_loss(self.loss, self.temperature, self.target_temperature)
 
     def accumulation(self, groups: int) -> int:
         """Forward passes in one update for this many groups."""

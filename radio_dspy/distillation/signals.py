@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from radio_dspy.encoders import Encoder, as_encoder
-from radio_dspy.passages import RankRequest
+from radio_dspy.passages import RankRequest, contains_answer
 from radio_dspy.rerankers.rationale import guide
 from radio_dspy.retrievers.faiss import FaissRetriever
 
@@ -88,6 +88,33 @@ class AnswerSimilarity(RationaleSimilarity):
 
     name = "answer"
     _uses_rationale = False
+
+
+class AnswerContainment:
+    """1 for a passage in which a normalised gold answer occurs as whole words, else 0: distant supervision, no model.
+
+    Source: Karpukhin et al. 2020 (DPR), section 4.2. For yes, no and other short answers it says next to nothing.
+
+    Example:
+        >>> from radio_dspy.passages import Passage
+        >>> request = RankRequest(
+        ...     "q", "Why did it cool?", (Passage("a", "Ice floats."), Passage("b", "By evaporation, it cooled.")),
+        ...     (0.4, 0.3), answers=("Evaporation",),
+        ... )
+        >>> AnswerContainment().score([request])[0].tolist()
+        [0.0, 1.0]
+    """
+
+    name = "answer_containment"
+
+    def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
+        """See ``Signal``."""
+        import numpy as np
+
+        return [
+            np.array([contains_answer(passage, request.answers) for passage in request.candidates], dtype=np.float32)
+            for request in requests
+        ]
 
 
 class Labels:

@@ -15,10 +15,12 @@ import torch
 from tqdm.auto import tqdm
 from transformers import get_linear_schedule_with_warmup
 
-from radio_dspy.distillation.infonce import InfoNCE
-from radio_dspy.distillation.settings import Precision, TrainingSettings
+from radio_dspy.distillation.collapse import CollapseDetector, spread_of
+from radio_dspy.distillation.losses import Loss
+from radio_dspy.distillation.settings import LoraSettings, Precision, TrainingSettings
 from radio_dspy.errors import DataError, RadioError, SettingsError
-from radio_dspy.rerankers.scorers import Scorer, open_scorer
+from radio_dspy.passages import contains_answer
+from radio_dspy.rerankers.scorers import PassageVectors, Scorer, open_scorer
 from radio_dspy.rerankers.weights import RerankerWeights
 
 MAX_GRADIENT_NORM = 1.0  # the default of the Hugging Face trainer, which the authors' script runs
@@ -32,11 +34,19 @@ class TextGroup:
         query: The question alone, without answer or rationale.
         positive: The preferred passage's contents.
         negatives: The contents of those it is preferred over; at least one.
+        scores: The teacher's fused scores of the positive and the negatives, for losses that read them.
+        answers: Gold answers; an in-batch negative that contains one is left out. Empty checks nothing.
     """
 
     query: str
     positive: str
     negatives: tuple[str, ...]
+    scores: tuple[float, ...] = ()
+    answers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.scores and len(self.scores) != 1 + len(self.negatives):
+            raise DataError(f"{self.query!r}: {len(self.scores)} scores for {1 + len(self.negatives)} passages.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +54,18 @@ class TrainingResult:
     """What training did.
 
     Attributes:
-        checkpoint: The new folder.
+        checkpoint: The new folder; None where training was stopped.
         losses: The mean loss of each update, in order.
         updates: Optimizer steps.
         seconds: Wall-clock time.
+        stopped: Why training was stopped before its end; empty where it was not.
     """
 
-    checkpoint: Path
+    checkpoint: Path | None
     losses: tuple[float, ...]
     updates: int
     seconds: float
+    stopped: str = ""
 
 
 def train_reranker(
@@ -62,6 +74,8 @@ def train_reranker(
     output: Path,
     settings: TrainingSettings | None = None,
     *,
+    passage_vectors: PassageVectors | None = None,
+    watch: bool = False,
     show_progress: bool = True,
 ) -> TrainingResult:
     """Fine-tune a copy of the weights and write it as a new checkpoint.
@@ -74,28 +88,62 @@ def train_reranker(
         groups: What to learn.
         output: The checkpoint folder to write; it must not exist.
         settings: How to train; None is the paper's way.
+        passage_vectors: With ``tower="query"``: the vectors of all passages of the groups; None computes them.
+        watch: Stop when training collapses (see ``CollapseDetector``); then there is no checkpoint.
         show_progress: Show a progress bar.
 
     Raises:
-        DataError: If there are no groups.
-        RadioError: If the loss stops being a number.
+        DataError: If there are no groups, or the loss needs scores that they do not have.
+        SettingsError: If the output is there already, or ``tower="query"`` meets a cross-encoder.
+        RadioError: If the loss stops being a number and nobody watches.
     """
     settings = settings or TrainingSettings()
     if not groups:
         raise DataError("There are no preference groups to train on.")
     if output.exists():
         raise SettingsError(f"{output}: already there; checkpoints are never overwritten.")
+    criterion = settings.open_loss()
+    if criterion.needs_scores and not all(group.scores for group in groups):
+        raise DataError(f"The {settings.loss} loss reads the teacher's scores: give every group its scores.")
     started = time.perf_counter()
+    frozen = _frozen(weights, groups, settings, passage_vectors) if settings.tower == "query" else None
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        scorer = open_scorer(weights, settings.device)
-        with _reading_at_most(scorer.module, settings.max_length):
-            losses = _fit(scorer, groups, settings, show_progress)
-    scorer.save(output)
-    return TrainingResult(output, tuple(losses), len(losses), time.perf_counter() - started)
+        scorer = open_scorer(weights, settings.device, frozen=frozen)
+        with _reading_at_most(scorer.module, settings.max_length), _adapted(scorer.module, settings.lora):
+            losses, stopped = _fit(scorer, groups, criterion, settings, watch, show_progress)
+    if not stopped:
+        scorer.save(output)
+    checkpoint = None if stopped else output
+    return TrainingResult(checkpoint, tuple(losses), len(losses), time.perf_counter() - started, stopped)
 
 
-def _fit(scorer: Scorer, groups: Sequence[TextGroup], settings: TrainingSettings, show_progress: bool) -> list[float]:
+def _frozen(
+    weights: RerankerWeights,
+    groups: Sequence[TextGroup],
+    settings: TrainingSettings,
+    passage_vectors: PassageVectors | None,
+) -> PassageVectors:
+    if weights.architecture != "bi-encoder":
+        raise SettingsError(
+            "tower='query' needs a bi-encoder: a cross-encoder has no query side of its own. "
+            "Give Rerank(..., architecture='bi-encoder') or tower='both'."
+        )
+    if passage_vectors is not None:
+        return passage_vectors
+    texts = [text for group in groups for text in (group.positive, *group.negatives)]
+    return PassageVectors.encode(weights, texts, settings.device)
+
+
+def _fit(
+    scorer: Scorer,
+    groups: Sequence[TextGroup],
+    criterion: Loss,
+    settings: TrainingSettings,
+    watch: bool,
+    show_progress: bool,
+) -> tuple[list[float], str]:
+    """Train in place; return the losses and why it was stopped."""
     module = scorer.module.float()  # weights stored in half precision would lose most small updates
     device = next(module.parameters()).device.type
     dtype = _autocast_type(settings.precision, device)
@@ -105,7 +153,7 @@ def _fit(scorer: Scorer, groups: Sequence[TextGroup], settings: TrainingSettings
     optimizer = torch.optim.AdamW(_decay_groups(module, settings.weight_decay), lr=settings.learning_rate)
     schedule = get_linear_schedule_with_warmup(optimizer, 0, updates)
     scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
-    criterion = InfoNCE(settings.temperature)
+    detector = CollapseDetector()
     losses: list[float] = []
     module.train()
     with tqdm(total=updates, desc="training", unit="update", disable=not show_progress) as bar:
@@ -116,15 +164,26 @@ def _fit(scorer: Scorer, groups: Sequence[TextGroup], settings: TrainingSettings
             for start in range(0, len(batches), accumulation):
                 rows = batches[start : start + accumulation]
                 count = sum(map(len, rows))
-                total = 0.0
+                total = chance = spread = 0.0
                 for batch in rows:
+                    part = len(batch) / count  # every group weighs the same, also in a short last batch
+                    chosen = [groups[i] for i in batch]
+                    lists = _lists(chosen, settings.in_batch_negatives)
+                    sizes = [len(texts) for texts, _ in lists]
                     with _autocast(device, dtype):
-                        chosen = [groups[i] for i in batch]
-                        logits = scorer.logits([(g.query, text) for g in chosen for text in (g.positive, *g.negatives)])
-                        # Every group weighs the same, also in a short last batch.
-                        loss = criterion(logits, [1 + len(g.negatives) for g in chosen]) * (len(batch) / count)
+                        listed = zip(chosen, lists, strict=True)
+                        pairs = [(one.query, text) for one, (texts, _) in listed for text in texts]
+                        logits = scorer.logits(pairs)
+                        scores = logits.new_tensor([score for _, values in lists for score in values])
+                        teacher = scores if criterion.needs_scores else None
+                        loss = criterion(logits, sizes, teacher) * part
                     scaler.scale(loss).backward()
                     total += loss.item()
+                    if watch:
+                        chance += criterion(torch.zeros_like(logits), sizes, teacher).item() * part
+                        spread += spread_of(logits, sizes) * part
+                if watch and (reason := detector.look(total, chance, spread)):
+                    return [*losses, total], reason
                 if not math.isfinite(total):
                     raise RadioError(
                         f"The loss became {total} at update {len(losses) + 1}: training diverged. Lower learning_rate "
@@ -140,7 +199,35 @@ def _fit(scorer: Scorer, groups: Sequence[TextGroup], settings: TrainingSettings
                 bar.update()
                 bar.set_postfix(loss=f"{total:.3f}")
     module.eval()
-    return losses
+    return losses, ""
+
+
+def _lists(groups: Sequence[TextGroup], in_batch: bool) -> list[tuple[list[str], list[float]]]:
+    """The passages of each group, positive first, with their scores; an in-batch negative scores 0, like the last."""
+    lists = []
+    for group in groups:
+        texts = [group.positive, *group.negatives]
+        scores = list(group.scores or [0.0] * len(texts))
+        if in_batch:
+            others = dict.fromkeys(other.positive for other in groups)
+            taken = [one for one in others if one not in texts and not contains_answer(one, group.answers)]
+            texts += taken
+            scores += [0.0] * len(taken)
+        lists.append((texts, scores))
+    return lists
+
+
+@contextlib.contextmanager
+def _adapted(module: Any, lora: LoraSettings | None) -> Iterator[None]:
+    """With ``lora``, train low-rank adapters inside the block and merge them into the weights after it."""
+    if lora is None:
+        yield
+        return
+    from radio_dspy.distillation.lora import add_adapters, merge_adapters
+
+    add_adapters(module, lora)
+    yield
+    merge_adapters(module)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
-"""Rerankers: trainable, guided by a rationale, and none at all."""
+"""Rerankers: trainable, guided by a rationale, by an LM, and none at all."""
 
+from radio_dspy.rerankers.lm import LMRerank
 from radio_dspy.rerankers.rationale import RationaleRerank
 from radio_dspy.rerankers.rerank import NoRerank, Rerank
 from radio_dspy.rerankers.weights import RerankerWeights
 
-__all__ = ["NoRerank", "RationaleRerank", "Rerank", "RerankerWeights"]
+__all__ = ["LMRerank", "NoRerank", "RationaleRerank", "Rerank", "RerankerWeights"]

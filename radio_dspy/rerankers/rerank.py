@@ -79,12 +79,17 @@ class Rerank(dspy.Module):
 
     def rank_all(self, requests: Sequence[RankRequest]) -> list[Ranking]:
         """Order the candidates of many questions in one batch."""
-        lists = [(one.query, [passage.contents for passage in one.candidates]) for one in requests]
-        scores = score_lists(self.weights, lists, self.device) if lists else []
-        return [
-            Ranking.from_scores(one.query, one.candidates, values.tolist())
-            for one, values in zip(requests, scores, strict=True)
-        ]
+        return rank_with(self.weights, requests, self.device)
+
+
+def rank_with(weights: RerankerWeights, requests: Sequence[RankRequest], device: str | None = None) -> list[Ranking]:
+    """Order the candidates of many questions in one batch with the given weights."""
+    lists = [(one.query, [passage.contents for passage in one.candidates]) for one in requests]
+    scores = score_lists(weights, lists, device) if lists else []
+    return [
+        Ranking.from_scores(one.query, one.candidates, values.tolist())
+        for one, values in zip(requests, scores, strict=True)
+    ]
 
 
 class NoRerank(dspy.Module):

@@ -25,6 +25,7 @@ COSINE_TEMPERATURE = 0.05
 _SCORING_BATCH = 32
 _TRAINING_CHUNK = 16
 _HEAD_SEED = 0
+_RECENT_PASSAGES = 20_000  # vectors kept for each passage side: 31 MB at 384 dimensions
 
 
 class Scorer(Protocol):
@@ -90,11 +91,31 @@ class CrossEncoderScorer:
 
 
 class BiEncoderScorer:
-    """Encodes query and passage apart; the score is their cosine, the logit the cosine over ``COSINE_TEMPERATURE``."""
+    """Encodes query and passage apart; the score is their cosine, the logit the cosine over ``COSINE_TEMPERATURE``.
 
-    def __init__(self, weights: RerankerWeights, device: str | None = None, *, private: bool = False) -> None:
+    Args:
+        weights: Which checkpoints.
+        device: Where to run; None chooses.
+        private: Take a model of its own, which may be trained.
+        frozen: Vectors of the passages that will be asked for, by text: only the query side is trained.
+    """
+
+    def __init__(
+        self,
+        weights: RerankerWeights,
+        device: str | None = None,
+        *,
+        private: bool = False,
+        frozen: PassageVectors | None = None,
+    ) -> None:
         load = open_sentence_transformer if private else load_sentence_transformer
         self.module = load(weights.checkpoint, device, weights.max_length)
+        self._passage_module = self.module
+        if weights.passage_side != weights.checkpoint and frozen is None:
+            self._passage_module = load_sentence_transformer(weights.passage_side, device, weights.max_length)
+        self._frozen = frozen
+        self._private = private
+        self._passage_side = (weights.passage_side, device, weights.max_length)
         prompts = self.module.prompts
         declared = prompts.get("document") or prompts.get("passage") or ""
         self._query_prompt = prompts.get("query") or "" if weights.query_prefix is None else weights.query_prefix
@@ -108,21 +129,33 @@ class BiEncoderScorer:
             return np.zeros(0, dtype=np.float32)
         queries, query_rows = _distinct([query for query, _ in pairs])
         passages, passage_rows = _distinct([passage for _, passage in pairs])
-        query_vectors = self._encode(queries, self._query_prompt)
-        passage_vectors = self._encode(passages, self._passage_prompt)
+        query_vectors = _encode(self.module, queries, self._query_prompt)
+        passage_vectors = self.encode_passages(passages)
         return np.einsum("ij,ij->i", query_vectors[query_rows], passage_vectors[passage_rows]).astype(np.float32)
 
-    def _encode(self, texts: list[str], prompt: str) -> Scores:
-        return self.module.encode(
-            texts, prompt=prompt, normalize_embeddings=True, batch_size=_SCORING_BATCH, show_progress_bar=False
-        )
+    def encode_passages(self, texts: list[str]) -> Scores:
+        """Unit vectors of passages; those that were encoded lately, by whatever query side, are not encoded again."""
+        import numpy as np
+
+        if self._private:  # its weights are about to change
+            return _encode(self._passage_module, texts, self._passage_prompt)
+        known = _recent_vectors(self._passage_side, self._passage_prompt)
+        if len(known) > _RECENT_PASSAGES:
+            known.clear()
+        missing = [text for text in texts if text not in known]
+        if missing:
+            known.update(zip(missing, _encode(self._passage_module, missing, self._passage_prompt), strict=True))
+        return np.stack([known[text] for text in texts])
 
     def logits(self, pairs: Pairs) -> torch.Tensor:
         """See ``Scorer``; each distinct text is encoded once."""
         queries, query_rows = _distinct([query for query, _ in pairs])
-        passages, passage_rows = _distinct([passage for _, passage in pairs])
         query_vectors = _rows(self._embed(queries, self._query_prompt), query_rows)
-        passage_vectors = _rows(self._embed(passages, self._passage_prompt), passage_rows)
+        if self._frozen is not None:
+            passage_vectors = self._frozen.tensor([passage for _, passage in pairs]).to(query_vectors.device)
+        else:
+            passages, passage_rows = _distinct([passage for _, passage in pairs])
+            passage_vectors = _rows(self._embed(passages, self._passage_prompt), passage_rows)
         return (query_vectors * passage_vectors).sum(-1) / COSINE_TEMPERATURE
 
     def _embed(self, texts: list[str], prompt: str) -> torch.Tensor:
@@ -142,11 +175,50 @@ class BiEncoderScorer:
             self.module.save_pretrained(str(folder), create_model_card=False)
 
 
-def open_scorer(weights: RerankerWeights, device: str | None = None) -> Scorer:
+class PassageVectors:
+    """Vectors of passages by their text: computed once, while a bi-encoder's query side is trained.
+
+    Args:
+        texts: Every passage that training will ask for.
+        vectors: Unit vectors, float32 of shape (texts, dimension).
+    """
+
+    def __init__(self, texts: Sequence[str], vectors: Scores) -> None:
+        import torch
+
+        self._rows = {text: row for row, text in enumerate(texts)}
+        self._vectors = torch.from_numpy(vectors)
+
+    @classmethod
+    def encode(cls, weights: RerankerWeights, texts: Sequence[str], device: str | None = None) -> PassageVectors:
+        """Encode texts with the passage side of a bi-encoder."""
+        with MODEL_LOCK:
+            scorer = BiEncoderScorer(weights, device)
+            distinct = list(dict.fromkeys(texts))
+            return cls(distinct, scorer.encode_passages(distinct))
+
+    def tensor(self, texts: Sequence[str]) -> torch.Tensor:
+        """The vectors of texts, float32 of shape (texts, dimension)."""
+        return self._vectors[[self._rows[text] for text in texts]]
+
+
+def open_scorer(weights: RerankerWeights, device: str | None = None, *, frozen: PassageVectors | None = None) -> Scorer:
     """A fresh scorer of its own, for training: the shared one must never change."""
     if weights.architecture == "cross-encoder":
         return CrossEncoderScorer(weights, device)
-    return BiEncoderScorer(weights, device, private=True)
+    return BiEncoderScorer(weights, device, private=True, frozen=frozen)
+
+
+@functools.lru_cache(maxsize=3)
+def _recent_vectors(side: tuple[str, str | None, int | None], prompt: str) -> dict[str, Scores]:
+    """The passage vectors kept for one passage side; its checkpoint is immutable, so they stay true."""
+    return {}
+
+
+def _encode(module: Any, texts: list[str], prompt: str) -> Scores:
+    return module.encode(
+        texts, prompt=prompt, normalize_embeddings=True, batch_size=_SCORING_BATCH, show_progress_bar=False
+    )
 
 
 def score_lists(
@@ -168,6 +240,7 @@ def score_lists(
     with MODEL_LOCK:
         scorer = _shared_scorer(
             weights.checkpoint,
+            weights.passage_checkpoint,
             weights.architecture,
             weights.max_length,
             weights.query_prefix,
@@ -182,6 +255,7 @@ def score_lists(
 @functools.lru_cache(maxsize=3)
 def _shared_scorer(
     checkpoint: str,
+    passage_checkpoint: str | None,
     architecture: Architecture,
     max_length: int | None,
     query_prefix: str | None,
@@ -189,6 +263,7 @@ def _shared_scorer(
     device: str | None,
 ) -> Scorer:
     weights = RerankerWeights(checkpoint, architecture, max_length=max_length)
+    weights.passage_checkpoint = passage_checkpoint
     weights.query_prefix, weights.passage_prefix = query_prefix, passage_prefix
     return CrossEncoderScorer(weights, device) if architecture == "cross-encoder" else BiEncoderScorer(weights, device)
 

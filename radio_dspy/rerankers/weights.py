@@ -10,6 +10,7 @@ from radio_dspy.encoders import Encoder, fingerprint, weights_name
 from radio_dspy.errors import CheckpointError, SettingsError
 
 Architecture = Literal["cross-encoder", "bi-encoder"]
+_ADDED_LATER = ("passage_checkpoint",)  # states of earlier releases do not hold these
 
 
 class RerankerWeights(Parameter):
@@ -22,6 +23,7 @@ class RerankerWeights(Parameter):
         checkpoint: A folder or hub name.
         architecture: ``"cross-encoder"`` or ``"bi-encoder"``.
         base: The name of the weights that training started from.
+        passage_checkpoint: A bi-encoder's passage side, where only the query side was trained; None: ``checkpoint``.
         max_length: Longest input in tokens; None keeps the checkpoint's own.
         query_prefix: A bi-encoder's query prefix; None takes what the model declares.
         passage_prefix: A bi-encoder's passage prefix; None as above.
@@ -42,6 +44,7 @@ class RerankerWeights(Parameter):
         self.checkpoint = encoder.name
         self.architecture: Architecture = architecture
         self.base = weights_name(self.checkpoint)
+        self.passage_checkpoint: str | None = None
         self.max_length = max_length if max_length is not None else encoder.max_length
         self.query_prefix = encoder.query_prefix
         self.passage_prefix = encoder.passage_prefix
@@ -67,7 +70,13 @@ class RerankerWeights(Parameter):
         Raises:
             CheckpointError: If the state is not one of reranker weights.
         """
-        unknown = set(state) ^ set(vars(self))
+        known = {**dict.fromkeys(_ADDED_LATER), **state}
+        unknown = set(known) ^ set(vars(self))
         if unknown:
             raise CheckpointError(f"Not a state of reranker weights: unexpected or missing {sorted(unknown)}.")
-        self.__dict__.update(state)
+        self.__dict__.update(known)
+
+    @property
+    def passage_side(self) -> str:
+        """The checkpoint that encodes a bi-encoder's passages."""
+        return self.passage_checkpoint or self.checkpoint

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radio_dspy.datasets import load_corpus
-from radio_dspy.encoders import Encoder, as_encoder
+from radio_dspy.encoders import Encoder, as_encoder, weight_files
 from radio_dspy.errors import CheckpointError, DataError
 from radio_dspy.files import replacing, sha256_of, write_json, write_lines
 from radio_dspy.passages import Passage, Ranking
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 _FILES = ("passages.jsonl", "index.faiss")
+_QUERY_ENCODER = "query-encoder"
 
 
 class FaissRetriever(Retriever):
@@ -35,13 +37,21 @@ class FaissRetriever(Retriever):
         ('a', 1)
     """
 
-    def __init__(self, index: _Index, encoder: Encoder, k: int = 20) -> None:
+    def __init__(self, index: _Index, encoder: Encoder, k: int = 20, *, query_encoder: Encoder | None = None) -> None:
         super().__init__(k)
         self._index = index
         self.encoder = encoder
+        self.query_encoder = query_encoder or encoder
+
+    def with_query_encoder(self, query_encoder: Encoder) -> FaissRetriever:
+        """The same index searched with another query encoder, one that was trained for these passage vectors."""
+        return FaissRetriever(self._index, self.encoder, self.k, query_encoder=query_encoder)
 
     def __len__(self) -> int:
         return len(self._index.passages)
+
+    def __contains__(self, passage_id: object) -> bool:
+        return passage_id in self._index.rows
 
     @property
     def passages(self) -> Sequence[Passage]:
@@ -70,14 +80,17 @@ class FaissRetriever(Retriever):
 
     def search(self, queries: Sequence[str], k: int) -> list[Ranking]:
         """Find the ``k`` best passages for each query, in one batch."""
-        return self._index.search(list(queries), self.encoder.encode_queries(queries), k)
+        return self._index.search(list(queries), self.query_encoder.encode_queries(queries), k)
 
     def vectors(self, ids: Sequence[str]) -> Vectors:
         """The stored unit vectors of passages, float32 of shape (n, dimension)."""
         return self._index.vectors(ids)
 
     def save(self, path: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Write ``passages.jsonl``, ``index.faiss`` and ``manifest.json`` into a folder."""
+        """Write ``passages.jsonl``, ``index.faiss`` and ``manifest.json`` into a folder.
+
+        A query encoder of its own goes into the subfolder ``query-encoder``.
+        """
         import faiss
 
         folder = Path(path)
@@ -86,11 +99,18 @@ class FaissRetriever(Retriever):
         write_lines(folder / "passages.jsonl", rows)
         with replacing(folder / "index.faiss") as temporary:
             faiss.write_index(self._index.flat, str(temporary))
+        files = {name: sha256_of(folder / name) for name in _FILES}
+        if self.query_encoder is not self.encoder:
+            for source, name in _encoder_files(self.query_encoder):
+                copy = folder / name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, copy)
+                files[name] = sha256_of(copy)
         manifest = {
             "format": FORMAT_VERSION,
             "encoder": self.encoder.identity,
-            "query_prefix": self.encoder.query_prefix,  # may change without a new index
-            "files": {name: sha256_of(folder / name) for name in _FILES},
+            "query_prefix": self.query_encoder.query_prefix,  # may change without a new index
+            "files": files,
         }
         write_json(folder / "manifest.json", manifest)
 
@@ -124,7 +144,13 @@ class FaissRetriever(Retriever):
                 f"{folder}: built with encoder {built}, but got {encoder.identity}; give that one, or build again."
             )
         passages = load_corpus(folder / "passages.jsonl")
-        return cls(_Index(passages, flat=faiss.read_index(str(folder / "index.faiss"))), encoder, k)
+        query_encoder = None
+        if any(name.startswith(f"{_QUERY_ENCODER}/") for name in manifest["files"]):
+            query_encoder = Encoder(
+                str(folder / _QUERY_ENCODER), query_prefix=manifest["query_prefix"], max_length=built["max_length"]
+            )
+        index = _Index(passages, flat=faiss.read_index(str(folder / "index.faiss")))
+        return cls(index, encoder, k, query_encoder=query_encoder)
 
 
 def _checked_manifest(folder: Path) -> dict[str, Any]:
@@ -140,10 +166,18 @@ def _checked_manifest(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder / 'manifest.json'}: not an index manifest ({error!r}).") from error
     if version > FORMAT_VERSION:
         raise CheckpointError(f"{folder}: index format {version}; this release reads up to {FORMAT_VERSION}.")
-    for name in _FILES:
-        if sha256_of(folder / name) != files.get(name):
+    for name in dict.fromkeys((*_FILES, *files)):
+        if not (folder / name).is_file() or sha256_of(folder / name) != files.get(name):
             raise CheckpointError(f"{folder / name}: was changed after the index was saved; build it again.")
     return dict(manifest)
+
+
+def _encoder_files(encoder: Encoder) -> list[tuple[Path, str]]:
+    """The files of an encoder's checkpoint, each with its name in the index folder."""
+    source = Path(encoder.name)
+    if not source.is_dir():
+        raise CheckpointError(f"{encoder.name}: its weights are not on this machine; use it once, then save.")
+    return [(one, f"{_QUERY_ENCODER}/{one.relative_to(source).as_posix()}") for one in weight_files(source)]
 
 
 class _Index:
@@ -153,9 +187,9 @@ class _Index:
         import faiss
 
         self.passages = tuple(passages)
-        self._rows = {passage.id: row for row, passage in enumerate(self.passages)}
-        if len(self._rows) != len(self.passages):
-            doubled = next(one.id for row, one in enumerate(self.passages) if self._rows[one.id] != row)
+        self.rows = {passage.id: row for row, passage in enumerate(self.passages)}
+        if len(self.rows) != len(self.passages):
+            doubled = next(one.id for row, one in enumerate(self.passages) if self.rows[one.id] != row)
             raise DataError(f"Passage id {doubled!r} appears twice; give every passage its own id.")
         if flat is None and vectors is not None:
             flat = faiss.IndexFlatIP(vectors.shape[1])
@@ -178,8 +212,8 @@ class _Index:
     def vectors(self, ids: Sequence[str]) -> Vectors:
         import numpy as np
 
-        unknown = next((one for one in ids if one not in self._rows), None)
+        unknown = next((one for one in ids if one not in self.rows), None)
         if unknown is not None:
             raise DataError(f"Passage {unknown!r} is not in the index.")
-        rows = np.array([self._rows[one] for one in ids], dtype=np.int64)
+        rows = np.array([self.rows[one] for one in ids], dtype=np.int64)
         return np.asarray(self.flat.reconstruct_batch(rows), dtype=np.float32)

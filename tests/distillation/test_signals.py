@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from radio_dspy.distillation import AnswerSimilarity, Labels, RationaleSimilarity, RetrievalScore
+from radio_dspy.distillation import AnswerContainment, AnswerSimilarity, Labels, RationaleSimilarity, RetrievalScore
 from radio_dspy.distillation.preferences import build_groups, rank_requests, usable
 from radio_dspy.encoders import Encoder
 from radio_dspy.errors import DataError
@@ -49,6 +49,14 @@ def test_the_other_signals():
     assert Labels().score([REQUEST])[0].tolist() == [0, 1, 0]
     answer, rationale = AnswerSimilarity(ENCODER).score([REQUEST])[0], RationaleSimilarity(ENCODER).score([REQUEST])[0]
     assert answer[1] != pytest.approx(rationale[1], abs=1e-4)
+
+
+def test_answer_containment_asks_for_whole_words():
+    passages = (Passage("title", "Vapour takes heat along.", "The Evaporation"), Passage("part", "re-evaporations"))
+    (scores,) = AnswerContainment().score([RankRequest("q", "Why?", passages, (1.0, 0.9), ("an evaporation", "cold"))])
+    assert scores.dtype == np.float32
+    assert scores.tolist() == [1, 0]
+    assert AnswerContainment().score([RankRequest("q", "Why?", passages, (1.0, 0.9))])[0].tolist() == [0, 0]
 
 
 def test_rationale_rerank_orders_like_the_signal():

@@ -1,0 +1,130 @@
+"""One compile of RADIO: what it works on, and what is looked up on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import dspy
+
+from radio_dspy.distillation.observation import Observed, Reached, Seat
+from radio_dspy.distillation.preferences import QuestionGroup, question_id
+from radio_dspy.encoders import Encoder
+from radio_dspy.errors import DataError, SettingsError
+from radio_dspy.passages import RankRequest
+from radio_dspy.retrievers.aligned import same_passage_side
+from radio_dspy.retrievers.base import Retriever
+from radio_dspy.retrievers.faiss import FaissRetriever
+from radio_dspy.runs import Run
+
+if TYPE_CHECKING:
+    from radio_dspy.distillation.alignment import Alignment
+    from radio_dspy.rerankers.scorers import PassageVectors
+
+
+class Clock:
+    """Adds up wall-clock seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Add the block's seconds to a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - started, 3)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One compile: the copy of the student, its questions, and where records go."""
+
+    program: dspy.Module
+    seats: list[Seat]
+    train: list[dspy.Example]
+    held_out: list[dspy.Example]
+    first_stage: Retriever | None
+    encoder: Encoder
+    run: Run
+    clock: Clock
+
+
+def explained(requests: Sequence[RankRequest], seen: Observed, texts: Mapping[str, str]) -> list[RankRequest]:
+    """The requests with the rationale of their question."""
+    return [replace(one, rationale=texts.get(seen.question_of[one.id], "")) for one in requests]
+
+
+def skipped(job: Job, reached: Reached, reasons: Mapping[str, int]) -> dict[str, int]:
+    """How many training questions were not used, by reason."""
+    found = dict(reasons)
+    if repeated := len(job.train) - len({question_id(one) for one in job.train}):
+        found["repeated"] = repeated
+    if reached.failed:
+        found["failed"] = reached.failed
+    return found
+
+
+def told(seat: Seat, groups: int, left_out: Mapping[str, int], done: Alignment) -> dict[str, Any]:
+    """What the report says of one seat."""
+    losses = done.training.losses
+    return {
+        "reranker": seat.name,
+        "groups": groups,
+        "left_out": dict(left_out),
+        "training": {
+            "architecture": seat.weights.architecture,
+            "base": seat.weights.base,
+            "updates": done.training.updates,
+            "first_loss": losses[0],
+            "last_loss": losses[-1],
+            "stopped": done.training.stopped,
+        },
+        "gate": done.decision.as_dict() if done.decision else None,
+    }
+
+
+def index_vectors(job: Job, seat: Seat, groups: Sequence[QuestionGroup]) -> PassageVectors | None:
+    """The index's own vectors, where it was built by the encoder whose query side is trained."""
+    from radio_dspy.rerankers.scorers import PassageVectors
+
+    index = job.first_stage
+    if not isinstance(index, FaissRetriever) or not same_passage_side(seat.weights, index.encoder):
+        return None
+    known = {passage.id: passage.contents for group in groups for passage in (*group.request.candidates, *group.random)}
+    if any(key not in index for key in known):
+        return None
+    return PassageVectors(list(known.values()), index.vectors(list(known)))
+
+
+def searchable(job: Job, seat: Seat) -> FaissRetriever:
+    """The index on which a trained query encoder is judged as a first stage."""
+    if not isinstance(job.first_stage, FaissRetriever) or not same_passage_side(seat.weights, job.first_stage.encoder):
+        raise SettingsError(
+            "Gate(retrieval=True) judges the query encoder on the index: it needs tower='query', a FaissRetriever, and "
+            "a bi-encoder Rerank that starts from the index's own encoder."
+        )
+    return job.first_stage
+
+
+def check_ids(job: Job, rationales: Mapping[str, str]) -> None:
+    """Everything joins by id: what belongs to nothing is an error, not a loss.
+
+    Raises:
+        DataError: For a rationale of an unknown question, and for a label that is not in the corpus.
+    """
+    questions = {question_id(one) for one in [*job.train, *job.held_out]}
+    if stray := next((key for key in rationales if key not in questions), None):
+        raise DataError(
+            f"A rationale was given for {stray!r}, which is no question of trainset or valset "
+            f"(their ids look like {next(iter(questions))!r})."
+        )
+    corpus = {passage.id for passage in getattr(job.first_stage, "passages", ())}
+    for example in [*job.train, *job.held_out] if corpus else ():
+        if unknown := next((one for one in map(str, example.get("relevant") or ()) if one not in corpus), None):
+            raise DataError(f"Question {question_id(example)!r}: relevant passage {unknown!r} is not in the corpus.")

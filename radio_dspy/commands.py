@@ -1,0 +1,93 @@
+"""What the commands share: LMs by name, programs by task, files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from radio_dspy.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    import dspy
+
+    from radio_dspy.encoders import Encoder
+    from radio_dspy.retrievers.faiss import FaissRetriever
+
+Task = Literal["qa", "choice", "multihop"]
+DEFAULT_ENCODER = "all-MiniLM-L6-v2"
+
+
+@contextlib.contextmanager
+def open_lm(name: str, *, seed: int, max_tokens: int) -> Iterator[dspy.LM | None]:
+    """``none``, ``local``, a GGUF file, or any LiteLLM name."""
+    import dspy
+
+    from radio_dspy.lms import local_lm
+
+    if name == "none":
+        yield None
+    elif name == "local" or name.endswith(".gguf"):
+        with local_lm(None if name == "local" else name, seed=seed, max_tokens=max_tokens) as model:
+            yield model
+    else:
+        yield dspy.LM(name)
+
+
+def build_index(corpus: Path, encoder: Encoder | str) -> FaissRetriever:
+    """Index a corpus file."""
+    import radio_dspy as radio
+
+    return radio.FaissRetriever.build(radio.load_corpus(corpus), encoder=encoder, show_progress=True)
+
+
+def open_retriever(index_folder: Path | None, corpus: Path | None, encoder: str | None) -> FaissRetriever:
+    """A saved index, or a new one of a corpus file."""
+    import radio_dspy as radio
+
+    if (index_folder is None) == (corpus is None):
+        raise SettingsError("Give either --index (a folder that `radio-dspy index` wrote) or --corpus (JSON Lines).")
+    if index_folder is not None:
+        return radio.FaissRetriever.load(index_folder, encoder=encoder)
+    return build_index(Path(str(corpus)), encoder or DEFAULT_ENCODER)
+
+
+def read_rationales(path: Path, questions: Sequence[dspy.Example], used: Sequence[dspy.Example]) -> dict[str, str]:
+    """The rationales of the questions that are used; one of a question that the files do not hold is an error."""
+    from radio_dspy.datasets import read_jsonl
+
+    found: dict[str, str] = {}
+    for where, row in read_jsonl(path):
+        if not isinstance(row.get("rationale"), str) or "id" not in row:
+            raise DataError(f"{where}: needs 'id' and a string 'rationale', got {sorted(row)!r}.")
+        if found.setdefault(str(row["id"]), str(row["rationale"])) != row["rationale"]:
+            sys.stderr.write(f"{where}: question {row['id']!r} has a rationale already, the first one is used.\n")
+    known = {str(example.id) for example in questions}
+    if stray := next((key for key in found if key not in known), None):
+        raise DataError(f"{path}: holds a rationale of {stray!r}, which is no question of --train or --dev.")
+    wanted = {str(example.id) for example in used}
+    return {key: text for key, text in found.items() if key in wanted}
+
+
+def open_program(
+    task: Task, retriever: FaissRetriever, rerank: dspy.Module, *, candidates: int, k: int, hops: int
+) -> dspy.Module:
+    """The program for a task."""
+    import radio_dspy as radio
+
+    if task == "choice":
+        return radio.MultipleChoice(retriever, rerank, candidates=candidates, k=k)
+    if task == "multihop":
+        return radio.MultiHop(retriever, rerank, hops=hops, candidates=candidates, k=k)
+    return radio.RetrieveRerankAnswer(retriever, rerank, candidates=candidates, k=k)
+
+
+def write_result(path: Path | None, value: dict[str, Any]) -> None:
+    """Write a command's result as JSON, where a file is asked for."""
+    from radio_dspy.files import write_json
+
+    if path is not None:
+        write_json(path, json.loads(json.dumps(value, default=str)))

@@ -1,0 +1,92 @@
+"""Aligning one reranker: groups, training, gate."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from radio_dspy.distillation.gate import Decision, Gate, Judge, pass_gate
+from radio_dspy.distillation.settings import TrainingSettings
+from radio_dspy.distillation.training import TextGroup, TrainingResult, train_reranker
+from radio_dspy.errors import RadioError
+from radio_dspy.rerankers.scorers import PassageVectors
+from radio_dspy.rerankers.weights import RerankerWeights
+from radio_dspy.runs import Run
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What came out for one reranker.
+
+    Attributes:
+        weights: To be used from now on; the base's where the gate chose it.
+        training: What training did.
+        decision: What the gate decided; None without a gate.
+    """
+
+    weights: RerankerWeights
+    training: TrainingResult
+    decision: Decision | None
+
+
+def align(
+    base: RerankerWeights,
+    groups: Sequence[TextGroup],
+    run: Run,
+    settings: TrainingSettings,
+    *,
+    gate: Gate | None = None,
+    judge: Judge | None = None,
+    metric: str = "",
+    recall: Judge | None = None,
+    passage_vectors: PassageVectors | None = None,
+    show_progress: bool = True,
+) -> Alignment:
+    """Train a reranker on its groups and let the gate decide what is returned.
+
+    Args:
+        base: Where to start; unchanged.
+        groups: What to learn.
+        run: Where checkpoints are kept.
+        settings: How to train.
+        gate: The rules; None returns what was trained.
+        judge: Values of the held-out questions; needed with a gate.
+        metric: What the judge measures.
+        recall: Judges the query encoder as a first stage.
+        passage_vectors: As for ``train_reranker``.
+        show_progress: Show a progress bar.
+
+    Raises:
+        RadioError: If training diverges and there is no gate.
+    """
+    with run.new_checkpoint() as path:
+        result = train_reranker(
+            base,
+            groups,
+            path,
+            settings,
+            passage_vectors=passage_vectors,
+            watch=gate is not None,
+            show_progress=show_progress,
+        )
+        if result.checkpoint is None:
+            sentence = f"Returned the base: training was stopped because {result.stopped}; lower learning_rate."
+            logger.warning(sentence)
+            return Alignment(base, result, Decision("base", sentence, metric, 0))
+        trained = copy.copy(base)
+        trained.checkpoint = str(run.keep_checkpoint(path))
+    if settings.tower == "query":
+        trained.passage_checkpoint = base.passage_side
+    if gate is None:
+        return Alignment(trained, result, None)
+    if judge is None:
+        raise RadioError("A gate needs a judge.")
+    checkpoint, decision = pass_gate(base, trained, judge, metric, gate, run, recall=recall)
+    if checkpoint is None:
+        return Alignment(base, result, decision)
+    trained.checkpoint = checkpoint
+    return Alignment(trained, result, decision)

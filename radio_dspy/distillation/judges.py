@@ -1,0 +1,94 @@
+"""Judges: how good a set of weights is on held-out questions, one value a question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dspy
+
+from radio_dspy.distillation.gate import Judge
+from radio_dspy.distillation.observation import Seat
+from radio_dspy.evaluation import judge as judge_relevance
+from radio_dspy.metrics import ranking_metrics
+from radio_dspy.passages import Ranking, RankRequest
+from radio_dspy.rerankers.rerank import rank_with
+from radio_dspy.rerankers.weights import RerankerWeights
+from radio_dspy.retrievers.aligned import query_encoder
+from radio_dspy.retrievers.faiss import FaissRetriever
+
+NDCG = "ndcg@10"
+RECALL = "recall@50"
+_GAIN_STEPS = 1000  # trec_eval's gains are whole numbers
+
+
+def by_labels(requests: Sequence[RankRequest], device: str | None = None) -> Judge:
+    """NDCG@10 against labelled passages; questions without any are left out."""
+    judged = [one for one in requests if one.relevant]
+
+    def values(weights: RerankerWeights) -> list[float]:
+        rankings = rank_with(weights, judged, device)
+        return ranking_metrics([one.ids for one in rankings], [one.relevant for one in judged], (NDCG,))[NDCG]
+
+    return values
+
+
+def by_teacher(requests: Sequence[RankRequest], fused: Sequence[Ranking], device: str | None = None) -> Judge:
+    """NDCG@10 with the teacher's fused scores as gains: how well the teacher is followed where it was not seen."""
+    gains = [
+        {key: round(_GAIN_STEPS * max(0.0, score)) for key, score in zip(one.ids, one.scores, strict=True)}
+        for one in fused
+    ]
+
+    def values(weights: RerankerWeights) -> list[float]:
+        rankings = rank_with(weights, requests, device)
+        return ranking_metrics([one.ids for one in rankings], gains, (NDCG,))[NDCG] if rankings else []
+
+    return values
+
+
+def by_metric(
+    program: dspy.Module, seat: Seat, examples: Sequence[dspy.Example], metric: Callable[..., Any], num_threads: int = 1
+) -> Judge:
+    """The user's own ``metric(example, prediction)`` on what the program gives with these weights.
+
+    A question on which the program fails scores 0, as in ``dspy.Evaluate``.
+    """
+
+    def one(example: dspy.Example) -> float:
+        try:
+            prediction = program(**example.inputs())
+        except dspy.LMError:  # the LM is away: that is not the reranker's fault
+            raise
+        except Exception:
+            return 0.0
+        return float(metric(example, prediction))
+
+    def values(weights: RerankerWeights) -> list[float]:
+        before = seat.weights
+        seat.assign(weights)
+        try:
+            with dspy.context(trace=None, disable_history=True):
+                if num_threads == 1:
+                    return [one(example) for example in examples]
+                run = dspy.Parallel(num_threads=num_threads, max_errors=1, disable_progress_bar=True, timeout=0)
+                return run([(one, {"example": example}) for example in examples])
+        finally:
+            seat.assign(before)
+
+    return values
+
+
+def by_recall(retriever: FaissRetriever, requests: Sequence[RankRequest]) -> Judge:
+    """Recall@50 of the query encoder as a first stage on the index that is there.
+
+    What is relevant is found as in ``radio_dspy.evaluation.judge``.
+    """
+    verdict = judge_relevance(requests)
+    judged = [(one.query, ids) for one, ids in zip(requests, verdict.relevant, strict=True) if ids]
+
+    def values(weights: RerankerWeights) -> list[float]:
+        rankings = retriever.with_query_encoder(query_encoder(weights)).search([query for query, _ in judged], 50)
+        return ranking_metrics([one.ids for one in rankings], [ids for _, ids in judged], (RECALL,))[RECALL]
+
+    return values

@@ -1,0 +1,342 @@
+"""What reaches each reranker of a program: asked of the retriever, or recorded while the program runs."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dspy
+from dspy.utils.callback import BaseCallback
+
+from radio_dspy.datasets import answers_of
+from radio_dspy.distillation.preferences import question_id, rank_requests
+from radio_dspy.errors import SettingsError
+from radio_dspy.passages import Passage, RankRequest, as_passage
+from radio_dspy.rerankers.rerank import Rerank
+from radio_dspy.rerankers.weights import RerankerWeights
+from radio_dspy.retrievers.base import Retriever
+
+logger = logging.getLogger(__name__)
+
+ANSWER_CANDIDATES = 20  # paper, section 3.5
+PROBED = 3  # questions that tell whether a program reranks the question's own passages
+
+
+@dataclass
+class Seat:
+    """One trained parameter of a program and the rerankers that share it.
+
+    Attributes:
+        name: Where it was found first, for example ``self.rerank``.
+        rerankers: All that hold it.
+    """
+
+    name: str
+    rerankers: list[Rerank] = field(default_factory=list)
+
+    @property
+    def weights(self) -> RerankerWeights:
+        """The parameter."""
+        return self.rerankers[0].weights
+
+    def assign(self, weights: RerankerWeights) -> None:
+        """Give every reranker the same new parameter."""
+        for rerank in self.rerankers:
+            rerank.weights = weights
+
+
+def seats_of(program: dspy.Module, original: dspy.Module | None = None) -> list[Seat]:
+    """The distinct reranker weights of a program, however deep they are nested.
+
+    Modules behind a ``dspy.Tool`` are found too, where the tool is a bound method.
+
+    Args:
+        program: The program, often a copy.
+        original: What it was copied from: rerankers that share their weights there share them here, even where copying
+            has parted them.
+
+    Raises:
+        SettingsError: If there is none, or one was not copied.
+    """
+    seats: dict[int, Seat] = {}
+    for path, module, source in _modules(program, original or program):
+        if isinstance(module, Rerank):
+            if original is not None and module is source:
+                raise SettingsError(
+                    f"{path} cannot be copied, so aligning it would change the student: an attribute of the program "
+                    "keeps it from being copied (a lock, a connection, an open file). Make that attribute copyable."
+                )
+            seat = seats.setdefault(id(source.weights), Seat(path))
+            seat.rerankers.append(module)
+    if not seats:
+        raise SettingsError(
+            "The student holds no trainable reranker. Add one as an attribute, for example "
+            "`self.rerank = radio_dspy.Rerank('BAAI/bge-reranker-base')`, and call it on the retrieved passages. "
+            "One that only lives inside a function cannot be copied: use a method of the module as the tool."
+        )
+    for seat in seats.values():
+        seat.assign(seat.weights)
+    return list(seats.values())
+
+
+def _modules(program: dspy.Module, original: dspy.Module) -> Iterator[tuple[str, dspy.Module, Any]]:
+    """Every module once, with its path and its counterpart in the original, also behind tools."""
+    seen: set[int] = set()
+    queue: list[tuple[str, Any, Any]] = [("self", program, original)]
+    while queue:
+        path, item, source = queue.pop(0)
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, dspy.Module):
+            yield path, item, source
+            queue += [
+                (f"{path}.{name}", value, vars(source)[name])
+                for name, value in vars(item).items()
+                if name in vars(source)
+            ]
+        elif isinstance(item, list | tuple):
+            queue += [(f"{path}[{i}]", value, other) for i, (value, other) in enumerate(zip(item, source, strict=True))]
+        elif isinstance(item, dict):
+            queue += [(f"{path}[{key!r}]", value, source[key]) for key, value in item.items() if key in source]
+        else:
+            owner, other = _owner(item), _owner(source)
+            if isinstance(owner, dspy.Module):
+                queue.append((f"{path}.__self__", owner, other))
+
+
+def _owner(item: Any) -> Any:
+    """The module that a tool, or a method, belongs to."""
+    return getattr(item.func if isinstance(item, dspy.Tool) else item, "__self__", None)
+
+
+@dataclass
+class Observed:
+    """What reached one seat.
+
+    Attributes:
+        requests: One for each call, with the id of its question, or ``ID/2`` for its second call and so on.
+        question_of: The question's id for each request's id.
+    """
+
+    requests: list[RankRequest] = field(default_factory=list)
+    question_of: dict[str, str] = field(default_factory=dict)
+
+    def add(self, question: str, request: RankRequest) -> None:
+        """Take in one more call."""
+        self.requests.append(request)
+        self.question_of[request.id] = question
+
+
+class _Recorder(BaseCallback):
+    """Notes every call of a ``Rerank`` while a program runs."""
+
+    _signature = inspect.signature(Rerank.forward)
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Rerank, str, list[Any]]] = []
+
+    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Called by DSPy."""
+        if isinstance(instance, Rerank):
+            bound = self._signature.bind(instance, *inputs.get("args", ()), **inputs.get("kwargs", {})).arguments
+            self.calls.append((instance, str(bound["query"]), list(bound["passages"])))
+
+
+def record(
+    program: dspy.Module,
+    examples: Sequence[dspy.Example],
+    seats: Sequence[Seat],
+    *,
+    num_threads: int = 1,
+    show_progress: bool = False,
+) -> tuple[list[Observed], list[Exception]]:
+    """Run the program on examples and note what reaches each seat.
+
+    The first stage's scores do not reach a reranker: a candidate's retrieval score is how many stand at or below it.
+
+    Args:
+        program: The student's copy; its LM must be configured if it needs one.
+        examples: The questions.
+        seats: Of this very program.
+        num_threads: Examples run at the same time.
+        show_progress: Show a progress bar.
+
+    Returns:
+        For each seat what reached it, and the errors of examples that failed (what they had reached is kept).
+
+    Raises:
+        SettingsError: If a call came from a reranker that the program does not hold.
+    """
+    from tqdm.auto import tqdm
+
+    bar = tqdm(total=len(examples), desc="recording", unit="question", disable=not show_progress)
+
+    def one(example: dspy.Example) -> tuple[list[tuple[Rerank, str, list[Any]]], Exception | None]:
+        recorder = _Recorder()
+        error: Exception | None = None
+        with dspy.context(callbacks=[*dspy.settings.callbacks, recorder], trace=None, disable_history=True):
+            try:
+                program(**example.inputs())
+            except Exception as raised:  # the program is the user's: what it reached before still counts
+                error = raised
+        bar.update()
+        return recorder.calls, error
+
+    with bar:
+        if num_threads == 1:
+            outcomes = [one(example) for example in examples]
+        else:
+            run = dspy.Parallel(num_threads=num_threads, disable_progress_bar=True, timeout=0)
+            outcomes = run([(one, {"example": example}) for example in examples])
+    observed = [Observed() for _ in seats]
+    owner = {id(rerank): i for i, seat in enumerate(seats) for rerank in seat.rerankers}
+    for example, (calls, _) in zip(examples, outcomes, strict=True):
+        counts: Counter[int] = Counter()
+        for rerank, query, passages in calls:
+            if id(rerank) not in owner:
+                raise SettingsError(
+                    "A Rerank was called that the student does not hold as an attribute: hold it as one, and use a "
+                    "method of the module (not a function around it) as the tool."
+                )
+            seat = owner[id(rerank)]
+            counts[seat] += 1
+            key = question_id(example)
+            name = key if counts[seat] == 1 else f"{key}/{counts[seat]}"
+            observed[seat].add(key, _request(name, example, query, passages))
+    return observed, [error for _, error in outcomes if error is not None]
+
+
+def retriever_of(program: dspy.Module) -> Retriever | None:
+    """The first of our retrievers inside a program."""
+    return next((module for _, module, _ in _modules(program, program) if isinstance(module, Retriever)), None)
+
+
+def same_as_retrieved(observed: Sequence[Observed], direct: Mapping[str, RankRequest]) -> bool:
+    """Whether all that reached the seats is each question with the passages that the retriever finds for it."""
+    for seat in observed:
+        for request in seat.requests:
+            found = direct.get(request.id)
+            ids = [passage.id for passage in request.candidates]
+            if found is None or request.query != found.query:
+                return False
+            if ids != [passage.id for passage in found.candidates][: len(ids)]:
+                return False
+    return any(seat.requests for seat in observed)
+
+
+def _request(name: str, example: dspy.Example, query: str, passages: Sequence[Any]) -> RankRequest:
+    found: dict[str, Passage] = {}
+    for item in passages:
+        passage = as_passage(item)
+        if not isinstance(item, Passage) and not _has_id(item):
+            digest = hashlib.sha256(passage.contents.encode("utf-8", "replace")).hexdigest()
+            passage = Passage(f"p-{digest[:12]}", passage.text, passage.title)
+        found.setdefault(passage.id, passage)
+    return RankRequest(
+        id=name,
+        query=query,
+        candidates=tuple(found.values()),
+        scores=tuple(float(len(found) - position) for position in range(len(found))),
+        answers=answers_of(example),
+        relevant=frozenset(map(str, example.get("relevant") or ())),
+    )
+
+
+def _has_id(item: Any) -> bool:
+    return "id" in item if isinstance(item, Mapping) else hasattr(item, "id")
+
+
+@dataclass
+class Reached:
+    """What reached the seats of a program, on the training and on the held-out questions.
+
+    Attributes:
+        train: For each seat.
+        held_out: For each seat.
+        recorded: Whether it was recorded; else it was asked of the retriever.
+        failed: Questions on which the program failed before it reached a reranker.
+    """
+
+    train: list[Observed]
+    held_out: list[Observed]
+    recorded: bool
+    failed: int = 0
+
+
+def observe(
+    program: dspy.Module,
+    seats: Sequence[Seat],
+    train: Sequence[dspy.Example],
+    held_out: Sequence[dspy.Example],
+    *,
+    retriever: Retriever | None,
+    candidates: int,
+    num_threads: int = 1,
+    show_progress: bool = True,
+) -> Reached:
+    """Find the candidates of every question for every seat.
+
+    A first look at three questions tells whether the program reranks what its own retriever finds for the question. If
+    so, the retriever is asked directly: no LM is needed, and training sees ``candidates`` passages. Else the program
+    runs on all questions, and each seat learns from the queries and passages that reach it.
+
+    Args:
+        program: The student's copy.
+        seats: Its seats.
+        train: Questions to learn from.
+        held_out: Questions to judge by.
+        retriever: A first stage given by the caller, which is then used for every seat; None looks at the program.
+        candidates: Passages for a training question, where the retriever is asked.
+        num_threads: Examples run at the same time while recording.
+        show_progress: Show progress bars.
+
+    Raises:
+        SettingsError: If no question reaches a reranker.
+    """
+    if retriever is not None:
+        served = getattr(program, "candidates", ANSWER_CANDIDATES)
+        return _ask(seats, train, held_out, retriever, candidates, served)
+    own = retriever_of(program)
+    probe, errors = record(program, train[:PROBED], seats)
+    if not any(seat.requests for seat in probe):
+        raise SettingsError(
+            "None of the first training questions reached a Rerank"
+            + (f" (the program failed: {type(errors[0]).__name__}: {errors[0]!s:.200}). " if errors else ". ")
+            + "Configure the LM that the program needs, or give RADIO(retriever=...)."
+        ) from (errors[0] if errors else None)
+    if errors and dspy.settings.lm is not None:
+        logger.warning("The program failed after its reranker (%s: %s).", type(errors[0]).__name__, errors[0])
+    if own is not None:
+        direct = {one.id: one for one in rank_requests(train[:PROBED], own, candidates)}
+        if same_as_retrieved(probe, direct):
+            served = max(len(one.candidates) for seat in probe for one in seat.requests)
+            return _ask(seats, train, held_out, own, candidates, served)
+    seen, failures = record(program, train, seats, num_threads=num_threads, show_progress=show_progress)
+    judged, more = record(program, held_out, seats, num_threads=num_threads, show_progress=show_progress)
+    if failures or more:
+        logger.warning(
+            "The program failed on %d questions, at first with: %s", len(failures + more), (failures + more)[0]
+        )
+    return Reached(seen, judged, recorded=True, failed=len(failures))
+
+
+def _ask(
+    seats: Sequence[Seat],
+    train: Sequence[dspy.Example],
+    held_out: Sequence[dspy.Example],
+    retriever: Retriever,
+    candidates: int,
+    served: int,
+) -> Reached:
+    def observed(examples: Sequence[dspy.Example], depth: int) -> Observed:
+        requests = rank_requests(examples, retriever, depth)
+        return Observed(requests, {one.id: one.id for one in requests})
+
+    seen, judged = observed(train, candidates), observed(held_out, served)
+    return Reached([seen] * len(seats), [judged] * len(seats), recorded=False)

@@ -1,0 +1,71 @@
+"""Keeping questions back to judge by, so that near-duplicates stay on one side."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TypeVar
+
+from radio_dspy.encoders import Encoder
+from radio_dspy.errors import DataError
+
+T = TypeVar("T")
+
+HELD_OUT = 0.2  # of the questions
+MIN_HELD_OUT = 10  # below that nothing can be told from noise; never more than half of the questions
+SAME_QUESTION = 0.9  # cosine from which two questions count as one question asked twice
+_ROWS = 1024
+
+
+def question_groups(texts: Sequence[str], encoder: Encoder, *, threshold: float = SAME_QUESTION) -> list[int]:
+    """A group number for each question: questions whose vectors are closer than ``threshold`` share one.
+
+    Closeness is passed on: if a is close to b and b to c, all three are one group.
+
+    Example:
+        >>> groups = question_groups(["Why is ice slippery?", "why is ice so slippery?", "Who baked it?"],
+        ...                          Encoder("all-MiniLM-L6-v2"))
+        >>> groups[0] == groups[1] != groups[2]
+        True
+    """
+    import numpy as np
+
+    vectors = encoder.encode_queries(texts)
+    parents = list(range(len(texts)))
+
+    def root(one: int) -> int:
+        while parents[one] != one:
+            parents[one] = one = parents[parents[one]]
+        return one
+
+    for start in range(0, len(texts), _ROWS):
+        for row, other in np.argwhere(vectors[start : start + _ROWS] @ vectors.T >= threshold):
+            first, second = root(start + int(row)), root(int(other))
+            parents[max(first, second)] = min(first, second)
+    return [root(one) for one in range(len(texts))]
+
+
+def split_by_group(items: Sequence[T], groups: Sequence[int], seed: int) -> tuple[list[T], list[T]]:
+    """Keep back about a fifth of the items (at least 10, at most half), whole groups at a time.
+
+    Returns:
+        The items to learn from and those kept back, each in their order.
+
+    Raises:
+        DataError: If all items are one group: nothing can be kept back.
+    """
+    wanted = min(len(items) // 2, max(round(len(items) * HELD_OUT), MIN_HELD_OUT))
+    members: dict[int, list[int]] = {}
+    for position, group in enumerate(groups):
+        members.setdefault(group, []).append(position)
+    order = sorted(members)
+    random.Random(seed).shuffle(order)
+    kept: set[int] = set()
+    for group in order:
+        if len(kept) + len(members[group]) <= max(1, wanted):
+            kept.update(members[group])
+    if not kept or len(kept) == len(items):
+        raise DataError(
+            f"The {len(items)} training questions are almost alike: none can be kept back to judge by. Give a valset."
+        )
+    return [one for i, one in enumerate(items) if i not in kept], [one for i, one in enumerate(items) if i in kept]
