@@ -27,14 +27,14 @@ def add_adapters(module: Any, settings: LoraSettings) -> None:
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=target if isinstance(target, str) else list(target),
-        modules_to_save=_heads(module[0].auto_model),
+        modules_to_save=_heads(module[0].model),
     )
-    module[0].auto_model = get_peft_model(module[0].auto_model, config)
+    module[0].model = get_peft_model(module[0].model, config)
 
 
 def merge_adapters(module: Any) -> None:
     """Add the adapters to the weights they adapt, so that the checkpoint is a plain one."""
-    module[0].auto_model = module[0].auto_model.merge_and_unload()
+    module[0].model = module[0].model.merge_and_unload()
 
 
 def _heads(model: Any) -> list[str]:

@@ -100,8 +100,9 @@ def _modules(program: dspy.Module, original: dspy.Module) -> Iterator[tuple[str,
                 for name, value in vars(item).items()
                 if name in vars(source)
             ]
-        elif isinstance(item, list | tuple):
-            queue += [(f"{path}[{i}]", value, other) for i, (value, other) in enumerate(zip(item, source, strict=True))]
+        elif isinstance(item, list | tuple):  # of another length where DSPy drops it while copying, as with `history`
+            pairs = zip(item, source, strict=False)
+            queue += [(f"{path}[{i}]", value, other) for i, (value, other) in enumerate(pairs)]
         elif isinstance(item, dict):
             queue += [(f"{path}[{key!r}]", value, source[key]) for key, value in item.items() if key in source]
         else:
