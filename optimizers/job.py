@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import dspy
 
 from radio_dspy.distillation.observation import Observed, Reached, Seat
 from radio_dspy.distillation.preferences import QuestionGroup, question_id
+from radio_dspy.distillation.settings import Tower
 from radio_dspy.encoders import Encoder
 from radio_dspy.errors import DataError, SettingsError
 from radio_dspy.passages import RankRequest
@@ -72,7 +74,7 @@ def skipped(job: Job, reached: Reached, reasons: Mapping[str, int]) -> dict[str,
 
 def told(seat: Seat, groups: int, left_out: Mapping[str, int], done: Alignment) -> dict[str, Any]:
     """What the report says of one seat."""
-    losses = done.training.losses
+    losses = [loss for loss in done.training.losses if math.isfinite(loss)]  # others have no place in JSON
     return {
         "reranker": seat.name,
         "groups": groups,
@@ -81,8 +83,8 @@ def told(seat: Seat, groups: int, left_out: Mapping[str, int], done: Alignment) 
             "architecture": seat.weights.architecture,
             "base": seat.weights.base,
             "updates": done.training.updates,
-            "first_loss": losses[0],
-            "last_loss": losses[-1],
+            "first_loss": losses[0] if losses else None,
+            "last_loss": losses[-1] if losses else None,
             "stopped": done.training.stopped,
         },
         "gate": done.decision.as_dict() if done.decision else None,
@@ -102,14 +104,19 @@ def index_vectors(job: Job, seat: Seat, groups: Sequence[QuestionGroup]) -> Pass
     return PassageVectors(list(known.values()), index.vectors(list(known)))
 
 
-def searchable(job: Job, seat: Seat) -> FaissRetriever:
-    """The index on which a trained query encoder is judged as a first stage."""
-    if not isinstance(job.first_stage, FaissRetriever) or not same_passage_side(seat.weights, job.first_stage.encoder):
+def searchable(job: Job, seat: Seat, tower: Tower) -> FaissRetriever:
+    """The index on which a trained query encoder is judged as a first stage.
+
+    Raises:
+        SettingsError: If what is trained does not fit an index.
+    """
+    index = job.first_stage
+    if tower != "query" or not isinstance(index, FaissRetriever) or not same_passage_side(seat.weights, index.encoder):
         raise SettingsError(
             "Gate(retrieval=True) judges the query encoder on the index: it needs tower='query', a FaissRetriever, and "
             "a bi-encoder Rerank that starts from the index's own encoder."
         )
-    return job.first_stage
+    return index
 
 
 def check_ids(job: Job, rationales: Mapping[str, str]) -> None:

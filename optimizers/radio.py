@@ -14,7 +14,7 @@ import dspy
 from dspy.teleprompt.teleprompt import Teleprompter
 from radio_dspy.optimizers.job import Clock, Job, check_ids, explained, index_vectors, searchable, skipped, told
 
-from radio_dspy.datasets import answers_of
+from radio_dspy.datasets import answer_texts
 from radio_dspy.distillation.extractor import RationaleExtractor
 from radio_dspy.distillation.gate import Gate
 from radio_dspy.distillation.groups import DEPTH, Sampling, SamplingFunction
@@ -295,6 +295,9 @@ class RADIO(Teleprompter):
         train, held_out = self._split(trainset, valset, encoder)
         job = Job(program, seats, train, held_out, first_stage, encoder, Run(self.run_dir), Clock())
         check_ids(job, self.rationales)
+        if self.gate is not None and self.gate.retrieval:  # before anything is paid for
+            for seat in seats:
+                searchable(job, seat, self.training.tower)
         return job
 
     def _split(
@@ -319,7 +322,7 @@ class RADIO(Teleprompter):
     def _explain(self, job: Job, reached: Reached) -> tuple[dict[str, str], RationaleCounts]:
         """A rationale for every question that the teacher is asked about."""
         questions = [*job.train, *job.held_out] if self._judges_by_teacher(reached) else job.train
-        asked = {question_id(one): (question_id(one), one.question, answers_of(one)) for one in questions}
+        asked = {question_id(one): (question_id(one), one.question, answer_texts(one)) for one in questions}
         with job.clock("rationales"):
             return explain(
                 [one for one in asked.values() if one[2]],
@@ -398,7 +401,7 @@ class RADIO(Teleprompter):
                 by = judges.by_teacher(judged, fused_rankings(judged, teacher), device)
                 passing = {"judge": by, "metric": "nDCG@10 against the teacher"}
             if self.gate.retrieval:
-                passing["recall"] = judges.by_recall(searchable(job, seat), judged)
+                passing["recall"] = judges.by_recall(searchable(job, seat, self.training.tower), judged)
         with job.clock("training"):
             return align(
                 seat.weights,

@@ -159,6 +159,20 @@ def answers_of(example: dspy.Example) -> tuple[str, ...]:
     return ()
 
 
+def answer_texts(example: dspy.Example) -> tuple[str, ...]:
+    """The gold answers as text: for multiple choice the text of the right option in place of its letter.
+
+    This is what a rationale explains and what a passage may contain.
+
+    Example:
+        >>> answer_texts(dspy.Example(question="Is ice dense?", choices=["yes", "no"], answers=["B"]))
+        ('no',)
+    """
+    answers, choices = answers_of(example), list(example.get("choices") or ())
+    letters = {chr(ord("A") + position): str(choice) for position, choice in enumerate(choices)}
+    return tuple(letters.get(answer.upper(), answer) for answer in answers)
+
+
 def _rows(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield each row with a name for error messages: ``FILE:LINE`` or ``row N``."""
     if not isinstance(source, str | PathLike):

@@ -24,7 +24,8 @@ class Report:
         reranker: Where in the program it stands.
         groups: Preference groups trained on.
         left_out: Negatives that the guard left out, by reason.
-        training: Updates, first and last loss, architecture and base weights, and why it was stopped, if it was.
+        training: Updates, first and last loss (None where it was never a number), architecture and base weights, and
+            why it was stopped, if it was.
         gate: The gate's ``Decision`` as JSON types; None without a gate.
         relevance: ``labels`` or ``answers``: what the metrics count as relevant.
         seconds: Wall-clock time by stage.
@@ -59,7 +60,9 @@ class Report:
     def __str__(self) -> str:
         questions, rationales = self.questions, self.rationales
         judged = "labelled passages" if self.relevance == "labels" else "passages that contain an answer"
-        verdict = f"aligned against base: {self.gain():+.3f} nDCG@10"
+        gain = self.gain()
+        verdict = f"aligned against base: {gain:+.3f} nDCG@10"
+        verdict += "" if gain > 0 else "  (no gain: see docs/troubleshooting.md)"
         if not questions["judged"]:
             verdict = "nothing could be judged: give questions with labelled passages or with answers"
         lines = [
@@ -76,7 +79,7 @@ class Report:
             f"{sum(rationales['useless'].values())} with a useless one ({_counts(rationales['useless'])})",
             f"training: {self.groups} groups, negatives left out: {_counts(self.left_out)}; "
             f"{self.training['updates']} updates, "
-            f"loss {self.training['first_loss']:.3f} -> {self.training['last_loss']:.3f}, "
+            f"loss {_loss(self.training['first_loss'])} -> {_loss(self.training['last_loss'])}, "
             f"{self.training['architecture']} from {self.training['base']}",
             *(f"{other['reranker']}: {other['groups']} groups. {_sentence(other)}" for other in self.others),
             "seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in self.seconds.items()),
@@ -103,6 +106,10 @@ def _gate_lines(gate: Mapping[str, Any] | None) -> list[str]:
         gain = [f"{one['gain']:+.3f}", f"{one['gain_low']:+.3f} to {one['gain_high']:+.3f}"] if one["share"] else []
         table.add_row(one["name"], f"{one['mean']:.3f}", f"{one['low']:.3f} to {one['high']:.3f}", *gain)
     return [render(table).rstrip()]
+
+
+def _loss(value: float | None) -> str:
+    return "not a number" if value is None else f"{value:.3f}"
 
 
 def _sentence(part: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SAMPLES = 10_000
+_PERCENTILES = (0.025, 0.975)
 _DRAWN_AT_ONCE = 1_000_000  # keeps the memory at some 16 MB however many questions there are
 _ROUNDING = 1e-9  # relative: a tie must not become a gain by the order of an addition
 
@@ -60,7 +61,7 @@ def paired_bootstrap(
 
     differences = _checked(after, "after") - _checked(before, "before")
     means = _resampled_means(differences, samples, seed)
-    low, high = np.quantile(means, (0.025, 0.975))
+    low, high = np.quantile(means, _PERCENTILES)
     no_gain = means <= _ROUNDING * np.abs(differences).max()
     return PairedDifference(float(differences.mean()), float(low), float(high), float(no_gain.mean()))
 
@@ -76,7 +77,7 @@ def interval(values: Sequence[float], *, samples: int = SAMPLES, seed: int = 0) 
     import numpy as np
 
     numbers = _checked(values, "values")
-    low, high = np.quantile(_resampled_means(numbers, samples, seed), (0.025, 0.975))
+    low, high = np.quantile(_resampled_means(numbers, samples, seed), _PERCENTILES)
     return float(numbers.mean()), float(low), float(high)
 
 

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+from radio_dspy.distillation.gate import Gate, decide
 from radio_dspy.report import Report
 
 REPORT = Report(
@@ -11,11 +12,12 @@ REPORT = Report(
     },
     questions={"train": 10, "used": 8, "skipped": {"without an answer": 2}, "judged": 5},
     rationales={
-        "given": 0, "reused": 1, "written": 7, "cached": 2, "refused": 1, "empty": 1, "lm_calls": 9,
-        "prompt_tokens": 70, "completion_tokens": 30,
+        "given": 0, "reused": 1, "written": 7, "cached": 2, "refused": 1, "empty": 1, "retried": 3,
+        "useless": {"answer missing": 2, "refusal": 1}, "lm_calls": 9, "prompt_tokens": 70, "completion_tokens": 30,
     },
     groups=8,
     training={"architecture": "bi-encoder", "base": "some/model", "updates": 2, "first_loss": 1.9, "last_loss": 1.5},
+    left_out={"contains an answer": 4, "same text": 1},
     relevance="answers",
     seconds={"retrieval": 1.25},
     run_dir="runs/first",
@@ -28,13 +30,17 @@ def test_every_count_is_shown():
         "5 held-out questions, relevant: passages that contain an answer",
         "aligned against base: +0.090 nDCG@10",
         "8 of 10 used, skipped: 2 without an answer",
-        "7 written in 9 LM calls (2 from the cache, 1 refused, 70 + 30 tokens), 1 reused, 0 given, 1 empty",
-        "8 groups, 2 updates, loss 1.900 -> 1.500, bi-encoder from some/model",
+        "Returned what was trained: there was no gate.",
+        "7 written in 9 LM calls (2 from the cache, 1 refused, 3 asked twice, 70 + 30 tokens), 1 reused, 0 given",
+        "guided by the answer alone: 1 without a rationale, 3 with a useless one (2 answer missing, 1 refusal)",
+        "8 groups, negatives left out: 4 contains an answer, 1 same text; 2 updates, loss 1.900 -> 1.500, "
+        "bi-encoder from some/model",
         "retrieval 1.2",
         "runs/first",
     ):
         assert part in text
     assert text.count("0.410") == 1
+    assert "no gain" not in text
 
 
 def test_no_gain_and_no_judgement_are_said():
@@ -44,5 +50,42 @@ def test_no_gain_and_no_judgement_are_said():
     assert "nothing could be judged" in str(blind)
 
 
+BASE = [0.5, 0.5, 0.4, 0.6, 0.3, 0.7, 0.5, 0.2, 0.1, 0.5]
+GATE = decide(
+    {0.0: BASE, 0.5: [one + 0.125 for one in BASE], 1.0: [one - 0.0625 for one in BASE]},
+    "nDCG@10 against labels",
+    Gate(),
+).as_dict()
+
+
+def test_the_gate_shows_every_candidate_and_what_it_decided():
+    text = str(dataclasses.replace(REPORT, gate=GATE))
+    assert "Returned the mixture 0.5 weights: nDCG@10 against labels 0.430 -> 0.555 (+0.125" in text
+    assert "there was no gate" not in text
+    assert "at the gate (10 questions)" in text
+    rows = {line.split("│")[1].strip(): line for line in text.splitlines() if line.startswith("│")}
+    assert "+0.125" in rows["mixture 0.5"]
+    assert "+0.125 to +0.125" in rows["mixture 0.5"]
+    assert "-0.062" in rows["trained"]
+    assert "0.430" in rows["base"]
+    assert "+0." not in rows["base"]  # it has no gain over itself
+
+
+def test_further_rerankers_are_told_of():
+    other = {"reranker": "self.second", "groups": 5, "left_out": {}, "training": {}, "gate": GATE}
+    text = str(dataclasses.replace(REPORT, others=[other, {**other, "reranker": "self.third", "gate": None}]))
+    assert f"self.second: 5 groups. {GATE['sentence']}" in text
+    assert "self.third: 5 groups. Returned what was trained." in text
+
+
+def test_a_training_whose_loss_never_was_a_number():
+    stopped = {**REPORT.training, "first_loss": None, "last_loss": None, "updates": 1}
+    text = str(dataclasses.replace(REPORT, training=stopped))
+    assert "1 updates, loss not a number -> not a number" in text
+
+
 def test_the_report_is_json():
-    assert json.loads(json.dumps(REPORT.as_dict()))["metrics"]["aligned"]["mrr"] == 0.4
+    report = dataclasses.replace(REPORT, gate=GATE)
+    read = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert read["metrics"]["aligned"]["mrr"] == 0.4
+    assert Report(**read) == report

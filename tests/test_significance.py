@@ -88,6 +88,8 @@ def test_the_interval_of_a_mean_is_about_two_standard_errors():
     mean, low, high = interval(values)
     error = 1.96 * math.sqrt(0.3 * 0.7 / 1000)
     assert (mean, low, high) == pytest.approx((0.3, 0.3 - error, 0.3 + error), abs=0.002)
+    gain = paired_bootstrap([0.0] * 1000, values)
+    assert (gain.mean, gain.low, gain.high) == (mean, low, high)
     assert interval([0.25]) == (0.25, 0.25, 0.25)
 
 

@@ -70,11 +70,10 @@ class CollapseDetector:
         error = noise / math.sqrt(WINDOW)
         if mean_spread < MIN_SPREAD * self._base_spread:
             return f"the scores of a group's passages became equal (spread {mean_spread:.1e}) at update {self._updates}"
+        known = self._was_below or self._first + SURE * noise < LEARNT  # learnt here, or brought along by the base
         if mean_loss + SURE * error < LEARNT:
             self._was_below = True
-        elif mean_loss >= 1 and mean_loss - 2 * error >= LEARNT and (
-            self._was_below or self._first + SURE * noise < LEARNT  # the latter: the base knew something
-        ):
+        elif known and mean_loss >= 1 and mean_loss - 2 * error >= LEARNT:
             return (
                 f"the loss is back at that of equal scores ({mean_loss:.2f} of it over {WINDOW} updates) "
                 f"at update {self._updates}"

@@ -182,7 +182,7 @@ def pass_gate(
         folders: dict[float, Path] = {}
         values: dict[float, Sequence[float]] = {0.0: judge(base)}
         refused: dict[float, str] = {}
-        recalled = recall(base) if recall else []
+        recalled = recall(base) if recall else []  # also empty where no question has a passage that must be found
         if values[0.0]:
             for share in (*gate.mixtures, 1.0):
                 weights = copy.copy(trained)
@@ -191,7 +191,7 @@ def pass_gate(
                     mix_weights(base, trained, share, folders[share])
                     weights.checkpoint = str(folders[share])
                 values[share] = judge(weights)
-                if recall:
+                if recall and recalled:
                     found = paired_bootstrap(recalled, recall(weights), samples=gate.samples, seed=gate.seed)
                     if found.high < 0:
                         refused[share] = f"as a first stage it finds less ({found.mean:+.3f} recall@50)"

@@ -118,7 +118,7 @@ def rationale_problem(rationale: str, answers: Sequence[str], *, tokens: int = 0
     """
     if not rationale.strip():
         return "empty"
-    if _REFUSAL.search(rationale[:_REFUSAL_WITHIN]):
+    if _REFUSAL.search(rationale[:_REFUSAL_WITHIN].replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")):
         return "refusal"
     if _loops(rationale):
         return "repetition"
@@ -139,8 +139,8 @@ def _names(rationale: str, answer: str) -> bool:
 def _loops(text: str) -> bool:
     """Whether the text repeats itself: one run of words makes up most of it."""
     words = normalize_answer(text).split()
+    if len(set(words)) == 1:
+        return len(words) >= _LOOP_TIMES
     runs = Counter(tuple(words[i : i + _LOOP_WORDS]) for i in range(len(words) - _LOOP_WORDS + 1))
-    if not runs:
-        return len(words) >= _LOOP_TIMES and len(set(words)) == 1
     repeated = sum(count for count in runs.values() if count >= _LOOP_TIMES)
     return repeated > sum(runs.values()) / 2

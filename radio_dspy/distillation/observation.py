@@ -13,8 +13,8 @@ from typing import Any
 import dspy
 from dspy.utils.callback import BaseCallback
 
-from radio_dspy.datasets import answers_of
-from radio_dspy.distillation.preferences import question_id, rank_requests
+from radio_dspy.datasets import answer_texts
+from radio_dspy.distillation.preferences import distinct_questions, question_id, rank_requests
 from radio_dspy.errors import SettingsError
 from radio_dspy.passages import Passage, RankRequest, as_passage
 from radio_dspy.rerankers.rerank import Rerank
@@ -156,8 +156,8 @@ def record(
     *,
     num_threads: int = 1,
     show_progress: bool = False,
-) -> tuple[list[Observed], list[Exception]]:
-    """Run the program on examples and note what reaches each seat.
+) -> tuple[list[Observed], dict[str, Exception]]:
+    """Run the program on examples, each question once, and note what reaches each seat.
 
     The first stage's scores do not reach a reranker: a candidate's retrieval score is how many stand at or below it.
 
@@ -169,14 +169,16 @@ def record(
         show_progress: Show a progress bar.
 
     Returns:
-        For each seat what reached it, and the errors of examples that failed (what they had reached is kept).
+        For each seat what reached it, and the error of each question that failed (what it had reached is kept).
 
     Raises:
+        DataError: For an example without a question, and for an id that two different questions share.
         SettingsError: If a call came from a reranker that the program does not hold.
     """
     from tqdm.auto import tqdm
 
-    bar = tqdm(total=len(examples), desc="recording", unit="question", disable=not show_progress)
+    questions = distinct_questions(examples)
+    bar = tqdm(total=len(questions), desc="recording", unit="question", disable=not show_progress)
 
     def one(example: dspy.Example) -> tuple[list[tuple[Rerank, str, list[Any]]], Exception | None]:
         recorder = _Recorder()
@@ -191,13 +193,13 @@ def record(
 
     with bar:
         if num_threads == 1:
-            outcomes = [one(example) for example in examples]
+            outcomes = [one(example) for example in questions.values()]
         else:
             run = dspy.Parallel(num_threads=num_threads, disable_progress_bar=True, timeout=0)
-            outcomes = run([(one, {"example": example}) for example in examples])
+            outcomes = run([(one, {"example": example}) for example in questions.values()])
     observed = [Observed() for _ in seats]
     owner = {id(rerank): i for i, seat in enumerate(seats) for rerank in seat.rerankers}
-    for example, (calls, _) in zip(examples, outcomes, strict=True):
+    for (key, example), (calls, _) in zip(questions.items(), outcomes, strict=True):
         counts: Counter[int] = Counter()
         for rerank, query, passages in calls:
             if id(rerank) not in owner:
@@ -207,10 +209,9 @@ def record(
                 )
             seat = owner[id(rerank)]
             counts[seat] += 1
-            key = question_id(example)
             name = key if counts[seat] == 1 else f"{key}/{counts[seat]}"
             observed[seat].add(key, _request(name, example, query, passages))
-    return observed, [error for _, error in outcomes if error is not None]
+    return observed, {key: error for key, (_, error) in zip(questions, outcomes, strict=True) if error is not None}
 
 
 def retriever_of(program: dspy.Module) -> Retriever | None:
@@ -233,9 +234,12 @@ def same_as_retrieved(observed: Sequence[Observed], direct: Mapping[str, RankReq
 
 def _request(name: str, example: dspy.Example, query: str, passages: Sequence[Any]) -> RankRequest:
     found: dict[str, Passage] = {}
+    named = False
     for item in passages:
         passage = as_passage(item)
-        if not isinstance(item, Passage) and not _has_id(item):
+        if isinstance(item, Passage) or _has_id(item):
+            named = True
+        else:
             digest = hashlib.sha256(passage.contents.encode("utf-8", "replace")).hexdigest()
             passage = Passage(f"p-{digest[:12]}", passage.text, passage.title)
         found.setdefault(passage.id, passage)
@@ -244,8 +248,9 @@ def _request(name: str, example: dspy.Example, query: str, passages: Sequence[An
         query=query,
         candidates=tuple(found.values()),
         scores=tuple(float(len(found) - position) for position in range(len(found))),
-        answers=answers_of(example),
-        relevant=frozenset(map(str, example.get("relevant") or ())),
+        answers=answer_texts(example),
+        # Labels name passages by id: where no passage brings one, nothing can be judged by them.
+        relevant=frozenset(map(str, example.get("relevant") or ())) if named else frozenset(),
     )
 
 
@@ -304,7 +309,8 @@ def observe(
         served = getattr(program, "candidates", ANSWER_CANDIDATES)
         return _ask(seats, train, held_out, retriever, candidates, served)
     own = retriever_of(program)
-    probe, errors = record(program, train[:PROBED], seats)
+    probe, failures = record(program, train[:PROBED], seats)
+    errors = list(failures.values())
     if not any(seat.requests for seat in probe):
         raise SettingsError(
             "None of the first training questions reached a Rerank"
@@ -314,17 +320,23 @@ def observe(
     if errors and dspy.settings.lm is not None:
         logger.warning("The program failed after its reranker (%s: %s).", type(errors[0]).__name__, errors[0])
     if own is not None:
-        direct = {one.id: one for one in rank_requests(train[:PROBED], own, candidates)}
+        served = max(len(one.candidates) for seat in probe for one in seat.requests)
+        direct = {one.id: one for one in rank_requests(train[:PROBED], own, max(candidates, served))}
         if same_as_retrieved(probe, direct):
-            served = max(len(one.candidates) for seat in probe for one in seat.requests)
             return _ask(seats, train, held_out, own, candidates, served)
     seen, failures = record(program, train, seats, num_threads=num_threads, show_progress=show_progress)
     judged, more = record(program, held_out, seats, num_threads=num_threads, show_progress=show_progress)
-    if failures or more:
+    reached = {key for seat in (*seen, *judged) for key in seat.question_of.values()}
+    lost = sum(key not in reached for key in failures)
+    failed = failures | more
+    if failed and (dspy.settings.lm is not None or failed.keys() - reached):
         logger.warning(
-            "The program failed on %d questions, at first with: %s", len(failures + more), (failures + more)[0]
+            "The program failed on %d questions, on %d of them before it reached a reranker; at first with: %s",
+            len(failed),
+            len(failed.keys() - reached),
+            next(iter(failed.values())),
         )
-    return Reached(seen, judged, recorded=True, failed=len(failures))
+    return Reached(seen, judged, recorded=True, failed=lost)
 
 
 def _ask(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 
-from radio_dspy.datasets import answers_of
+from radio_dspy.datasets import answer_texts
 from radio_dspy.distillation.fusion import fused_ranking
 from radio_dspy.distillation.groups import DEPTH, PreferenceGroup, Sampling, SamplingFunction, preference_groups
 from radio_dspy.distillation.guards import NO_GUARD, FalseNegatives, without_false_negatives
@@ -38,15 +38,7 @@ def rank_requests(examples: Sequence[dspy.Example], retriever: Retriever, candid
     Raises:
         DataError: For an example without a question, and for an id that two different questions share.
     """
-    questions: dict[str, dspy.Example] = {}
-    for position, example in enumerate(examples):
-        text = example.get("question")
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(f"Example {position} has no 'question' (it has {sorted(example.keys())}).")
-        key = question_id(example)
-        if key in questions and questions[key].question != text:
-            raise DataError(f"Two questions share the id {key!r}: {questions[key].question!r:.60} and {text!r:.60}.")
-        questions.setdefault(key, example)
+    questions = distinct_questions(examples)
     texts = [example.question for example in questions.values()]
     rankings: list[Ranking] = []
     for start in range(0, len(texts), _SEARCH_BATCH):
@@ -57,11 +49,29 @@ def rank_requests(examples: Sequence[dspy.Example], retriever: Retriever, candid
             query=ranking.query,
             candidates=ranking.passages,
             scores=ranking.scores,
-            answers=answers_of(example),
+            answers=answer_texts(example),
             relevant=frozenset(map(str, example.get("relevant") or ())),
         )
         for (key, example), ranking in zip(questions.items(), rankings, strict=True)
     ]
+
+
+def distinct_questions(examples: Sequence[dspy.Example]) -> dict[str, dspy.Example]:
+    """Each question once, by its id.
+
+    Raises:
+        DataError: For an example without a question, and for an id that two different questions share.
+    """
+    questions: dict[str, dspy.Example] = {}
+    for position, example in enumerate(examples):
+        text = example.get("question")
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"Example {position} has no 'question' (it has {sorted(example.keys())}).")
+        key = question_id(example)
+        if key in questions and questions[key].question != text:
+            raise DataError(f"Two questions share the id {key!r}: {questions[key].question!r:.60} and {text!r:.60}.")
+        questions.setdefault(key, example)
+    return questions
 
 
 def question_id(example: dspy.Example) -> str:
@@ -207,7 +217,7 @@ def build_groups(
         for number, group in enumerate(sampled):
             drawn = _draw(request, corpus, settings, number, left_out) if settings.random_negatives else ()
             groups.append(QuestionGroup(request, group, fused, drawn, checked))
-    return groups, dict(left_out)
+    return groups, dict(+left_out)
 
 
 def _draw(

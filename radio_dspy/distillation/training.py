@@ -209,7 +209,8 @@ def _lists(groups: Sequence[TextGroup], in_batch: bool) -> list[tuple[list[str],
         texts = [group.positive, *group.negatives]
         scores = list(group.scores or [0.0] * len(texts))
         if in_batch:
-            others = dict.fromkeys(other.positive for other in groups)
+            # Another group of the same question may hold a passage that is preferred to this group's positive.
+            others = dict.fromkeys(other.positive for other in groups if other.query != group.query)
             taken = [one for one in others if one not in texts and not contains_answer(one, group.answers)]
             texts += taken
             scores += [0.0] * len(taken)

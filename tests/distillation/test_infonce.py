@@ -52,7 +52,18 @@ def test_half_precision_logits_are_computed_in_full():
 
 @pytest.mark.parametrize("sizes", [[2, 2], [5, 1], []])
 def test_sizes_that_do_not_fit_are_refused(sizes):
-    with pytest.raises(ValueError, match=r"do not fit [56] logits"):
+    with pytest.raises(ValueError, match=r"do not fit [56] values"):
         InfoNCE()(torch.zeros(6 if 1 in sizes else 5), sizes)
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, float("nan")])
+def test_a_temperature_that_is_not_positive_is_refused(temperature):
     with pytest.raises(ValueError, match="temperature must be above 0"):
-        InfoNCE(0)
+        InfoNCE(temperature)
+
+
+def test_the_teachers_scores_are_not_read():
+    logits = torch.tensor([2.0, -1.0, 0.5])
+    assert InfoNCE()(logits, [3], torch.tensor([0.0, 9.0, 9.0])) == InfoNCE()(logits, [3])
+    assert not InfoNCE.needs_scores
+    assert InfoNCE.contrastive

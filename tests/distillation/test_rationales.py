@@ -1,24 +1,33 @@
+import threading
+from types import SimpleNamespace
+
 import dspy
 import pytest
 from dspy.utils import DummyLM
+from radio_dspy.optimizers.job import check_ids
 
 from radio_dspy.distillation.extractor import RationaleExtractor
 from radio_dspy.distillation.rationales import explain
 from radio_dspy.errors import DataError, LanguageModelError
-from radio_dspy.passages import Passage, RankRequest
 from radio_dspy.runs import Run
 from tests.conftest import scripted
 
-PASSAGES = (Passage("a", "x"), Passage("b", "y"))
+
+def questions(*ids):
+    return [(one, f"Why {one}?", (f"answer {one}",)) for one in ids]
 
 
-def requests(*ids):
-    return [RankRequest(one, f"Why {one}?", PASSAGES, (1.0, 0.5), answers=(f"answer {one}",)) for one in ids]
-
-
-def ask(run, lm, *ids, given=None, **options):
+def ask(run, lm, *ids, given=None, check=False, extractor=None, **options):
+    """Most tests here are not about the check: their scripted rationales never name the answer."""
     return explain(
-        requests(*ids), run, lm=lm, extractor=RationaleExtractor(), given=given or {}, show_progress=False, **options
+        questions(*ids),
+        run,
+        lm=lm,
+        extractor=extractor or RationaleExtractor(),
+        given=given or {},
+        check=check,
+        show_progress=False,
+        **options,
     )
 
 
@@ -39,7 +48,8 @@ class CountingLM(DummyLM):
 @pytest.mark.parametrize("threads", [1, 4])
 def test_every_question_gets_its_own_rationale(tmp_path, threads):
     found, counts = ask(Run(tmp_path), CountingLM(), *"abcdefgh", num_threads=threads)
-    assert [one.rationale for one in found] == [f"because {one}" for one in "abcdefgh"]
+    assert found == {one: f"because {one}" for one in "abcdefgh"}
+    assert list(found) == list("abcdefgh")
     assert counts.written == 8
     assert {one["id"]: one["rationale"] for one in Run(tmp_path).read_records("rationales")} == {
         one: f"because {one}" for one in "abcdefgh"
@@ -51,14 +61,13 @@ def test_a_run_that_is_taken_up_again_asks_only_for_what_is_missing(tmp_path):
     lm = CountingLM()
     found, counts = ask(Run(tmp_path), lm, "a", "b", "c")
     assert (lm.calls, counts.reused, counts.written) == (1, 2, 1)
-    assert [one.rationale for one in found] == ["because a", "because b", "because c"]
+    assert found == {"a": "because a", "b": "because b", "c": "because c"}
 
 
 def test_a_rationale_of_other_settings_is_not_used_again(tmp_path):
     ask(Run(tmp_path), CountingLM(), "a")
     lm = CountingLM()
-    changed = RationaleExtractor(temperature=0.7)
-    _, counts = explain(requests("a"), Run(tmp_path), lm=lm, extractor=changed, given={}, show_progress=False)
+    _, counts = ask(Run(tmp_path), lm, "a", extractor=RationaleExtractor(temperature=0.7))
     assert (lm.calls, counts.reused) == (1, 0)
 
 
@@ -66,26 +75,33 @@ def test_given_rationales_are_taken_and_nobody_is_asked(tmp_path):
     lm = CountingLM()
     found, counts = ask(Run(tmp_path), lm, "a", "b", given={"a": " mine ", "b": "yours"})
     assert lm.calls == 0
-    assert [one.rationale for one in found] == ["mine", "yours"]
+    assert found == {"a": "mine", "b": "yours"}
     assert counts.given == 2
 
 
 def test_an_ablation_without_an_lm_keeps_what_was_bought(tmp_path):
     ask(Run(tmp_path), CountingLM(), "a", "b")
-    ask(Run(tmp_path), None, "a", "b", "c")
+    assert ask(Run(tmp_path), None, "a", "b", "c")[0] == {"a": "", "b": "", "c": ""}
     ask(Run(tmp_path), None, "a", "c", given={"c": "mine"})
     lm = CountingLM()
     _, counts = ask(Run(tmp_path), lm, "a", "b")
     assert (lm.calls, counts.reused) == (0, 2)
 
 
-def test_given_rationales_of_other_questions_are_an_error_and_blank_ones_are_asked_for(tmp_path):
-    with pytest.raises(DataError, match="None of the 1 given rationales belongs to a training question"):
-        ask(Run(tmp_path), None, "a", given={"elsewhere": "text"})
+def test_given_rationales_of_other_questions_are_not_read_and_blank_ones_are_asked_for(tmp_path):
     lm = CountingLM()
-    found, counts = ask(Run(tmp_path), lm, "a", "b", given={"a": "  ", "b": "mine"})
-    assert [one.rationale for one in found] == ["because a", "mine"]
+    found, counts = ask(Run(tmp_path), lm, "a", "b", given={"a": "  ", "b": "mine", "elsewhere": "text"})
+    assert found == {"a": "because a", "b": "mine"}
     assert (counts.given, counts.written, counts.lm_calls) == (1, 1, 1)
+    assert [one["id"] for one in Run(tmp_path).read_records("rationales")] == ["b", "a"]
+
+
+def test_a_compile_does_not_take_a_rationale_that_belongs_to_no_question():
+    train, held_out = [dspy.Example(id="a", question="Why a?")], [dspy.Example(id="b", question="Why b?")]
+    job = SimpleNamespace(train=train, held_out=held_out, first_stage=None)
+    check_ids(job, {"a": "text", "b": "text"})
+    with pytest.raises(DataError, match=r"'elsewhere', which is no question of trainset or valset"):
+        check_ids(job, {"a": "text", "elsewhere": "text"})
 
 
 class RefusingLM(CountingLM):
@@ -103,7 +119,7 @@ class RefusingLM(CountingLM):
 
 def test_a_refused_question_is_counted_and_not_asked_again(tmp_path):
     found, counts = ask(Run(tmp_path), RefusingLM("b"), "a", "b", "c")
-    assert [one.rationale for one in found] == ["because a", "", "because c"]
+    assert found == {"a": "because a", "b": "", "c": "because c"}
     assert (counts.written, counts.refused, counts.empty) == (3, 1, 1)
     lm = CountingLM()
     assert ask(Run(tmp_path), lm, "a", "b", "c")[1].reused == 3
@@ -140,8 +156,8 @@ def test_a_failing_lm_stops_the_run_and_keeps_what_was_written(tmp_path, threads
 
 def test_an_empty_reply_is_counted_and_not_an_error(tmp_path):
     found, counts = ask(Run(tmp_path), scripted(rationale=""), "a")
-    assert found[0].rationale == ""
-    assert counts.empty == 1
+    assert found == {"a": ""}
+    assert (counts.empty, counts.useless) == (1, {})
 
 
 def test_bulk_calls_stay_out_of_trace_and_history(tmp_path):
@@ -173,3 +189,139 @@ def test_extractor_is_asynchronous_too():
 
     with dspy.context(lm=scripted(rationale="because")):
         assert asyncio.run(_explain()) == "because"
+
+
+# The check
+
+
+class SamplingLM(DummyLM):
+    """Gives one rationale to the first question asked and another to a resample; keeps what it was asked with."""
+
+    def __init__(self, first, second="unused", **kwargs):
+        super().__init__({})
+        self.kwargs.update(kwargs)
+        self.samples = (first, second)
+        self.sent = []
+        self.lock = threading.Lock()
+
+    def __call__(self, *args, **kwargs):
+        text = self.samples[bool(kwargs.get("rollout_id"))]
+        if isinstance(text, Exception):
+            raise text
+        with self.lock:
+            self.sent.append(kwargs)
+            self.answers = {"": {"rationale": text}}
+            return super().__call__(*args, **kwargs)
+
+
+GOOD = "Heat kills yeast, which is answer a."
+USELESS = {
+    "empty": "",
+    "refusal": "I'm sorry, but I cannot say why it is answer a.",
+    "answer missing": "Heat kills yeast.",
+    "repetition": "the answer a is so because of it, " * 8,
+    "longer than the encoder's window": "Answer a holds for reasons: " + ", ".join(map(str, range(400))),
+}
+
+
+@pytest.mark.parametrize(("problem", "text"), USELESS.items())
+def test_a_useless_rationale_is_asked_for_once_more_and_the_second_is_taken(tmp_path, encoder, problem, text):
+    lm = SamplingLM(text, GOOD)
+    found, counts = ask(Run(tmp_path), lm, "a", check=True, encoder=encoder)
+    assert found == {"a": GOOD}
+    assert (counts.written, counts.retried, counts.useless, counts.empty, counts.lm_calls) == (1, 1, {}, 0, 2)
+    (record,) = Run(tmp_path).read_records("rationales")
+    assert (record["rationale"], record["problem"], record["retried"]) == (GOOD, "", True)
+
+
+@pytest.mark.parametrize(("problem", "text"), USELESS.items())
+def test_after_two_useless_ones_there_is_none(tmp_path, encoder, problem, text):
+    lm = SamplingLM(text, "No use, either.")
+    found, counts = ask(Run(tmp_path), lm, "a", check=True, encoder=encoder)
+    assert found == {"a": ""}
+    assert counts.retried == 1
+    # An empty one is counted as such, the others by what is wrong with the first sample, which is kept on disk.
+    assert (counts.empty, counts.useless) == ((1, {}) if problem == "empty" else (0, {problem: 1}))
+    (record,) = Run(tmp_path).read_records("rationales")
+    assert (record["rationale"], record["problem"], record["retried"]) == (text.strip(), problem, True)
+
+
+def test_a_good_rationale_is_asked_for_once(tmp_path, encoder):
+    lm = SamplingLM(GOOD, "never")
+    found, counts = ask(Run(tmp_path), lm, "a", check=True, encoder=encoder)
+    assert found == {"a": GOOD}
+    assert (len(lm.sent), counts.lm_calls, counts.retried, counts.useless) == (1, 1, 0, {})
+    assert Run(tmp_path).read_records("rationales")[0]["retried"] is False
+
+
+def test_without_the_check_all_are_taken_as_they_are(tmp_path, encoder):
+    for name, text in USELESS.items():
+        lm = SamplingLM(text, GOOD)
+        found, counts = ask(Run(tmp_path / name), lm, "a", encoder=encoder)
+        assert found == {"a": text.strip()}
+        assert (len(lm.sent), counts.retried, counts.useless) == (1, 0, {})
+        (record,) = Run(tmp_path / name).read_records("rationales")
+        assert (record["problem"], record["retried"]) == ("", False)
+
+
+def test_the_second_sample_is_another_one_and_goes_past_the_response_cache(tmp_path):
+    lm = SamplingLM("no use", GOOD, temperature=0.2, seed=42)
+    ask(Run(tmp_path), lm, "a", check=True)
+    first, second = lm.sent
+    assert (first.get("rollout_id"), first.get("seed"), first.get("temperature")) == (None, None, None)
+    assert second["rollout_id"]
+    assert second["seed"] == 43
+    assert second["temperature"] == pytest.approx(0.7)
+
+
+def test_a_resample_changes_no_more_than_it_must():
+    extractor = RationaleExtractor()
+    with dspy.context(lm=dspy.LM("openai/x", api_key="none", temperature=1.0, max_tokens=50)):
+        assert extractor._config(1) == {"rollout_id": 1, "temperature": 1.0}
+    with dspy.context(lm=dspy.LM("openai/x", api_key="none")):
+        assert extractor._config(1) == {"rollout_id": 1, "temperature": 0.7, "max_tokens": 1000}
+    with dspy.context(lm=dspy.LM("openai/gpt-5", api_key="none", temperature=1.0, max_tokens=20000)):
+        assert extractor._config(1) == {"rollout_id": 1}  # a reasoning model takes no temperature
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_resumed_run_does_not_ask_again_for_what_is_no_use(tmp_path, check):
+    first = ask(Run(tmp_path), CountingLM(), "a", "b", check=True)
+    lm = CountingLM()
+    found, counts = ask(Run(tmp_path), lm, "a", "b", check=check)
+    assert (lm.calls, counts.reused, counts.retried) == (0, 2, 0)
+    assert first[1].useless == {"answer missing": 2}
+    assert counts.useless == ({"answer missing": 2} if check else {})
+    assert found == ({"a": "", "b": ""} if check else {"a": "because a", "b": "because b"})
+
+
+def test_given_rationales_are_checked_and_kept_as_they_were_given(tmp_path):
+    given = {"a": "Because of answer a.", "b": "mine"}
+    found, counts = ask(Run(tmp_path), None, "a", "b", given=given, check=True)
+    assert found == {"a": "Because of answer a.", "b": ""}
+    assert (counts.given, counts.useless, counts.empty) == (2, {"answer missing": 1}, 0)
+    assert {one["id"]: one["rationale"] for one in Run(tmp_path).read_records("rationales")} == given
+
+
+def test_a_refused_second_sample_leaves_the_question_without_a_rationale(tmp_path):
+    refusal = dspy.LMInvalidRequestError("content filter", model="dummy", provider="dummy")
+    found, counts = ask(Run(tmp_path), SamplingLM("no use", refusal), *"abcde", check=True)
+    assert found == dict.fromkeys("abcde", "")
+    assert (counts.refused, counts.retried, counts.useless) == (5, 5, {"answer missing": 5})
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_every_question_is_checked_against_its_own_answer(tmp_path, threads):
+    lm = SamplingLM(GOOD, "This is answer b.")
+    found, counts = ask(Run(tmp_path), lm, *"abc", check=True, num_threads=threads)
+    assert found == {"a": GOOD, "b": "This is answer b.", "c": ""}
+    assert (counts.retried, counts.useless, counts.lm_calls) == (2, {"answer missing": 1}, 5)
+
+
+def test_the_whole_guide_must_fit_the_window_to_the_last_token(tmp_path):
+    words = SimpleNamespace(count_tokens=lambda text: len(text.split()))
+    for window, fits in ((11, True), (10, False)):  # Why a? answer a. Heat kills yeast, which is answer a.
+        words.window = window
+        found, counts = ask(Run(tmp_path / str(window)), scripted(rationale=GOOD), "a", check=True, encoder=words)
+        assert found == {"a": GOOD if fits else ""}
+        assert counts.useless == ({} if fits else {"longer than the encoder's window": 1})

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from radio_dspy.distillation import AnswerContainment, AnswerSimilarity, Labels, RationaleSimilarity, RetrievalScore
-from radio_dspy.distillation.preferences import build_groups, rank_requests, usable
+from radio_dspy.distillation.preferences import build_groups, fused_rankings, rank_requests, usable
 from radio_dspy.encoders import Encoder
 from radio_dspy.errors import DataError
 from radio_dspy.passages import Passage, RankRequest
@@ -70,10 +70,18 @@ def test_rationale_rerank_orders_like_the_signal():
 
 
 def test_groups_are_joined_by_id_with_their_texts():
-    (group,) = build_groups([REQUEST], {Labels(): 1.0})
-    assert group.as_dict() == {"id": "q", "query": REQUEST.query, "positive": "heat", "negatives": ["cold"]}
+    (group,), counts = build_groups([REQUEST], fused_rankings([REQUEST], {Labels(): 1.0}))
+    assert group.as_dict() == {
+        "id": "q",
+        "query": REQUEST.query,
+        "positive": "heat",
+        "negatives": ["cold"],
+        "random": [],
+        "scores": [1.0, 0.0],
+    }
     assert group.texts().positive == HEAT.contents
     assert group.texts().negatives == ("It was a cold day.",)
+    assert counts == {}
 
 
 def test_questions_that_cannot_be_used_are_counted():

@@ -1,16 +1,31 @@
 import json
 import logging
+from pathlib import Path
 
 import dspy
 import pytest
 
 from radio_dspy import RADIO, Rerank
+from radio_dspy.distillation.guards import FalseNegatives
 from radio_dspy.encoders import Encoder, fingerprint
 from radio_dspy.errors import DataError, LanguageModelError, SettingsError
 from radio_dspy.metrics import dspy_metric, token_f1
-from tests.conftest import ENCODER, scripted
+from tests.conftest import ENCODER, LaunchableLM, scripted
 
-FAST = {"epochs": 1, "learning_rate": 5e-5, "max_length": 64, "show_progress": False}
+FAST = {"epochs": 1, "learning_rate": 5e-5, "max_length": 64, "groups_per_step": 8, "show_progress": False}
+TRAINED = {**FAST, "gate": False}  # whatever it is worth
+
+
+def explaining(examples) -> LaunchableLM:
+    """An LM whose rationale for each question names the answer."""
+    return LaunchableLM({one.question: {"rationale": f"The reason is this: {one.answers[0]}."} for one in examples})
+
+
+@pytest.fixture
+def program(index, small):
+    from radio_dspy.programs import RetrieveRerankAnswer
+
+    return RetrieveRerankAnswer(index, Rerank(small, "bi-encoder"), candidates=10, k=3)
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +35,7 @@ def aligned_run(topic, retriever, encoder, tmp_path_factory):
 
     student = RetrieveRerankAnswer(retriever, Rerank(encoder, architecture="bi-encoder"), candidates=10, k=3)
     folder = tmp_path_factory.mktemp("run")
-    lm = scripted(rationale="Because heat kills yeast.")
-    optimizer = RADIO(rationale_lm=lm, encoder=encoder, run_dir=folder, **FAST)
+    optimizer = RADIO(rationale_lm=explaining(topic.train), encoder=encoder, run_dir=folder, **TRAINED)
     unusable = [
         dspy.Example(id="none", question="Who?", answers=[]).with_inputs("question"),
         dspy.Example(id="blank", question="What?", answers=["  "]).with_inputs("question"),
@@ -43,9 +57,18 @@ def test_the_student_stays_and_the_copy_learns(aligned_run):
 def test_the_report_counts_everything(aligned_run, topic):
     _, _, optimizer, folder = aligned_run
     report = optimizer.report
-    assert report.questions == {"train": 22, "used": 20, "skipped": {"without an answer": 2}, "judged": 10}
-    assert report.rationales["written"] == 20
+    assert report.questions == {
+        "train": 22,
+        "used": 20,
+        "skipped": {"without an answer": 2},
+        "judged": 10,
+        "recorded": False,
+    }
+    counts = {name: count for name, count in report.rationales.items() if count}
+    assert counts == {"written": 20, "lm_calls": 20, "cached": 20}  # a scripted LM reports no usage
     assert report.groups == 20
+    assert report.gate is None
+    assert report.decision == "Returned what was trained: there was no gate."
     assert report.relevance == "labels"
     assert list(report.metrics) == ["first_stage", "base", "aligned"]
     assert report.metrics["base"] == pytest.approx(report.metrics["first_stage"])
@@ -74,36 +97,54 @@ def test_the_run_folder_holds_records_and_checkpoint(aligned_run, topic):
 def test_the_same_compile_again_asks_nobody_and_ends_in_the_same_weights(aligned_run, topic, encoder):
     student, aligned, _, folder = aligned_run
     lm = scripted(rationale="Something else entirely.")
-    again = RADIO(rationale_lm=lm, encoder=encoder, run_dir=folder, **FAST)
+    again = RADIO(rationale_lm=lm, encoder=encoder, run_dir=folder, **TRAINED)
     result = again.compile(student, trainset=topic.train, valset=topic.test)
-    assert (again.report.rationales["reused"], again.report.rationales["written"]) == (20, 0)
+    assert (again.report.rationales["reused"], again.report.rationales["lm_calls"]) == (20, 0)
     assert result.rerank.weights.checkpoint == aligned.rerank.weights.checkpoint
 
 
 def test_without_an_lm_the_answer_guides(program, topic):
-    optimizer = RADIO(**FAST)
+    optimizer = RADIO(**TRAINED)
     optimizer.compile(program, trainset=topic.train[:8], valset=[])
     assert optimizer.report.rationales["written"] == 0
-    assert optimizer.report.questions["train"] == 6  # two of eight are held out to judge by
-    assert optimizer.report.questions["judged"] == 2
+    # A fifth would be two questions: too few to judge by, so half of them is held out.
+    assert optimizer.report.questions["train"] == 4
+    assert optimizer.report.questions["judged"] == 4
+
+
+def test_of_twenty_questions_ten_are_held_out_and_asked_alike_they_stay_together(program, topic, tmp_path):
+    twins = [
+        dspy.Example(**{**one.toDict(), "id": f"{one.id}-{suffix}", "question": one.question + suffix}).with_inputs(
+            "question"
+        )
+        for one in topic.train[:10]
+        for suffix in ("", " ?")
+    ]
+    optimizer = RADIO(run_dir=tmp_path, **TRAINED)
+    optimizer.compile(program, trainset=twins)
+    assert (optimizer.report.questions["train"], optimizer.report.questions["judged"]) == (10, 10)
+    learnt = {json.loads(line)["id"] for line in (tmp_path / "groups.jsonl").read_text().splitlines()}
+    assert len(learnt) == 10
+    assert all((f"{one.id}-" in learnt) == (f"{one.id}- ?" in learnt) for one in topic.train[:10])
 
 
 def test_unlabelled_questions_are_judged_by_the_answers_in_the_candidates(program, topic):
     bare = [dspy.Example(question=one.question, answer=one.answer).with_inputs("question") for one in topic.train]
     salt = [dspy.Example(question="What draws the water out of a ham?", answer="salt").with_inputs("question")]
     optimizer = RADIO(**FAST)
-    optimizer.compile(program, trainset=bare, valset=salt)
+    optimizer.compile(program, trainset=bare[:6], valset=salt)
     assert optimizer.report.relevance == "answers"
     assert optimizer.report.metrics["first_stage"]["mrr"] > 0
     assert "passages that contain an answer" in str(optimizer.report)
+    assert optimizer.report.gate["metric"] == "nDCG@10 against the teacher"
 
 
-def test_the_cross_encoder_trains_too(retriever, topic):
+def test_the_cross_encoder_trains_too(index, small, topic):
     from radio_dspy.programs import RetrieveRerankAnswer
 
-    student = RetrieveRerankAnswer(retriever, Rerank(ENCODER, "cross-encoder"), candidates=10)
-    optimizer = RADIO(**FAST)
-    aligned = optimizer.compile(student, trainset=topic.train, valset=topic.test)
+    student = RetrieveRerankAnswer(index, Rerank(small, "cross-encoder"), candidates=10)
+    optimizer = RADIO(**TRAINED)
+    aligned = optimizer.compile(student, trainset=topic.train[:8], valset=topic.test[:4])
     assert aligned.rerank.weights.architecture == "cross-encoder"
     assert aligned.rerank.weights.checkpoint != student.rerank.weights.checkpoint
     assert len(aligned.rerank("why?", ["a", "b"]).scores) == 2
@@ -112,21 +153,30 @@ def test_the_cross_encoder_trains_too(retriever, topic):
 class TwoRerankers(dspy.Module):
     """A user's own program: two rerankers on the same weights, one of them nested."""
 
-    def __init__(self, retriever):
+    def __init__(self, retriever, encoder):
         super().__init__()
         self.retriever = retriever
-        self.first = Rerank(ENCODER, "bi-encoder")
-        self.stages = [Rerank(ENCODER, "bi-encoder", k=2)]
+        self.first = Rerank(encoder, "bi-encoder")
+        self.stages = [Rerank(encoder, "bi-encoder", k=2)]
 
     def forward(self, question):
         found = self.retriever(question, k=8)
         return self.stages[0](question, self.first(question, found.passages, k=4).passages)
 
 
-def test_a_users_own_program_trains_shared_weights_once(retriever, topic, tmp_path):
-    optimizer = RADIO(run_dir=tmp_path, **FAST)
-    aligned = optimizer.compile(TwoRerankers(retriever), trainset=topic.train[:8], valset=topic.test)
+def test_a_users_own_program_trains_equal_weights_once(index, small, topic, tmp_path, monkeypatch):
+    from radio_dspy.distillation import alignment
+
+    trained = []
+    train = alignment.train_reranker
+    monkeypatch.setattr(
+        alignment, "train_reranker", lambda *args, **kwargs: trained.append(1) or train(*args, **kwargs)
+    )
+    optimizer = RADIO(run_dir=tmp_path, **TRAINED)
+    aligned = optimizer.compile(TwoRerankers(index, small), trainset=topic.train[:8], valset=topic.test)
+    assert trained == [1]
     assert aligned.first.weights.checkpoint == aligned.stages[0].weights.checkpoint
+    assert aligned.first.weights is not aligned.stages[0].weights  # they were two, and may be trained apart later
     assert len(list(tmp_path.glob("reranker-*"))) == 1
     assert len(aligned(question="why?").passages) == 2
 
@@ -141,10 +191,34 @@ def test_a_failing_lm_ends_the_run_with_what_was_written(program, topic, tmp_pat
                 raise dspy.LMTransportError("connection refused", model="m", provider="p")
             return super().__call__(*args, **kwargs)
 
-    optimizer = RADIO(rationale_lm=Failing({"": {"rationale": "because"}}), run_dir=tmp_path, **FAST)
+    optimizer = RADIO(rationale_lm=Failing(explaining(topic.train).answers), run_dir=tmp_path, **FAST)
     with pytest.raises(LanguageModelError, match="connection refused"):
         optimizer.compile(program, trainset=topic.train, valset=topic.test)
     assert len((tmp_path / "rationales.jsonl").read_text().splitlines()) == 3
+
+
+def test_guards_leave_out_false_negatives_and_useless_rationales(program, topic, tmp_path):
+    """With a wide margin only the last candidates can be negatives; without guards there are six a question."""
+    lm = scripted(rationale="I cannot help with that.")
+    counts = {}
+    for guards in (FalseNegatives(margin=0.25), False):
+        optimizer = RADIO(rationale_lm=lm, guards=guards, run_dir=tmp_path / str(bool(guards)), **TRAINED)
+        optimizer.compile(program, trainset=topic.train[:4], valset=topic.test[:2])
+        groups = [json.loads(one) for one in (optimizer.report.run_dir / Path("groups.jsonl")).read_text().splitlines()]
+        negatives = [score for one in groups for score in (one["scores"][0] - other for other in one["scores"][1:])]
+        counts[bool(guards)] = (optimizer.report.left_out, optimizer.report.rationales, negatives)
+    left_out, rationales, gaps = counts[True]
+    assert left_out["within the margin"] + len(gaps) == 24
+    assert min(gaps) >= 0.25
+    assert (rationales["useless"], rationales["retried"], rationales["lm_calls"]) == ({"refusal": 4}, 4, 8)
+    left_out, rationales, gaps = counts[False]
+    assert (left_out, len(gaps)) == ({}, 24)
+    assert min(gaps) < 0.25
+    assert (rationales["useless"], rationales["retried"], rationales["lm_calls"]) == ({}, 0, 4)
+    with pytest.raises(DataError, match=r"self\.rerank: no preference group came of 4 questions; left out: \{'within"):
+        RADIO(guards=FalseNegatives(margin=0.9), **TRAINED).compile(
+            program, trainset=topic.train[:4], valset=topic.test[:2]
+        )
 
 
 def test_bootstrap_few_shot_around_radio_keeps_the_weights(aligned_run, topic):
@@ -156,8 +230,8 @@ def test_bootstrap_few_shot_around_radio_keeps_the_weights(aligned_run, topic):
         )
     assert shot.rerank.weights.checkpoint == aligned.rerank.weights.checkpoint
     assert shot.answer.demos
-    optimizer = RADIO(**FAST)
-    again = optimizer.compile(shot, trainset=topic.train[:8], valset=topic.test)
+    optimizer = RADIO(**TRAINED)
+    again = optimizer.compile(shot, trainset=topic.train[:4], valset=topic.test[:2])
     assert again.answer.demos == shot.answer.demos
     assert again.rerank.weights.checkpoint != aligned.rerank.weights.checkpoint
 
@@ -168,7 +242,7 @@ def test_better_together_around_radio(program, topic, strategy, tmp_path):
     program.set_lm(lm)
     together = dspy.BetterTogether(
         metric=dspy_metric(token_f1),
-        r=RADIO(run_dir=tmp_path, **FAST),
+        r=RADIO(run_dir=tmp_path, **TRAINED),
         p=dspy.BootstrapFewShot(metric=dspy_metric(token_f1), max_bootstrapped_demos=1),
     )
     with dspy.context(lm=lm):
@@ -180,29 +254,32 @@ def test_better_together_around_radio(program, topic, strategy, tmp_path):
 
 
 def test_repeated_questions_are_counted(program, topic):
-    optimizer = RADIO(**FAST)
+    optimizer = RADIO(**TRAINED)
     optimizer.compile(program, trainset=[*topic.train[:4], topic.train[0]], valset=topic.test[:2])
     assert optimizer.report.questions["skipped"] == {"repeated": 1}
+    assert optimizer.report.groups == 4
 
 
 def test_shared_questions_are_warned_of(program, topic, caplog):
     with caplog.at_level(logging.WARNING):
-        RADIO(**FAST).compile(program, trainset=topic.train[:4], valset=topic.train[3:6])
+        RADIO(**TRAINED).compile(program, trainset=topic.train[:4], valset=topic.train[3:6])
     assert "1 questions are in trainset and valset" in caplog.text
 
 
-def test_a_student_without_a_reranker_or_retriever_is_told_what_to_add(retriever, topic):
+def test_a_student_without_a_reranker_or_retriever_is_told_what_to_add(index, small, topic):
     with pytest.raises(SettingsError, match=r"holds no trainable reranker\. Add one"):
         RADIO(**FAST).compile(dspy.Predict("question -> answer"), trainset=topic.train)
 
     class Bare(dspy.Module):
         def __init__(self):
             super().__init__()
-            self.rerank = Rerank(ENCODER, "bi-encoder")
+            self.rerank = Rerank(small, "bi-encoder")
 
-    with pytest.raises(SettingsError, match=r"give RADIO\(retriever=\.\.\.\)"):
+    with pytest.raises(SettingsError, match="Give RADIO an encoder=: the retriever has none to share"):
         RADIO(**FAST).compile(Bare(), trainset=topic.train)
-    aligned = RADIO(retriever=retriever, **FAST).compile(Bare(), trainset=topic.train[:6], valset=topic.test)
+    with pytest.raises(SettingsError, match=r"give RADIO\(retriever=\.\.\.\)"):
+        RADIO(encoder=small, **FAST).compile(Bare(), trainset=topic.train)
+    aligned = RADIO(retriever=index, **TRAINED).compile(Bare(), trainset=topic.train[:4], valset=topic.test[:2])
     assert aligned.rerank.weights.checkpoint != Bare().rerank.weights.checkpoint
 
 
@@ -216,6 +293,35 @@ def test_a_trainset_that_cannot_be_used(program, topic):
         RADIO(**FAST).compile(program, trainset=unanswered, valset=topic.test)
     with pytest.raises(DataError, match="Example 0 has no 'question'"):
         RADIO(**FAST).compile(program, trainset=[dspy.Example(query="Who?")], valset=topic.test)
+    alike = [dspy.Example(question=f"Why is ice slippery{end}", answer="x").with_inputs("question") for end in "?!."]
+    with pytest.raises(DataError, match="The 3 training questions are almost alike: none can be kept back to judge by"):
+        RADIO(**FAST).compile(program, trainset=alike)
+
+
+def test_what_joins_by_id_must_be_there(program, topic):
+    optimizer = RADIO(rationales={"kit-q99": "Because."}, **FAST)
+    with pytest.raises(DataError, match=r"'kit-q99', which is no question of trainset or valset \(their ids look like"):
+        optimizer.compile(program, trainset=topic.train, valset=topic.test)
+    lost = dspy.Example(id="q", question="Why?", answers=["x"], relevant=["kit01", "kit99"]).with_inputs("question")
+    for sets in ({"trainset": [*topic.train, lost], "valset": topic.test}, {"trainset": topic.train, "valset": [lost]}):
+        with pytest.raises(DataError, match="Question 'q': relevant passage 'kit99' is not in the corpus"):
+            RADIO(**FAST).compile(program, **sets)
+    clash = dspy.Example(id=topic.train[0].id, question="Another?", answers=["x"]).with_inputs("question")
+    with pytest.raises(DataError, match=f"Two questions share the id '{clash.id}'"):
+        RADIO(**FAST).compile(program, trainset=[topic.train[0], clash], valset=topic.test)
+
+
+def test_given_rationales_guide_and_the_lm_writes_the_others(program, topic, tmp_path):
+    given = {one.id: f"I know it: {one.answers[0]}." for one in topic.train[:2]}
+    given[topic.train[2].id] = "  "  # blank: as if it were not there
+    given[topic.test[0].id] = "Not asked for, and no error."
+    optimizer = RADIO(rationale_lm=explaining(topic.train), rationales=given, run_dir=tmp_path, **TRAINED)
+    optimizer.compile(program, trainset=topic.train[:4], valset=topic.test[:2])
+    assert (optimizer.report.rationales["given"], optimizer.report.rationales["written"]) == (2, 2)
+    kept = [json.loads(line) for line in (tmp_path / "rationales.jsonl").read_text().splitlines()]
+    assert {one["id"]: one["source"] for one in kept} == dict(
+        zip([one.id for one in topic.train[:4]], ["given", "given", "lm", "lm"], strict=True)
+    )
 
 
 @pytest.mark.parametrize(
@@ -224,6 +330,9 @@ def test_a_trainset_that_cannot_be_used(program, topic):
         ({"rationale_weight": 1.5}, r"rationale_weight must lie in \[0, 1\], got 1.5"),
         ({"sampling": "hard"}, "sampling must be one of"),
         ({"candidates": 1}, "candidates >= 2"),
+        ({"num_threads": 0}, "num_threads >= 1"),
+        ({"signals": {}}, "signals is empty"),
+        ({"tower": "passage"}, "tower must be one of"),
     ],
 )
 def test_settings_are_checked_when_they_are_given(setting, message):

@@ -1,0 +1,284 @@
+"""The gate through RADIO: what is returned is never worse than the base on the held-out questions."""
+
+import json
+import random
+
+import dspy
+import pytest
+from radio_dspy.programs import RetrieveRerankAnswer
+
+from radio_dspy import RADIO, Rerank
+from radio_dspy.distillation.gate import Gate
+from radio_dspy.distillation.signals import Labels
+from radio_dspy.encoders import Encoder
+from radio_dspy.errors import SettingsError
+from radio_dspy.retrievers import FaissRetriever
+from tests.conftest import ENCODER, LaunchableLM, scripted
+
+FAST = {
+    "epochs": 1,
+    "learning_rate": 5e-4,
+    "max_length": 32,
+    "groups_per_step": 8,
+    "candidates": 10,
+    "show_progress": False,
+}
+RUINOUS = {**FAST, "learning_rate": 1e-2}
+SHARES = [0.0, 0.25, 0.5, 0.75, 1.0]
+
+
+@pytest.fixture
+def student(index, small):
+    return RetrieveRerankAnswer(index, Rerank(small, "bi-encoder"), candidates=10, k=3)
+
+
+def ranks_alike(program, student, examples) -> bool:
+    """Whether two programs rerank alike, to the last bit."""
+    found = [
+        [(ranked.indices, ranked.scores) for ranked in (one.rerank(example.question, passages),)]
+        for one in (program, student)
+        for example in examples
+        for passages in [[passage.contents for passage in student.retriever(example.question, k=10).passages]]
+    ]
+    half = len(examples)
+    return found[:half] == found[half:]
+
+
+def by_share(report):
+    return {one["share"]: one for one in report.gate["candidates"]}
+
+
+def unlabelled(examples):
+    bare = [dspy.Example(id=one.id, question=one.question, answers=one.answers) for one in examples]
+    return [one.with_inputs("question") for one in bare]
+
+
+class TestBadOnPurpose:
+    def test_a_ruinous_learning_rate(self, student, topic, tmp_path):
+        optimizer = RADIO(run_dir=tmp_path, **RUINOUS)
+        returned = optimizer.compile(student, trainset=topic.train, valset=topic.test)
+        report = optimizer.report
+        assert returned.rerank.weights.dump_state() == student.rerank.weights.dump_state()
+        assert ranks_alike(returned, student, topic.test)
+        assert report.decision.startswith("Returned the base: of the candidates ")
+        assert "is not above the noise, on 10 held-out questions." in report.decision
+        assert report.metrics["aligned"] == report.metrics["base"]
+        rows = by_share(report)
+        assert list(rows) == SHARES
+        assert rows[1.0]["mean"] < rows[0.0]["mean"] - 0.1  # it really was ruinous
+        assert rows[1.0]["gain_high"] < 0
+        assert json.loads((tmp_path / "report.json").read_text())["gate"]["chosen"] == "base"
+
+    def test_a_loss_that_is_no_number(self, student, topic):
+        optimizer = RADIO(**{**FAST, "learning_rate": 1e6, "epochs": 8, "groups_per_step": 2})
+        returned = optimizer.compile(student, trainset=topic.train[:6], valset=topic.test)
+        assert ranks_alike(returned, student, topic.test[:3])
+        assert "training was stopped because the loss became nan" in optimizer.report.decision
+        assert "lower learning_rate" in str(optimizer.report)
+        assert optimizer.report.training["stopped"].startswith("the loss became nan")
+        assert optimizer.report.gate["candidates"] == []
+
+    def test_many_epochs_on_ten_questions(self, student, topic):
+        optimizer = RADIO(**{**FAST, "epochs": 20, "groups_per_step": 10})
+        returned = optimizer.compile(student, trainset=topic.train[:10], valset=topic.test)
+        report = optimizer.report
+        rows = by_share(report)
+        assert report.training["updates"] == 20
+        assert report.training["last_loss"] < 0.2 * report.training["first_loss"]  # learnt by heart
+        assert rows[1.0]["gain_low"] < 0  # and worth nothing elsewhere
+        assert report.gate["chosen"] != "trained"
+        assert report.metrics["aligned"]["ndcg@10"] >= report.metrics["base"]["ndcg@10"]
+        assert ranks_alike(returned, student, topic.test[:3]) == (report.gate["chosen"] == "base")
+
+    def test_a_babbling_lm(self, student, topic, tmp_path):
+        babble = "the " * 40
+        optimizer = RADIO(rationale_lm=scripted(rationale=babble), run_dir=tmp_path, **FAST)
+        optimizer.compile(student, trainset=topic.train[:6], valset=topic.test)
+        report = optimizer.report
+        assert report.rationales["useless"] == {"repetition": 6}
+        assert (report.rationales["retried"], report.rationales["lm_calls"]) == (6, 12)
+        assert "6 with a useless one (6 repetition)" in str(report)
+        kept = [json.loads(line) for line in (tmp_path / "rationales.jsonl").read_text().splitlines()]
+        assert {one["problem"] for one in kept} == {"repetition"}
+        # The answer alone guides them: the same groups as without any LM.
+        alone = RADIO(run_dir=tmp_path / "alone", **FAST)
+        alone.compile(student, trainset=topic.train[:6], valset=topic.test)
+        assert (tmp_path / "groups.jsonl").read_text() == (tmp_path / "alone" / "groups.jsonl").read_text()
+        assert alone.report.gate == report.gate
+
+    def test_shuffled_labels(self, student, topic):
+        labels = [one.relevant for one in topic.train]
+        random.Random(1).shuffle(labels)
+        shuffled = [one.copy(relevant=found) for one, found in zip(topic.train, labels, strict=True)]
+        optimizer = RADIO(signals={Labels(): 1.0}, **{**FAST, "candidates": 52, "epochs": 2})
+        returned = optimizer.compile(student, trainset=shuffled, valset=topic.test)
+        assert optimizer.report.gate["chosen"] == "base"
+        assert ranks_alike(returned, student, topic.test[:3])
+
+    def test_too_few_held_out_questions(self, student, topic):
+        optimizer = RADIO(**FAST)
+        returned = optimizer.compile(student, trainset=topic.train[:4], valset=topic.test[:9])
+        assert "9 held-out questions are too few to tell a gain from noise (at least 10)" in optimizer.report.decision
+        assert ranks_alike(returned, student, topic.test[:3])
+
+
+def test_what_is_better_passes(student, topic, tmp_path):
+    """Learnt by heart and judged on the same questions: a gain beyond any noise."""
+    optimizer = RADIO(signals={Labels(): 1.0}, run_dir=tmp_path, **{**FAST, "epochs": 4})
+    returned = optimizer.compile(student, trainset=topic.train[:12], valset=topic.train[:12])
+    report = optimizer.report
+    chosen = next(one for one in report.gate["candidates"] if one["name"] == report.gate["chosen"])
+    assert chosen["share"] > 0
+    assert chosen["beats"] >= 0.95
+    assert chosen["mean"] == max(one["mean"] for one in report.gate["candidates"] if one["beats"] >= 0.95)
+    assert report.decision.startswith(f"Returned the {chosen['name']} weights: nDCG@10 against labels ")
+    assert report.metrics["aligned"]["ndcg@10"] == pytest.approx(chosen["mean"], abs=1e-6)
+    checkpoint = returned.rerank.weights.checkpoint
+    assert checkpoint.startswith(str(tmp_path))
+    assert not ranks_alike(returned, student, topic.train[:3])
+    # Beside what was trained only the chosen one is kept.
+    assert len(list(tmp_path.glob("reranker-*"))) == (1 if chosen["share"] == 1 else 2)
+
+
+def test_without_a_gate_the_trained_weights_are_returned(student, topic):
+    optimizer = RADIO(gate=False, **RUINOUS)
+    returned = optimizer.compile(student, trainset=topic.train, valset=topic.test)
+    assert optimizer.report.gate is None
+    assert optimizer.report.metrics["aligned"]["ndcg@10"] < optimizer.report.metrics["base"]["ndcg@10"] - 0.1
+    assert not ranks_alike(returned, student, topic.test[:3])
+    assert "no gain: see docs/troubleshooting.md" in str(optimizer.report)
+
+
+class TestMetric:
+    """A metric of the user's own decides, whatever the labels say."""
+
+    @staticmethod
+    def spy(student, prefer_change):
+        calls = []
+
+        def changed(example, prediction):
+            same = (
+                prediction.passages
+                == student.rerank(example.question, student.retriever(example.question, k=10).passages, k=3).passages
+            )
+            calls.append((example, prediction))
+            return same is not prefer_change
+
+        return changed, calls
+
+    def test_it_lets_pass_what_it_prefers(self, student, topic):
+        metric, calls = self.spy(student, prefer_change=True)
+        optimizer = RADIO(metric=metric, **RUINOUS)
+        with dspy.context(lm=(lm := scripted(answer="an answer"))):
+            returned = optimizer.compile(student, trainset=topic.train[:8], valset=topic.test)
+        report = optimizer.report
+        assert report.gate["metric"] == "changed"
+        assert report.gate["chosen"] != "base"
+        assert by_share(report)[0.0]["mean"] == 0.0
+        assert returned.rerank.weights.checkpoint != student.rerank.weights.checkpoint
+        assert report.metrics["aligned"]["ndcg@10"] < report.metrics["base"]["ndcg@10"]  # not what was asked for
+        # On the program's own predictions: base, three mixtures, trained, each on every held-out question.
+        assert [example for example, _ in calls] == topic.test * len(SHARES)
+        assert {prediction.answer for _, prediction in calls} == {"an answer"}
+        assert not lm.history
+
+    def test_it_holds_back_what_it_does_not(self, student, topic):
+        metric, calls = self.spy(student, prefer_change=False)
+        optimizer = RADIO(metric=metric, num_threads=2, **RUINOUS)
+        with dspy.context(lm=scripted(answer="an answer")):
+            returned = optimizer.compile(student, trainset=topic.train[:8], valset=topic.test)
+        assert optimizer.report.gate["chosen"] == "base"
+        assert by_share(optimizer.report)[0.0]["mean"] == 1.0
+        assert len(calls) == len(SHARES) * 10
+        assert returned.rerank.weights.dump_state() == student.rerank.weights.dump_state()
+
+    def test_a_missing_lm_is_no_fault_of_the_reranker(self, student, topic):
+        """Were every answer a failure that scores 0, the gate would say that no candidate beats the base."""
+        metric, _ = self.spy(student, prefer_change=True)
+        with pytest.raises(SettingsError, match="No LM is loaded"):
+            RADIO(metric=metric, **FAST).compile(student, trainset=topic.train[:4], valset=topic.test)
+
+
+class TestTeacher:
+    @staticmethod
+    def lm(examples):
+        return LaunchableLM({one.question: {"rationale": f"Because: {one.answers[0]}."} for one in examples})
+
+    def test_without_labels_the_teacher_judges_and_explains_the_held_out_questions(self, student, topic, tmp_path):
+        train, held_out = unlabelled(topic.train[:6]), unlabelled(topic.test)
+        optimizer = RADIO(rationale_lm=self.lm(train + held_out), run_dir=tmp_path, **FAST)
+        optimizer.compile(student, trainset=train, valset=held_out)
+        assert optimizer.report.gate["metric"] == "nDCG@10 against the teacher"
+        assert optimizer.report.gate["questions"] == 10
+        assert optimizer.report.rationales["written"] == 16
+        kept = [json.loads(line)["id"] for line in (tmp_path / "rationales.jsonl").read_text().splitlines()]
+        assert kept == [one.id for one in train + held_out]
+        # The teacher saw those rationales: without them it ranks, and so judges, otherwise.
+        alone = RADIO(**FAST)
+        alone.compile(student, trainset=train, valset=held_out)
+        assert by_share(alone.report)[0.0]["mean"] != by_share(optimizer.report)[0.0]["mean"]
+
+    @pytest.mark.parametrize("settings", [{}, {"gate": False}], ids=["labels", "no gate"])
+    def test_else_nothing_is_asked_about_them(self, student, topic, settings):
+        held_out = topic.test if not settings else unlabelled(topic.test)
+        optimizer = RADIO(rationale_lm=self.lm(topic.train), **FAST, **settings)
+        optimizer.compile(student, trainset=topic.train[:4], valset=held_out)
+        assert optimizer.report.rationales["lm_calls"] == 4
+        if not settings:
+            assert optimizer.report.gate["metric"] == "nDCG@10 against labels"
+
+
+class TestRetrieval:
+    @pytest.fixture(scope="class")
+    def wide(self, demo, small):
+        """The whole demo corpus: there recall@50 can fall."""
+        return FaissRetriever.build(demo.passages, encoder=small)
+
+    def test_a_query_encoder_that_finds_less_is_refused(self, wide, small, topic):
+        student = RetrieveRerankAnswer(wide, Rerank(small, "bi-encoder"), candidates=10, k=3)
+        metric, _ = TestMetric.spy(student, prefer_change=True)
+        chosen = {}
+        for retrieval in (True, False):
+            gate = Gate(mixtures=(), retrieval=retrieval)
+            optimizer = RADIO(tower="query", metric=metric, gate=gate, **{**RUINOUS, "learning_rate": 5e-2})
+            with dspy.context(lm=scripted(answer="x")):
+                optimizer.compile(student, trainset=topic.train[:8], valset=topic.train)
+            chosen[retrieval] = optimizer.report
+        assert chosen[False].gate["chosen"] == "trained"
+        assert chosen[True].gate["chosen"] == "base"
+        assert by_share(chosen[True])[1.0]["refused"].startswith("as a first stage it finds less (-0.")
+        assert "trained came closest, and as a first stage it finds less (-0." in chosen[True].decision
+
+    def test_one_that_finds_as_much_is_not(self, index, student, topic):
+        """All of the topic's passages are among the first 50 or so."""
+        optimizer = RADIO(tower="query", gate=Gate(mixtures=(), retrieval=True), **FAST)
+        optimizer.compile(student, trainset=topic.train[:4], valset=topic.test)
+        assert by_share(optimizer.report)[1.0]["refused"] == ""
+
+    def test_held_out_questions_of_which_no_passage_must_be_found(self, student, topic):
+        lost = [dspy.Example(question=f"{one.question} really", answers=["zzz"]) for one in topic.test]
+        optimizer = RADIO(tower="query", gate=Gate(mixtures=(), retrieval=True), **FAST)
+        optimizer.compile(student, trainset=topic.train[:4], valset=[one.with_inputs("question") for one in lost])
+        assert by_share(optimizer.report)[1.0]["refused"] == ""
+
+    @pytest.mark.parametrize(
+        ("rerank", "settings"),
+        [
+            (lambda small: Rerank(small, "bi-encoder"), {"tower": "both"}),
+            (lambda small: Rerank(small, "cross-encoder"), {"tower": "query"}),
+            (lambda small: Rerank(ENCODER, "bi-encoder"), {"tower": "query"}),
+            (lambda small: Rerank(Encoder(small.name, passage_prefix="passage: "), "bi-encoder"), {"tower": "query"}),
+        ],
+        ids=["both towers", "cross-encoder", "another encoder", "another prefix"],
+    )
+    def test_where_it_does_not_apply_that_is_said_before_anything_is_paid_for(
+        self, index, small, topic, rerank, settings
+    ):
+        student = RetrieveRerankAnswer(index, rerank(small), candidates=10, k=3)
+        lm = scripted(rationale="x")
+        optimizer = RADIO(rationale_lm=lm, gate=Gate(retrieval=True), **FAST, **settings)
+        with pytest.raises(
+            SettingsError, match=r"Gate\(retrieval=True\) judges .* it needs tower='query', a FaissRetriev"
+        ):
+            optimizer.compile(student, trainset=topic.train[:4], valset=topic.test)
+        assert not lm.history
