@@ -117,12 +117,16 @@ class RADIO(Teleprompter):
     Example:
         >>> from radio_dspy import FaissRetriever, Rerank, RetrieveRerankAnswer, datasets
         >>> data = datasets.demo()
-        >>> retriever = FaissRetriever.build(data.passages[:52], encoder="all-MiniLM-L6-v2")
-        >>> student = RetrieveRerankAnswer(retriever, Rerank("all-MiniLM-L6-v2", architecture="bi-encoder"))
-        >>> optimizer = RADIO(epochs=1, learning_rate=3e-5, max_length=128, show_progress=False)
-        >>> aligned = optimizer.compile(student, trainset=data.train[:16], valset=data.test[:10])
+        >>> kitchen = lambda rows: [one for one in rows if one.id.startswith("kit")]  # one topic, to be quick
+        >>> retriever = FaissRetriever.build(kitchen(data.passages), encoder="all-MiniLM-L6-v2")
+        >>> rerank = Rerank("all-MiniLM-L6-v2", architecture="bi-encoder")
+        >>> student = RetrieveRerankAnswer(retriever, rerank, candidates=10)
+        >>> optimizer = RADIO(epochs=1, learning_rate=3e-5, max_length=64, candidates=10, show_progress=False)
+        >>> aligned = optimizer.compile(student, trainset=kitchen(data.train)[:8], valset=kitchen(data.test))
         >>> sorted(optimizer.report.metrics)
         ['aligned', 'base', 'first_stage']
+        >>> optimizer.report.decision.startswith("Returned the ")
+        True
     """
 
     def __init__(
@@ -288,6 +292,8 @@ class RADIO(Teleprompter):
         """Copy the student and sort the questions; nothing is computed yet."""
         program = student.deepcopy()
         seats = seats_of(program, student)
+        for seat in seats:
+            self.training.check(seat.weights.architecture)
         first_stage = self.retriever or retriever_of(program)
         encoder = self.encoder or (first_stage.encoder if isinstance(first_stage, FaissRetriever) else None)
         if encoder is None:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from radio_dspy.datasets import load_corpus as load_corpus
     from radio_dspy.datasets import load_questions as load_questions
     from radio_dspy.distillation.extractor import RationaleExtractor as RationaleExtractor
+    from radio_dspy.distillation.gate import Gate as Gate
+    from radio_dspy.distillation.guards import FalseNegatives as FalseNegatives
+    from radio_dspy.distillation.settings import LoraSettings as LoraSettings
     from radio_dspy.encoders import Encoder as Encoder
     from radio_dspy.encoders import weights as weights
     from radio_dspy.errors import RadioError as RadioError
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from radio_dspy.rerankers.rationale import RationaleRerank as RationaleRerank
     from radio_dspy.rerankers.rerank import NoRerank as NoRerank
     from radio_dspy.rerankers.rerank import Rerank as Rerank
+    from radio_dspy.retrievers.aligned import aligned_retriever as aligned_retriever
     from radio_dspy.retrievers.faiss import FaissRetriever as FaissRetriever
     from radio_dspy.saving import load as load
     from radio_dspy.saving import save as save
@@ -42,8 +46,11 @@ _HOMES = {
     "Encoder": "encoders",
     "ExtractRationale": "signatures",
     "FaissRetriever": "retrievers.faiss",
+    "FalseNegatives": "distillation.guards",
+    "Gate": "distillation.gate",
     "GenerateAnswer": "signatures",
     "LMRerank": "rerankers.lm",
+    "LoraSettings": "distillation.settings",
     "MultiHop": "programs.multi_hop",
     "MultipleChoice": "programs.multiple_choice",
     "NextQuery": "signatures",
@@ -59,6 +66,7 @@ _HOMES = {
     "RationaleRerank": "rerankers.rationale",
     "Rerank": "rerankers.rerank",
     "RetrieveRerankAnswer": "programs.retrieve_rerank_answer",
+    "aligned_retriever": "retrievers.aligned",
     "load": "saving",
     "load_corpus": "datasets",
     "load_questions": "datasets",

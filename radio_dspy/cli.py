@@ -161,9 +161,11 @@ def compile_(
     task: Annotated[Task, typer.Option(help="qa: short answers; choice: letters; multihop: several searches.")] = "qa",
     hops: Annotated[int, typer.Option(help="Searches of a multihop question at most.")] = 2,
     rationale_weight: Annotated[float, typer.Option(help="Weight of the guide against the retrieval score.")] = 0.5,
-    sampling: Annotated[Sampling | None, typer.Option(help="Which passages form a group.")] = None,
+    sampling: Annotated[Sampling, typer.Option(help="Which passages form a group.")] = "shift_all_neg",
     loss: Annotated[LossName, typer.Option(help="What is trained on the groups.")] = "infonce",
-    tower: Annotated[Tower, typer.Option(help="query: a bi-encoder's query side alone; the index stays.")] = "both",
+    tower: Annotated[
+        Tower | None, typer.Option(help="query (a bi-encoder's default): its query side alone; the index stays valid.")
+    ] = None,
     random_negatives: Annotated[int, typer.Option(help="Passages of the whole corpus in each group.")] = 0,
     guards: Annotated[bool, typer.Option(help="Leave out false negatives and useless rationales.")] = True,
     gate: Annotated[bool, typer.Option(help="Return the base where nothing beats it on held-out questions.")] = True,
@@ -203,9 +205,9 @@ def compile_(
             rationale_lm=model,
             encoder=retriever.encoder,
             rationale_weight=rationale_weight,
-            sampling=sampling,
+            sampling="all" if loss == "listwise" else sampling,
             loss=loss,
-            tower=tower,
+            tower=tower or ("query" if architecture == "bi-encoder" else "both"),
             random_negatives=random_negatives,
             guards=guards,
             gate=gate,
@@ -295,6 +297,10 @@ def ask(
 
     retriever = open_retriever(index_folder, corpus, encoder)
     aligned = radio.load(program, retriever=retriever)
+    if isinstance(aligned, radio.MultipleChoice) != bool(choice):
+        raise SettingsError(
+            f"{program} holds a {type(aligned).__name__}: --choice is for multiple choice, which needs at least two."
+        )
     with open_lm(lm, seed=42, max_tokens=64) as model:
         if model is None:
             raise SettingsError("--lm none cannot answer; give `local` or a LiteLLM name.")

@@ -58,7 +58,7 @@ def test_index_compile_evaluate_ask(files, tmp_path):
     )  # fmt: skip
     result = json.loads((tmp_path / "evaluate.json").read_text())
     assert set(result["metrics"]) == {"first_stage", "base", "aligned"}
-    assert set(result["answers"]) == {"exact_match", "sub_exact_match", "token_f1"}
+    assert set(result["answers"]) == set(result["base_answers"]) == {"exact_match", "sub_exact_match", "token_f1"}
     done = radio(
         "ask", tmp_path / "aligned", "Why did the dough not rise?", "--index", tmp_path / "index", "--json",
         tmp_path / "ask.json",
@@ -77,6 +77,46 @@ def test_rationales_that_are_there_need_no_lm(files, tmp_path, topic):
         tmp_path / "rationales.jsonl", "--epochs", 1, "--out", tmp_path / "aligned", "--json", tmp_path / "out.json",
     )  # fmt: skip
     assert json.loads((tmp_path / "out.json").read_text())["rationales"]["given"] == 16
+
+
+def test_a_rationale_of_an_unknown_question_is_an_error(files, tmp_path):
+    (tmp_path / "rationales.jsonl").write_text('{"id": "stray", "rationale": "Heat kills yeast."}')
+    done = radio(
+        "compile", "--corpus", files / "corpus.jsonl", "--train", files / "train.jsonl", "--lm", "none", "--rationales",
+        tmp_path / "rationales.jsonl", "--out", tmp_path / "aligned", check=2,
+    )  # fmt: skip
+    assert "holds a rationale of 'stray', which is no question of --train or --dev" in done.stderr
+
+
+def test_a_multiple_choice_question_is_compiled_evaluated_and_asked(files, tmp_path, topic):
+    rows = [
+        {
+            "id": one.id,
+            "question": one.question,
+            "choices": [one.answer, "none of this"],
+            "golden_answers": ["A"],
+            "metadata": {"supporting_ids": one.relevant},
+        }
+        for one in [*topic.train, *topic.test]
+    ]
+    (tmp_path / "choice.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    radio(
+        "compile", "--task", "choice", "--corpus", files / "corpus.jsonl", "--train", tmp_path / "choice.jsonl", "--lm",
+        "none", "--tower", "query", "--epochs", 1, "--no-gate", "--out", tmp_path / "aligned", "--json",
+        tmp_path / "compile.json",
+    )  # fmt: skip
+    assert json.loads((tmp_path / "compile.json").read_text())["gate"] is None
+    radio(
+        "evaluate", tmp_path / "aligned", "--corpus", files / "corpus.jsonl", "--questions", tmp_path / "choice.jsonl",
+        "--lm", "local", "--limit", 2, "--json", tmp_path / "evaluate.json",
+    )  # fmt: skip
+    result = json.loads((tmp_path / "evaluate.json").read_text())
+    assert 0 <= result["answers"]["accuracy"] <= 1
+    radio(
+        "ask", tmp_path / "aligned", "Why did the dough not rise?", "--choice", "too hot", "--choice", "too cold",
+        "--corpus", files / "corpus.jsonl", "--json", tmp_path / "ask.json",
+    )  # fmt: skip
+    assert json.loads((tmp_path / "ask.json").read_text())["answer"] in ("A", "B", "")
 
 
 @pytest.mark.parametrize(

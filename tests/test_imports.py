@@ -38,6 +38,17 @@ def test_every_public_name_is_there():
     for name in radio_dspy.__all__:
         assert getattr(radio_dspy, name) is not None
     assert set(radio_dspy.__all__) == set(dir(radio_dspy))
+    for name in radio_dspy.distillation.__all__:
+        assert getattr(radio_dspy.distillation, name).__name__ == name
+    assert set(radio_dspy.distillation.__all__) == set(dir(radio_dspy.distillation))
+
+
+def test_a_name_of_two_packages_is_one_object():
+    for package in (radio_dspy.distillation, radio_dspy.rerankers, radio_dspy.retrievers):
+        for name in set(package.__all__) & set(radio_dspy.__all__):
+            assert getattr(package, name) is getattr(radio_dspy, name)
+    for name in ("FalseNegatives", "Gate", "LMRerank", "LoraSettings", "aligned_retriever"):
+        assert name in radio_dspy.__all__
 
 
 def test_programs_and_optimizers_live_inside_the_namespace():

@@ -14,14 +14,17 @@ from tests.conftest import ENCODER, scripted
 
 @pytest.fixture
 def aligned(program, topic, tmp_path):
-    optimizer = radio.RADIO(epochs=1, learning_rate=5e-5, max_length=64, show_progress=False, run_dir=tmp_path / "run")
-    return optimizer.compile(program, trainset=topic.train[:8], valset=topic.test[:2])
+    """A program with trained weights, whatever they are worth."""
+    training = {"epochs": 1, "learning_rate": 5e-5, "max_length": 32, "candidates": 8}
+    optimizer = radio.RADIO(gate=False, show_progress=False, run_dir=tmp_path / "run", **training)
+    return optimizer.compile(program, trainset=topic.train[:4], valset=topic.test[:2])
 
 
 def test_saved_moved_and_loaded_in_a_new_process_it_ranks_the_same(aligned, retriever, topic, tmp_path):
     aligned.answer.demos = [dspy.Example(question="Why?", passages=["p"], answer="because")]
     radio.save(aligned, tmp_path / "aligned")
     retriever.save(tmp_path / "index")
+    assert aligned.rerank.weights.checkpoint.startswith(str(tmp_path / "run"))  # which is about to go
     moved = shutil.move(tmp_path / "aligned", tmp_path / "elsewhere")
     shutil.rmtree(tmp_path / "run")
     question, passages = topic.test[0].question, [one.contents for one in topic.passages[:10]]
@@ -76,6 +79,66 @@ def test_the_other_programs_come_back_with_settings_and_prompts(retriever, tmp_p
     assert [one["question"] for one in getattr(loaded, predictor).demos] == ["Why?"]
     assert loaded.rerank.weights.architecture == "bi-encoder"
     assert loaded.rerank.weights.checkpoint == str(tmp_path / "saved" / "reranker")
+
+
+@pytest.fixture
+def query_side(program, tmp_path):
+    """A program with a query side of its own, as ``RADIO(tower="query")`` leaves it."""
+    from sentence_transformers import SentenceTransformer
+
+    weights = program.rerank.weights
+    model = SentenceTransformer(weights.checkpoint)
+    for value in model[0].auto_model.encoder.layer[0].parameters():
+        value.data *= 1.2
+    model.save_pretrained(str(tmp_path / "trained"), create_model_card=False)
+    weights.passage_checkpoint, weights.checkpoint = weights.checkpoint, str(tmp_path / "trained")
+    return program
+
+
+def test_a_query_side_of_its_own_is_saved_moved_and_loaded_with_the_passage_side(
+    query_side, retriever, topic, tmp_path
+):
+    question, passages = topic.test[0].question, [one.contents for one in topic.passages[:10]]
+    expected = query_side.rerank(question, passages).scores
+    radio.save(query_side, tmp_path / "saved")
+    moved = shutil.move(tmp_path / "saved", tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "trained")
+    weights = (loaded := radio.load(moved, retriever=retriever)).rerank.weights
+    assert weights.checkpoint == str(tmp_path / "elsewhere" / "reranker")
+    assert weights.passage_checkpoint == str(tmp_path / "elsewhere" / "reranker-2")
+    assert loaded.rerank(question, passages).scores == pytest.approx(expected, abs=1e-6)
+    # Each side in its place: with one of them alone, or the two exchanged, it ranks otherwise.
+    for sides in (("reranker", "reranker"), ("reranker-2", "reranker-2"), ("reranker-2", "reranker")):
+        weights.checkpoint, weights.passage_checkpoint = (str(tmp_path / "elsewhere" / side) for side in sides)
+        assert loaded.rerank(question, passages).scores != pytest.approx(expected, abs=1e-3)
+
+
+def test_its_passage_side_is_the_index_of_a_loaded_program_too(query_side, retriever, tmp_path):
+    loaded = radio.load(radio.save(query_side, tmp_path / "saved"), retriever=retriever)
+    found = radio.aligned_retriever(loaded)
+    assert found("why?").scores == pytest.approx(radio.aligned_retriever(query_side)("why?").scores, abs=1e-6)
+    assert found("why?").scores != pytest.approx(retriever("why?").scores, abs=1e-3)
+
+
+def test_a_state_from_before_there_was_a_passage_side_is_loaded(program, retriever, tmp_path):
+    from radio_dspy.files import sha256_of
+
+    folder = radio.save(program, tmp_path / "saved")
+    state = json.loads((folder / "program.json").read_text())
+    del state["rerank.weights"]["passage_checkpoint"]
+    (folder / "program.json").write_text(json.dumps(state))
+    with pytest.raises(CheckpointError, match=r"program\.json was changed"):
+        radio.load(folder, retriever=retriever)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["program.json"] = sha256_of(folder / "program.json")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    loaded = radio.load(folder, retriever=retriever)
+    assert loaded.rerank.weights.passage_checkpoint is None
+    assert loaded.rerank("why?", ["a", "b"]).scores == program.rerank("why?", ["a", "b"]).scores
+    # A plain state file of dspy's, into a program that has a passage side: it is taken away.
+    loaded.rerank.weights.passage_checkpoint = "somewhere"
+    loaded.load(folder / "program.json")
+    assert loaded.rerank.weights.passage_checkpoint is None
 
 
 class Own(dspy.Module):

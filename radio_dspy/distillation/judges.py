@@ -9,6 +9,7 @@ import dspy
 
 from radio_dspy.distillation.gate import Judge
 from radio_dspy.distillation.observation import Seat
+from radio_dspy.errors import SettingsError
 from radio_dspy.evaluation import judge as judge_relevance
 from radio_dspy.metrics import ranking_metrics
 from radio_dspy.passages import Ranking, RankRequest
@@ -53,28 +54,41 @@ def by_metric(
     """The user's own ``metric(example, prediction)`` on what the program gives with these weights.
 
     A question on which the program fails scores 0, as in ``dspy.Evaluate``.
+
+    Raises:
+        SettingsError: While judging, if the program fails on every question: that says nothing of the weights.
     """
+    failures: list[Exception] = []
 
     def one(example: dspy.Example) -> float:
         try:
             prediction = program(**example.inputs())
         except dspy.LMError:  # the LM is away: that is not the reranker's fault
             raise
-        except Exception:
+        except Exception as error:
+            failures.append(error)
             return 0.0
         return float(metric(example, prediction))
 
     def values(weights: RerankerWeights) -> list[float]:
         before = seat.weights
         seat.assign(weights)
+        failures.clear()
         try:
             with dspy.context(trace=None, disable_history=True):
                 if num_threads == 1:
-                    return [one(example) for example in examples]
-                run = dspy.Parallel(num_threads=num_threads, max_errors=1, disable_progress_bar=True, timeout=0)
-                return run([(one, {"example": example}) for example in examples])
+                    scores = [one(example) for example in examples]
+                else:
+                    run = dspy.Parallel(num_threads=num_threads, max_errors=1, disable_progress_bar=True, timeout=0)
+                    scores = run([(one, {"example": example}) for example in examples])
         finally:
             seat.assign(before)
+        if failures and len(failures) == len(examples):
+            raise SettingsError(
+                f"The metric cannot judge: the program failed on every held-out question, at first with "
+                f"{type(failures[0]).__name__}: {failures[0]!s:.200}. Configure the LM that it needs."
+            ) from failures[0]
+        return scores
 
     return values
 

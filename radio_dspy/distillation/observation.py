@@ -14,7 +14,7 @@ import dspy
 from dspy.utils.callback import BaseCallback
 
 from radio_dspy.datasets import answer_texts
-from radio_dspy.distillation.preferences import distinct_questions, question_id, rank_requests
+from radio_dspy.distillation.preferences import distinct_questions, rank_requests
 from radio_dspy.errors import SettingsError
 from radio_dspy.passages import Passage, RankRequest, as_passage
 from radio_dspy.rerankers.rerank import Rerank

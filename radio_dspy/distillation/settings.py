@@ -112,6 +112,18 @@ class TrainingSettings:
         if self.precision not in get_args(Precision):
             raise SettingsError(f"precision must be one of {get_args(Precision)}, got {self.precision!r}.")
 
+    def check(self, architecture: str) -> None:
+        """Make sure that a reranker of this architecture can be trained so.
+
+        Raises:
+            SettingsError: If ``tower="query"`` meets a cross-encoder.
+        """
+        if self.tower == "query" and architecture != "bi-encoder":
+            raise SettingsError(
+                "tower='query' needs a bi-encoder: a cross-encoder has no query side of its own. "
+                "Give Rerank(..., architecture='bi-encoder') or tower='both'."
+            )
+
     def open_loss(self) -> Loss:
         """The loss itself."""
         return open_loss(self.loss, self.temperature, self.target_temperature)

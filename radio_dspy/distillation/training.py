@@ -124,11 +124,7 @@ def _frozen(
     settings: TrainingSettings,
     passage_vectors: PassageVectors | None,
 ) -> PassageVectors:
-    if weights.architecture != "bi-encoder":
-        raise SettingsError(
-            "tower='query' needs a bi-encoder: a cross-encoder has no query side of its own. "
-            "Give Rerank(..., architecture='bi-encoder') or tower='both'."
-        )
+    settings.check(weights.architecture)
     if passage_vectors is not None:
         return passage_vectors
     texts = [text for group in groups for text in (group.positive, *group.negatives)]

@@ -69,6 +69,25 @@ def test_a_base_that_ranked_well_and_is_ruined_at_once_stops():
     assert watch(exploding)[1] <= WINDOW + 1
 
 
+# Recorded on the demo's questions (parts of the chance loss), 4 groups an update.
+RUINED = [0.71, 1.17, 1.0, 16.49, 3.89] + [1.0] * 35  # a bi-encoder at a learning rate of 1e-2
+RECOVERED = (  # a bi-encoder at 1e-3: shaken at first, then it learns
+    *(0.71, 0.53, 0.73, 0.74, 1.0, 0.69, 0.94, 1.27, 1.12, 0.8, 1.19, 0.79, 1.11, 0.58, 0.77, 0.29, 0.56, 0.33, 0.15),
+    *(0.04, 0.03, 0.05, 0.0, 1.01, 0.43, 0.12, 0.2, 0.09, 0.3, 0.14, 0.2, 0.05, 0.01, 0.29, 0.0, 0.03, 0.01, 0.0, 0.0),
+)
+FRESH = (  # a cross-encoder with a fresh head at 6e-5
+    *(1.0, 1.0, 0.99, 1.0, 0.99, 1.0, 0.99, 0.99, 1.0, 1.0, 0.98, 0.99, 0.98, 0.99, 0.99, 0.99, 0.99, 0.99, 0.97, 0.98),
+    *(0.98, 0.97, 0.99, 0.97, 0.98, 0.99, 0.96, 0.97, 0.96, 0.97, 0.97, 0.96, 0.96, 0.95, 0.96, 0.94, 0.97, 0.96),
+)
+
+
+@pytest.mark.parametrize(("losses", "stops"), [(RUINED, True), (RECOVERED, False), (FRESH, False)])
+def test_what_training_really_did(losses, stops):
+    reason, update = watch([CHANCE * one for one in losses])
+    assert bool(reason) is stops
+    assert not stops or update < 20
+
+
 # What does not stop
 
 

@@ -127,6 +127,7 @@ COOLS = "clay jug cools water by slow evaporation"  # seven words
         ("Slow evaporation cools it.", ["slow evaporation"], ""),
         ("Evaporation from the jug.", ["evaporation, jug, clay"], ""),
         ("Evaporation.", ["evaporation, jug, clay"], "answer missing"),
+        ("Clay of the jug.", ["clay jug cools water"], ""),
         ("The jug is of clay, and evaporation of water takes heat.", [COOLS], ""),
         ("The jug is of clay, and evaporation takes heat.", [COOLS], "answer missing"),
         # Repetition

@@ -4,7 +4,14 @@ import pytest
 
 from radio_dspy.encoders import Encoder, quiet_loading, weights
 from radio_dspy.retrievers import FaissRetriever
-from tests.conftest import ENCODER
+from tests.conftest import ENCODER, LaunchableLM
+
+
+class UnaskedLM(LaunchableLM):
+    """An LM that must not be asked."""
+
+    def __call__(self, *args, **kwargs):
+        raise AssertionError("the LM was asked")
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from radio_dspy.encoders import Encoder, fingerprint
 from radio_dspy.errors import DataError, LanguageModelError, SettingsError
 from radio_dspy.metrics import dspy_metric, token_f1
 from tests.conftest import ENCODER, LaunchableLM, scripted
+from tests.optimizers.conftest import UnaskedLM
 
 FAST = {"epochs": 1, "learning_rate": 5e-5, "max_length": 64, "groups_per_step": 8, "show_progress": False}
 TRAINED = {**FAST, "gate": False}  # whatever it is worth
@@ -296,6 +297,15 @@ def test_a_trainset_that_cannot_be_used(program, topic):
     alike = [dspy.Example(question=f"Why is ice slippery{end}", answer="x").with_inputs("question") for end in "?!."]
     with pytest.raises(DataError, match="The 3 training questions are almost alike: none can be kept back to judge by"):
         RADIO(**FAST).compile(program, trainset=alike)
+
+
+def test_a_query_tower_of_a_cross_encoder_is_refused_before_anything_is_paid_for(index, small, topic):
+    from radio_dspy.programs import RetrieveRerankAnswer
+
+    student = RetrieveRerankAnswer(index, Rerank(small, "cross-encoder"), candidates=10)
+    optimizer = RADIO(rationale_lm=UnaskedLM({}), tower="query", **FAST)
+    with pytest.raises(SettingsError, match="tower='query' needs a bi-encoder"):
+        optimizer.compile(student, trainset=topic.train, valset=topic.test)
 
 
 def test_what_joins_by_id_must_be_there(program, topic):
