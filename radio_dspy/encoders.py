@@ -169,8 +169,9 @@ class Encoder:
 
     def count_tokens(self, text: str) -> int:
         """Length of a text in the model's tokens, special ones among them."""
-        tokenizer = load_sentence_transformer(self.name, self.device, self.max_length).tokenizer
-        return len(tokenizer(text, truncation=False, verbose=False)["input_ids"])
+        with MODEL_LOCK:  # a tokenizer holds its settings for truncation while it works
+            tokenizer = load_sentence_transformer(self.name, self.device, self.max_length).tokenizer
+            return len(tokenizer(text, truncation=False, verbose=False)["input_ids"])
 
     def encode_queries(self, texts: Sequence[str], *, show_progress: bool = False) -> Vectors:
         """Encode queries into a float32 array of shape (n, dimension) with rows of length 1."""
