@@ -129,7 +129,7 @@ def check_ids(job: Job, rationales: Mapping[str, str]) -> None:
     if stray := next((key for key in rationales if key not in questions), None):
         raise DataError(
             f"A rationale was given for {stray!r}, which is no question of trainset or valset "
-            f"(their ids look like {next(iter(questions))!r})."
+            f"(their ids look like {question_id(job.train[0])!r})."
         )
     corpus = {passage.id for passage in getattr(job.first_stage, "passages", ())}
     for example in [*job.train, *job.held_out] if corpus else ():

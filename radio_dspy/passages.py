@@ -9,6 +9,8 @@ from typing import Any
 from radio_dspy.errors import DataError
 from radio_dspy.metrics import normalize_answer
 
+_FROM_CJK = "\u2e80"  # scripts from here on write no spaces between words
+
 
 @dataclass(frozen=True, slots=True)
 class Passage:
@@ -145,11 +147,12 @@ class RankRequest:
 
 
 def contains_answer(passage: Passage | str, answers: Sequence[str]) -> bool:
-    """Whether a normalised answer occurs in the normalised passage as whole words.
+    """Whether a normalised answer occurs in the normalised passage as whole words (Chinese, Japanese...: anywhere).
 
     Example:
         >>> contains_answer("The jug cools by evaporation.", ["Evaporation"]), contains_answer("A jug.", ["jugs"])
         (True, False)
     """
     text = f" {normalize_answer(passage.contents if isinstance(passage, Passage) else passage)} "
-    return any(f" {normalize_answer(answer)} " in text for answer in answers if normalize_answer(answer))
+    wanted = [normalize_answer(answer) for answer in answers]
+    return any((one if max(one) >= _FROM_CJK else f" {one} ") in text for one in wanted if one)

@@ -18,9 +18,20 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _REFUSAL_WITHIN = 120  # characters: a refusal is said at once, a later "I cannot" may belong to the reasons
+_CLOSED_ANSWERS = frozenset({"yes", "no", "maybe", "true", "false", "noanswer"})
 _LOOP_WORDS = 4
 _LOOP_TIMES = 3
 _ANSWER_SHARE = 0.5  # of a long answer's words
+
+
+def telling(answers: Sequence[str]) -> list[str]:
+    """The answers whose presence in a text says something: not yes, no or a lone letter.
+
+    Example:
+        >>> telling(["no", "C", "evaporation"])
+        ['evaporation']
+    """
+    return [one for one in answers if len(normalize_answer(one)) > 1 and normalize_answer(one) not in _CLOSED_ANSWERS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +68,7 @@ class FalseNegatives:
         """
         if self.same_text and normalize_answer(negative.contents) == normalize_answer(positive.contents):
             return "same text"
-        if self.with_answer and contains_answer(negative.contents, request.answers):
+        if self.with_answer and contains_answer(negative.contents, telling(request.answers)):
             return "contains an answer"
         if self.margin and gap < self.margin:
             return "within the margin"
@@ -122,7 +133,8 @@ def rationale_problem(rationale: str, answers: Sequence[str], *, tokens: int = 0
         return "refusal"
     if _loops(rationale):
         return "repetition"
-    if answers and not any(_names(rationale, answer) for answer in answers):
+    named = telling(answers)
+    if named and not any(_names(rationale, answer) for answer in named):
         return "answer missing"
     if window is not None and tokens > window:
         return "longer than the encoder's window"

@@ -14,7 +14,7 @@ import dspy
 from radio_dspy.datasets import answer_texts
 from radio_dspy.distillation.fusion import fused_ranking
 from radio_dspy.distillation.groups import DEPTH, PreferenceGroup, Sampling, SamplingFunction, preference_groups
-from radio_dspy.distillation.guards import NO_GUARD, FalseNegatives, without_false_negatives
+from radio_dspy.distillation.guards import NO_GUARD, FalseNegatives, telling, without_false_negatives
 from radio_dspy.distillation.signals import Signal, score_all
 from radio_dspy.errors import DataError, SettingsError
 from radio_dspy.passages import Passage, Ranking, RankRequest, contains_answer
@@ -134,7 +134,7 @@ class QuestionGroup:
             contents[self.group.positive],
             (*negatives, *(passage.contents for passage in self.random)),
             tuple(self._scores()),
-            self.request.answers if self.checked else (),
+            tuple(telling(self.request.answers)) if self.checked else (),
         )
 
     def _scores(self) -> list[float]:
@@ -230,7 +230,7 @@ def _draw(
     )
     kept = [passage for passage in drawn if passage.id not in known]
     if settings.guard.with_answer:
-        clean = [passage for passage in kept if not contains_answer(passage, request.answers)]
+        clean = [passage for passage in kept if not contains_answer(passage, telling(request.answers))]
         left_out["contains an answer"] += len(kept) - len(clean)
         kept = clean
     return tuple(kept)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from radio_dspy.encoders import MODEL_LOCK, load_sentence_transformer, open_sentence_transformer, quiet_loading
-from radio_dspy.errors import CheckpointError
+from radio_dspy.errors import CheckpointError, DataError
 from radio_dspy.rerankers.weights import Architecture, RerankerWeights
 
 if TYPE_CHECKING:
@@ -198,7 +198,14 @@ class PassageVectors:
             return cls(distinct, scorer.encode_passages(distinct))
 
     def tensor(self, texts: Sequence[str]) -> torch.Tensor:
-        """The vectors of texts, float32 of shape (texts, dimension)."""
+        """The vectors of texts, float32 of shape (texts, dimension).
+
+        Raises:
+            DataError: For a text that was not given.
+        """
+        unknown = next((text for text in texts if text not in self._rows), None)
+        if unknown is not None:
+            raise DataError(f"No vector was computed for the passage {unknown!r:.80}; give PassageVectors every text.")
         return self._vectors[[self._rows[text] for text in texts]]
 
 

@@ -163,3 +163,16 @@ def test_the_window_holds_as_many_tokens_as_it_says(tokens, window, problem):
 def test_what_is_worse_is_said_first():
     assert rationale_problem("I cannot tell.", ["evaporation"], tokens=300, window=256) == "refusal"
     assert rationale_problem("Heat leaves.", ["evaporation"], tokens=300, window=256) == "answer missing"
+
+
+@pytest.mark.parametrize("answers", [["no"], ["yes"], ["C"], ["Maybe."]])
+def test_answers_that_tell_nothing_are_not_looked_for(answers):
+    assert rationale_problem("The valve keeps the blood from flowing back.", answers) == ""
+    passages = (Passage("a", "It is so."), Passage("b", "There is no C, yes, maybe."))
+    request = RankRequest("q", "Is it?", passages, (1.0, 0.5), answers=tuple(answers))
+    assert FalseNegatives(margin=0).reason(request, *request.candidates, gap=0.5) == ""
+
+
+def test_scripts_without_spaces_are_searched_anywhere():
+    assert rationale_problem("日本の首都は東京です。", ["東京"]) == ""
+    assert rationale_problem("日本の首都は京都です。", ["東京"]) == "answer missing"
