@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +42,9 @@ class Clock:
             yield
         finally:
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - started, 3)
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,20 @@ def searchable(job: Job, seat: Seat, tower: Tower) -> FaissRetriever:
             "a bi-encoder Rerank that starts from the index's own encoder."
         )
     return index
+
+
+def without_idle_seats(job: Job, reached: Reached) -> tuple[Job, Reached]:
+    """Leave rerankers alone that no training question reaches: there is nothing that they could learn from."""
+    busy = [number for number, seen in enumerate(reached.train) if seen.requests]
+    if not busy or len(busy) == len(job.seats):
+        return job, reached
+    idle = [seat.name for number, seat in enumerate(job.seats) if number not in busy]
+    logger.warning("No training question reaches %s: left as it was.", " and ".join(idle))
+    return replace(job, seats=[job.seats[number] for number in busy]), replace(
+        reached,
+        train=[reached.train[number] for number in busy],
+        held_out=[reached.held_out[number] for number in busy],
+    )
 
 
 def check_ids(job: Job, rationales: Mapping[str, str]) -> None:

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 from dspy.teleprompt.teleprompt import Teleprompter
-from radio_dspy.optimizers.job import Clock, Job, check_ids, explained, index_vectors, searchable, skipped, told
+from radio_dspy.optimizers.job import (
+    Clock,
+    Job,
+    check_ids,
+    explained,
+    index_vectors,
+    searchable,
+    skipped,
+    told,
+    without_idle_seats,
+)
 
 from radio_dspy.datasets import answer_texts
 from radio_dspy.distillation.extractor import RationaleExtractor
@@ -251,6 +261,7 @@ class RADIO(Teleprompter):
                 num_threads=self.num_threads,
                 show_progress=self.show_progress,
             )
+        job, reached = without_idle_seats(job, reached)
         used = [usable(seen.requests) for seen in reached.train]
         if not any(requests for requests, _ in used):
             raise DataError(f"None of the {len(job.train)} training questions can be used: {used[0][1]}.")

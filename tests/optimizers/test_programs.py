@@ -385,3 +385,27 @@ def test_what_cannot_be_copied_is_shared_unless_a_reranker_is_behind_it(index, s
     with pytest.raises(SettingsError, match=r"cannot be copied, so aligning it would change the student"):
         optimizer.compile(agent, trainset=topic.train[:4], valset=topic.test[:2])
     assert agent.rerank.weights.checkpoint == small.name
+
+
+class Idle(dspy.Module):
+    """Holds a reranker that it never calls, before the one that it does call."""
+
+    def __init__(self, retriever, encoder):
+        super().__init__()
+        self.unused = Rerank(encoder, "bi-encoder", max_length=48)
+        self.retriever = retriever
+        self.rerank = Rerank(encoder, "bi-encoder")
+
+    def forward(self, question):
+        return self.rerank(question, self.retriever(f"about {question}", k=8).passages)
+
+
+def test_a_reranker_that_no_question_reaches_is_left_alone(index, small, topic, tmp_path, caplog):
+    student = Idle(index, small)
+    optimizer = RADIO(encoder=small, run_dir=tmp_path, **TRAINED)
+    with caplog.at_level(logging.WARNING):
+        aligned = optimizer.compile(student, trainset=topic.train[:6], valset=topic.test[:3])
+    assert aligned.unused.weights.checkpoint == student.unused.weights.checkpoint
+    assert aligned.rerank.weights.checkpoint != student.rerank.weights.checkpoint
+    assert optimizer.report.reranker == "self.rerank"
+    assert "No training question reaches self.unused" in caplog.text
