@@ -76,7 +76,8 @@ def test_rationales_that_are_there_need_no_lm(files, tmp_path, topic):
         "compile", "--corpus", files / "corpus.jsonl", "--train", files / "train.jsonl", "--lm", "none", "--rationales",
         tmp_path / "rationales.jsonl", "--epochs", 1, "--out", tmp_path / "aligned", "--json", tmp_path / "out.json",
     )  # fmt: skip
-    assert json.loads((tmp_path / "out.json").read_text())["rationales"]["given"] == 16
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["rationales"]["given"] == report["questions"]["train"] == 16 - report["questions"]["judged"]
 
 
 def test_a_rationale_of_an_unknown_question_is_an_error(files, tmp_path):
@@ -88,6 +89,7 @@ def test_a_rationale_of_an_unknown_question_is_an_error(files, tmp_path):
     assert "holds a rationale of 'stray', which is no question of --train or --dev" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_multiple_choice_question_is_compiled_evaluated_and_asked(files, tmp_path, topic):
     rows = [
         {
