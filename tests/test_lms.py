@@ -69,6 +69,8 @@ def test_nothing_is_left_behind():
         dspy.Predict("question -> answer")(question="Is anybody there?")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_block_that_asks_nothing_ends():
     """Closing a server whose loop had not begun used to wait forever, about one time in ten."""
     import subprocess

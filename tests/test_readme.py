@@ -21,6 +21,8 @@ def row(example) -> str:
     )
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_readmes_example_runs_as_written(topic, tmp_path):
     corpus = [json.dumps({"id": one.id, "contents": one.contents}) for one in topic.passages]
     (tmp_path / "corpus.jsonl").write_text("\n".join(corpus))

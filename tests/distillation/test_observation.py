@@ -299,7 +299,9 @@ class TestObserve:
         assert ran == QUESTIONS[:3]  # no more than the first look
         assert [len(one.candidates) for one in found.train[0].requests] == [candidates] * 4
         assert [len(one.candidates) for one in found.held_out[0].requests] == [3]  # what the program reranks
-        assert found.train[0].requests[0].scores == index.search(QUESTIONS[:1], candidates)[0].scores
+        # Encoded in another batch, the last digits differ.
+        alone = index.search(QUESTIONS[:1], candidates)[0].scores
+        assert found.train[0].requests[0].scores == pytest.approx(alone, abs=1e-5)
         assert found.train[0].question_of == {f"q{i}": f"q{i}" for i in range(4)}
 
     def test_a_given_retriever_needs_no_run(self, index):

@@ -56,6 +56,8 @@ def unlabelled(examples):
     return [one.with_inputs("question") for one in bare]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 class TestBadOnPurpose:
     def test_a_ruinous_learning_rate(self, student, topic, tmp_path):
         optimizer = RADIO(run_dir=tmp_path, **{**RUINOUS, "candidates": 50})
