@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dspy
@@ -96,16 +96,18 @@ class RationaleExtractor(dspy.Module):
 def rationale_key(extractor: RationaleExtractor, lm: dspy.LM, question: str, answers: Sequence[str]) -> str:
     """What a kept rationale must match to be used again."""
     signature = extractor.extract.signature
-    settings = {
-        name: value for name, value in {**lm.kwargs, **extractor._config()}.items() if name in _SAMPLING_SETTINGS
-    }
-    parts = [
-        lm.model,
-        settings,
+    asked = [
         signature.instructions,
         [[name, str(field.json_schema_extra)] for name, field in signature.fields.items()],
         [dict(demo) for demo in extractor.extract.demos],
         question,
         list(answers),
     ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+    return call_key(lm, {**lm.kwargs, **extractor._config()}, asked)
+
+
+def call_key(lm: dspy.LM, settings: Mapping[str, Any], asked: Sequence[Any]) -> str:
+    """A hash of all that decides a reply: the LM, its sampling settings, and what is asked."""
+    sampling = {name: value for name, value in settings.items() if name in _SAMPLING_SETTINGS}
+    text = json.dumps([lm.model, sampling, *asked], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:24]

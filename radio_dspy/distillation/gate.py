@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -14,8 +13,6 @@ from radio_dspy.errors import SettingsError
 from radio_dspy.rerankers.weights import RerankerWeights
 from radio_dspy.runs import Run
 from radio_dspy.significance import interval, paired_bootstrap
-
-logger = logging.getLogger(__name__)
 
 # A judge gives every held-out question a value, the higher the better, for rankings by these weights.
 Judge = Callable[[RerankerWeights], Sequence[float]]

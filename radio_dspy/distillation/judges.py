@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import dspy
 
+from radio_dspy.distillation.bulk import call_each
 from radio_dspy.distillation.gate import Judge
 from radio_dspy.distillation.observation import Seat
 from radio_dspy.errors import SettingsError
@@ -26,12 +27,7 @@ _GAIN_STEPS = 1000  # trec_eval's gains are whole numbers
 def by_labels(requests: Sequence[RankRequest], device: str | None = None) -> Judge:
     """NDCG@10 against labelled passages; questions without any are left out."""
     judged = [one for one in requests if one.relevant]
-
-    def values(weights: RerankerWeights) -> list[float]:
-        rankings = rank_with(weights, judged, device)
-        return ranking_metrics([one.ids for one in rankings], [one.relevant for one in judged], (NDCG,))[NDCG]
-
-    return values
+    return _by_ndcg(judged, [one.relevant for one in judged], device)
 
 
 def by_teacher(requests: Sequence[RankRequest], fused: Sequence[Ranking], device: str | None = None) -> Judge:
@@ -40,10 +36,15 @@ def by_teacher(requests: Sequence[RankRequest], fused: Sequence[Ranking], device
         {key: round(_GAIN_STEPS * max(0.0, score)) for key, score in zip(one.ids, one.scores, strict=True)}
         for one in fused
     ]
+    return _by_ndcg(requests, gains, device)
 
+
+def _by_ndcg(
+    requests: Sequence[RankRequest], relevant: Sequence[Iterable[str] | Mapping[str, int]], device: str | None
+) -> Judge:
     def values(weights: RerankerWeights) -> list[float]:
         rankings = rank_with(weights, requests, device)
-        return ranking_metrics([one.ids for one in rankings], gains, (NDCG,))[NDCG] if rankings else []
+        return ranking_metrics([one.ids for one in rankings], relevant, (NDCG,))[NDCG]
 
     return values
 
@@ -76,11 +77,7 @@ def by_metric(
         failures.clear()
         try:
             with dspy.context(trace=None, disable_history=True):
-                if num_threads == 1:
-                    scores = [one(example) for example in examples]
-                else:
-                    run = dspy.Parallel(num_threads=num_threads, max_errors=1, disable_progress_bar=True, timeout=0)
-                    scores = run([(one, {"example": example}) for example in examples])
+                scores = call_each(one, examples, num_threads)
         finally:
             seat.assign(before)
         if failures and len(failures) == len(examples):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -15,9 +13,9 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from radio_dspy.adapters import PlainAdapter
-from radio_dspy.distillation.extractor import _SAMPLING_SETTINGS
-from radio_dspy.distillation.rationales import _HOPELESS_AFTER, _without_truncation_warnings
-from radio_dspy.errors import DataError, LanguageModelError, SettingsError
+from radio_dspy.distillation.bulk import Refusals, ask_each
+from radio_dspy.distillation.extractor import call_key
+from radio_dspy.errors import DataError, SettingsError
 from radio_dspy.lms import continuation_logprobs
 from radio_dspy.metrics import AnswerMetric, token_f1
 from radio_dspy.passages import Passage, RankRequest
@@ -43,7 +41,7 @@ class _Part:
     key: str
 
 
-class LMSignal:
+class LMSignal(ABC):
     """What the signals of this file share: bulk calls, failures, and scores that are kept on disk.
 
     A passage beyond ``depth``, and one for which the LM gives nothing to go by (a content filter, too long), gets the
@@ -106,20 +104,18 @@ class LMSignal:
         """What the LM is asked about together."""
         return [(passage,) for passage in passages]
 
+    @abstractmethod
     def _ask(self, request: RankRequest, passages: Passages) -> list[float]:
         """Scores of passages that are asked about together."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _settings(self, request: RankRequest) -> list[Any]:
         """What decides a score beside the LM, the question, its answers and the passages."""
-        raise NotImplementedError
 
     def _part(self, request: RankRequest, passages: Passages) -> _Part:
-        sampling = {name: value for name, value in self.lm.kwargs.items() if name in _SAMPLING_SETTINGS}
         texts = [passage.contents for passage in passages]
-        key = [self.name, self._settings(request), self.lm.model, sampling, request.query, list(request.answers), texts]
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode("utf-8", "replace"))
-        return _Part(request, passages, digest.hexdigest()[:24])
+        asked = [self.name, self._settings(request), request.query, list(request.answers), texts]
+        return _Part(request, passages, call_key(self.lm, self.lm.kwargs, asked))
 
     def _kept(self) -> dict[str, list[float | None]]:
         if self._keep is None:
@@ -135,55 +131,33 @@ class LMSignal:
 
     def _ask_all(self, parts: Sequence[_Part], found: dict[str, list[float | None]]) -> None:
         """Ask about every part; each score is kept before the next question is put."""
-        from tqdm.auto import tqdm
+        refusals = Refusals()
 
-        lock = threading.Lock()
-        failures: list[Exception] = []
-        answered = threading.Event()
-        refusals: list[Exception] = []
-        bar = tqdm(total=len(parts), desc=self.name, unit="call", disable=not self._show_progress)
-
-        def one(part: _Part) -> None:
-            if failures:  # the first failure ends the run: the calls that are still queued would fail as well
-                return
-            scores: list[float | None]
+        def ask(part: _Part) -> list[float | None]:
             try:
-                scores = [*self._ask(part.request, part.passages)]
-                answered.set()
+                scores: list[float | None] = [*self._ask(part.request, part.passages)]
+                refusals.answered()
             except (dspy.LMInvalidRequestError, DataError) as error:
-                refusals.append(error)
-                if isinstance(error, dspy.LMUnsupportedModelError) or (
-                    len(refusals) >= _HOPELESS_AFTER and not answered.is_set()
-                ):
-                    failures.append(error)
-                    return
-                scores = [None] * len(part.passages)  # this passage; the others may well be read
-            except Exception as error:
-                failures.append(error)
-                return
-            with lock:
-                try:
-                    self._append(part, scores)
-                    found[part.key] = scores
-                except Exception as error:  # a full disk, for example
-                    failures.append(error)
-                bar.update()
+                refusals.take(error)
+                return [None] * len(part.passages)  # this passage; the others may well be read
+            return scores
 
-        # Bulk work: it belongs neither into a program's trace nor into the LM's history.
-        with dspy.context(lm=self.lm, trace=None, disable_history=True), bar, _without_truncation_warnings():
-            if self.num_threads == 1:
-                for part in parts:
-                    one(part)
-            else:
-                run = dspy.Parallel(num_threads=self.num_threads, max_errors=1, disable_progress_bar=True, timeout=0)
-                run([(one, (part,)) for part in parts])
-        if failures and not isinstance(failures[0], dspy.LMError):
-            raise failures[0]
-        if failures:
-            kept = f"are kept in {self._keep}" if self._keep else "are lost: give keep='scores.jsonl' to keep them"
-            raise LanguageModelError(
-                f"{self.lm.model} failed ({type(failures[0]).__name__}: {failures[0]}). Scores found before {kept}."
-            ) from failures[0]
+        def keep(part: _Part, scores: list[float | None]) -> None:
+            self._append(part, scores)
+            found[part.key] = scores
+
+        kept = f"are kept in {self._keep}" if self._keep else "are lost: give keep='scores.jsonl' to keep them"
+        ask_each(
+            self.lm,
+            parts,
+            ask,
+            keep,
+            title=self.name,
+            unit="call",
+            kept=f"Scores found before {kept}.",
+            num_threads=self.num_threads,
+            show_progress=self._show_progress,
+        )
 
 
 class AnswerLikelihood(LMSignal):

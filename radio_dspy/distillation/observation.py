@@ -14,6 +14,7 @@ import dspy
 from dspy.utils.callback import BaseCallback
 
 from radio_dspy.datasets import answer_texts
+from radio_dspy.distillation.bulk import call_each
 from radio_dspy.distillation.preferences import distinct_questions, rank_requests
 from radio_dspy.errors import SettingsError
 from radio_dspy.passages import Passage, RankRequest, as_passage
@@ -192,11 +193,7 @@ def record(
         return recorder.calls, error
 
     with bar:
-        if num_threads == 1:
-            outcomes = [one(example) for example in questions.values()]
-        else:
-            run = dspy.Parallel(num_threads=num_threads, disable_progress_bar=True, timeout=0)
-            outcomes = run([(one, {"example": example}) for example in questions.values()])
+        outcomes = call_each(one, list(questions.values()), num_threads)
     observed = [Observed() for _ in seats]
     owner = {id(rerank): i for i, seat in enumerate(seats) for rerank in seat.rerankers}
     for (key, example), (calls, _) in zip(questions.items(), outcomes, strict=True):

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import dspy
 from dspy.utils.callback import BaseCallback
 
+from radio_dspy.distillation.bulk import Refusals, ask_each
 from radio_dspy.distillation.extractor import RationaleExtractor, rationale_key
 from radio_dspy.distillation.guards import rationale_problem
 from radio_dspy.encoders import Encoder
-from radio_dspy.errors import LanguageModelError
 from radio_dspy.lms import usage_of
 from radio_dspy.rerankers.rationale import guide
 from radio_dspy.runs import Run
-
-_HOPELESS_AFTER = 3  # questions refused in a row from the start: then it is not the questions
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +77,15 @@ def write_rationales(
     Raises:
         LanguageModelError: If the LM fails; everything handed on before that stays.
     """
-    from tqdm.auto import tqdm
+    refusals = Refusals()
 
-    lock = threading.Lock()
-    failures: list[Exception] = []
-    answered = threading.Event()
-    refusals: list[Exception] = []
-    bar = tqdm(total=len(questions), desc="rationales", unit="question", disable=not show_progress)
-
-    def one(key: str, question: str, answers: Sequence[str]) -> None:
-        if failures:  # the first failure ends the run: the calls that are still queued would fail as well
-            return
+    def ask(item: tuple[str, str, Sequence[str]]) -> RationaleRecord:
+        key, question, answers = item
         source, text, problem, retried = "lm", "", "", False
         with dspy.track_usage() as tracker:
             try:
                 text = extractor(question=question, answers=answers).rationale
-                answered.set()
+                refusals.answered()
                 problem = problem_of(text, question, answers) if problem_of else ""
                 if problem:
                     retried = True
@@ -105,18 +94,10 @@ def write_rationales(
                     if not second_problem:
                         text, problem = second, ""
             except dspy.LMInvalidRequestError as error:
-                refusals.append(error)
-                if isinstance(error, dspy.LMUnsupportedModelError) or (
-                    len(refusals) >= _HOPELESS_AFTER and not answered.is_set()
-                ):
-                    failures.append(error)
-                    return
+                refusals.take(error)
                 source = "refused"  # this question; the others may well be answered
-            except Exception as error:
-                failures.append(error)
-                return
         tokens = usage_of(tracker.get_total_tokens())
-        record = RationaleRecord(
+        return RationaleRecord(
             id=key,
             rationale=text,
             source=source,
@@ -126,43 +107,18 @@ def write_rationales(
             retried=retried,
             **tokens,
         )
-        with lock:
-            try:
-                on_record(record)
-            except Exception as error:  # a full disk, for example
-                failures.append(error)
-            bar.update()
 
-    # Rationales are bulk work: they belong neither into a program's trace nor into the LM's history.
-    with dspy.context(lm=lm, trace=None, disable_history=True), bar, _without_truncation_warnings():
-        if num_threads == 1:
-            for item in questions:
-                one(*item)
-        else:
-            run = dspy.Parallel(num_threads=num_threads, max_errors=1, disable_progress_bar=True, timeout=0)
-            run([(one, item) for item in questions])
-    if failures and not isinstance(failures[0], dspy.LMError):
-        raise failures[0]
-    if failures:
-        raise LanguageModelError(
-            f"{lm.model} failed ({type(failures[0]).__name__}: {failures[0]}). Rationales written before are kept; "
-            "compile again with the same run_dir to go on from there."
-        ) from failures[0]
-
-
-@contextlib.contextmanager
-def _without_truncation_warnings() -> Iterator[None]:
-    """A rationale that ends at its limit is meant to: no warning for each of thousands."""
-
-    def keep(record: logging.LogRecord) -> bool:
-        return "truncated" not in record.getMessage()
-
-    lm_logger = logging.getLogger("dspy.clients.lm")
-    lm_logger.addFilter(keep)
-    try:
-        yield
-    finally:
-        lm_logger.removeFilter(keep)
+    ask_each(
+        lm,
+        questions,
+        ask,
+        lambda _, record: on_record(record),
+        title="rationales",
+        unit="question",
+        kept="Rationales written before are kept; compile again with the same run_dir to go on from there.",
+        num_threads=num_threads,
+        show_progress=show_progress,
+    )
 
 
 @dataclass(frozen=True, slots=True)

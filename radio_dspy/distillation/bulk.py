@@ -1,0 +1,122 @@
+"""Asking an LM about many things: failures, refusals, and what is kept, in one place."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import dspy
+
+from radio_dspy.errors import LanguageModelError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_HOPELESS_AFTER = 3  # refused in a row from the start: then it is not the questions
+
+
+class Refusals:
+    """Tells a question that the provider refuses from an LM that refuses everything."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._answered = threading.Event()
+
+    def answered(self) -> None:
+        """An answer came: from now on a refusal is one question's."""
+        self._answered.set()
+
+    def take(self, error: Exception) -> None:
+        """Take in a refusal; raise it again where the others will be refused as well."""
+        self._count += 1
+        hopeless = self._count >= _HOPELESS_AFTER and not self._answered.is_set()
+        if hopeless or isinstance(error, dspy.LMUnsupportedModelError):
+            raise error
+
+
+def ask_each(
+    lm: dspy.LM,
+    items: Sequence[T],
+    ask: Callable[[T], R],
+    keep: Callable[[T, R], None],
+    *,
+    title: str,
+    unit: str,
+    kept: str,
+    num_threads: int = 1,
+    show_progress: bool = True,
+) -> None:
+    """Ask about every item and hand each result on the moment it is there.
+
+    The first failure ends the run: the calls that are still queued would fail as well.
+
+    Args:
+        lm: Who is asked.
+        items: What about.
+        ask: One item's call; what it raises is a failure.
+        keep: Called once for each item, under a lock.
+        title: Of the progress bar.
+        unit: Of the progress bar.
+        kept: What becomes of earlier results, for the message of a failure.
+        num_threads: Calls in flight at the same time.
+        show_progress: Show a progress bar.
+
+    Raises:
+        LanguageModelError: If the LM fails; any other error as it is.
+    """
+    from tqdm.auto import tqdm
+
+    lock = threading.Lock()
+    failures: list[Exception] = []
+    bar = tqdm(total=len(items), desc=title, unit=unit, disable=not show_progress)
+
+    def one(item: T) -> None:
+        if failures:
+            return
+        try:
+            result = ask(item)
+        except Exception as error:
+            failures.append(error)
+            return
+        with lock:
+            try:
+                keep(item, result)
+            except Exception as error:  # a full disk, for example
+                failures.append(error)
+            bar.update()
+
+    # Bulk work: it belongs neither into a program's trace nor into the LM's history.
+    with dspy.context(lm=lm, trace=None, disable_history=True), bar, _without_truncation_warnings():
+        call_each(one, items, num_threads)
+    if failures and not isinstance(failures[0], dspy.LMError):
+        raise failures[0]
+    if failures:
+        raise LanguageModelError(
+            f"{lm.model} failed ({type(failures[0]).__name__}: {failures[0]}). {kept}"
+        ) from failures[0]
+
+
+def call_each(function: Callable[[T], R], items: Sequence[T], num_threads: int) -> list[R]:
+    """The results for all items, in their order; in threads that know DSPy's settings, and none is asked twice."""
+    if num_threads == 1:
+        return [function(item) for item in items]
+    run = dspy.Parallel(num_threads=num_threads, max_errors=1, disable_progress_bar=True, timeout=0)
+    return run([(function, (item,)) for item in items])
+
+
+@contextlib.contextmanager
+def _without_truncation_warnings() -> Iterator[None]:
+    """A reply that ends at its limit is meant to: no warning for each of thousands."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "truncated" not in record.getMessage()
+
+    lm_logger = logging.getLogger("dspy.clients.lm")
+    lm_logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        lm_logger.removeFilter(keep)
