@@ -9,6 +9,7 @@ from typing import Any
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
+from radio_dspy.programs.reading import check_counts, texts_of
 
 from radio_dspy.errors import SettingsError
 from radio_dspy.metrics import normalize_answer
@@ -52,8 +53,7 @@ class MultiHop(dspy.Module):
         super().__init__()
         if hops < 1:
             raise SettingsError(f"hops must be at least 1, got {hops}.")
-        if not 1 <= k <= candidates:
-            raise SettingsError(f"Need 1 <= k <= candidates, got k={k} and candidates={candidates}.")
+        check_counts(candidates, k)
         self.retriever = retriever
         self.rerank = rerank
         self.next_query = dspy.Predict(NextQuery)
@@ -115,7 +115,7 @@ class _Search:
     @property
     def texts(self) -> list[str]:
         """What the LM reads."""
-        return [as_passage(item).contents for item in self.passages]
+        return texts_of(self.passages)
 
     def new_among(self, found: Sequence[Any]) -> list[Any]:
         """The retrieved passages that no earlier hop kept, each once."""

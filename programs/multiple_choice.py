@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
+from radio_dspy.programs.reading import check_counts, texts_of
 
-from radio_dspy.errors import DataError, SettingsError
-from radio_dspy.passages import as_passage
+from radio_dspy.errors import DataError
 from radio_dspy.signatures import ChooseOption
 
 _LETTERS = string.ascii_uppercase
@@ -59,8 +59,7 @@ class MultipleChoice(dspy.Module):
 
     def __init__(self, retriever: dspy.Module, rerank: dspy.Module, *, candidates: int = 20, k: int = 5) -> None:
         super().__init__()
-        if not 1 <= k <= candidates:
-            raise SettingsError(f"Need 1 <= k <= candidates, got k={k} and candidates={candidates}.")
+        check_counts(candidates, k)
         self.retriever = retriever
         self.rerank = rerank
         self.choose = dspy.Predict(ChooseOption)
@@ -86,7 +85,7 @@ class MultipleChoice(dspy.Module):
         ranked = self.rerank(question, found.passages, k=self.k)
         reply = ""
         with contextlib.suppress(AdapterParseError):  # a reply that cannot be read is a wrong answer
-            reply = self.choose(passages=_texts(ranked), question=question, options=options).letter
+            reply = self.choose(passages=texts_of(ranked.passages), question=question, options=options).letter
         return _chosen(reply, choices, ranked)
 
     async def aforward(self, question: str, choices: Sequence[str]) -> dspy.Prediction:
@@ -96,7 +95,9 @@ class MultipleChoice(dspy.Module):
         ranked = await self.rerank.acall(question, found.passages, k=self.k)
         reply = ""
         with contextlib.suppress(AdapterParseError):
-            reply = (await self.choose.acall(passages=_texts(ranked), question=question, options=options)).letter
+            reply = (
+                await self.choose.acall(passages=texts_of(ranked.passages), question=question, options=options)
+            ).letter
         return _chosen(reply, choices, ranked)
 
 
@@ -203,10 +204,6 @@ def _letters_for(choices: Sequence[str]) -> str:
 
 def _lettered(choices: Sequence[str]) -> list[str]:
     return [f"{letter}. {choice}" for letter, choice in zip(_letters_for(choices), choices, strict=True)]
-
-
-def _texts(ranked: dspy.Prediction) -> list[str]:
-    return [as_passage(item, position).contents for position, item in enumerate(ranked.passages)]
 
 
 def _chosen(reply: str | None, choices: Sequence[str], ranked: dspy.Prediction) -> dspy.Prediction:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dspy
+from radio_dspy.programs.reading import check_counts, texts_of
 
-from radio_dspy.errors import SettingsError
-from radio_dspy.passages import as_passage
 from radio_dspy.signatures import GenerateAnswer
 
 
@@ -32,8 +31,7 @@ class RetrieveRerankAnswer(dspy.Module):
 
     def __init__(self, retriever: dspy.Module, rerank: dspy.Module, *, candidates: int = 20, k: int = 5) -> None:
         super().__init__()
-        if not 1 <= k <= candidates:
-            raise SettingsError(f"Need 1 <= k <= candidates, got k={k} and candidates={candidates}.")
+        check_counts(candidates, k)
         self.retriever = retriever
         self.rerank = rerank
         self.answer = dspy.Predict(GenerateAnswer)
@@ -48,16 +46,12 @@ class RetrieveRerankAnswer(dspy.Module):
         """
         found = self.retriever(question, k=self.candidates)
         ranked = self.rerank(question, found.passages, k=self.k)
-        written = self.answer(question=question, passages=_texts(ranked))
+        written = self.answer(question=question, passages=texts_of(ranked.passages))
         return dspy.Prediction(answer=written.answer, passages=ranked.passages, scores=ranked.scores)
 
     async def aforward(self, question: str) -> dspy.Prediction:
         """Answer one question asynchronously; see ``forward``."""
         found = await self.retriever.acall(question, k=self.candidates)
         ranked = await self.rerank.acall(question, found.passages, k=self.k)
-        written = await self.answer.acall(question=question, passages=_texts(ranked))
+        written = await self.answer.acall(question=question, passages=texts_of(ranked.passages))
         return dspy.Prediction(answer=written.answer, passages=ranked.passages, scores=ranked.scores)
-
-
-def _texts(ranked: dspy.Prediction) -> list[str]:
-    return [as_passage(item, position).contents for position, item in enumerate(ranked.passages)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
+from radio_dspy.distillation.infonce import InfoNCE
 from radio_dspy.distillation.losses import rows_of
 
 
-class MarginInfoNCE(nn.Module):
+class MarginInfoNCE(InfoNCE):
     """InfoNCE whose negatives weigh what the teacher puts between them and the positive.
 
     With the margins ``m_i = fused_0 - fused_i`` and ``w_i = m_i / mean(m)`` (none below 0):
@@ -29,14 +29,7 @@ class MarginInfoNCE(nn.Module):
         0.095
     """
 
-    contrastive = True
     needs_scores = True
-
-    def __init__(self, temperature: float = 1.0) -> None:
-        super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {temperature}.")
-        self.temperature = temperature
 
     def forward(self, logits: torch.Tensor, sizes: Sequence[int], scores: torch.Tensor | None = None) -> torch.Tensor:
         """Compute the loss; see ``Loss``.
