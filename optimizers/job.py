@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 
-from radio_dspy.distillation.observation import Observed, Reached, Seat
+from radio_dspy.datasets import relevant_of
+from radio_dspy.distillation.observation import Observed, Reached
 from radio_dspy.distillation.preferences import QuestionGroup, question_id
+from radio_dspy.distillation.seats import Seat
 from radio_dspy.distillation.settings import Tower
 from radio_dspy.encoders import Encoder
 from radio_dspy.errors import DataError, SettingsError
@@ -151,5 +153,5 @@ def check_ids(job: Job, rationales: Mapping[str, str]) -> None:
         )
     corpus = {passage.id for passage in getattr(job.first_stage, "passages", ())}
     for example in [*job.train, *job.held_out] if corpus else ():
-        if unknown := next((one for one in map(str, example.get("relevant") or ()) if one not in corpus), None):
+        if unknown := min(relevant_of(example) - corpus, default=None):
             raise DataError(f"Question {question_id(example)!r}: relevant passage {unknown!r} is not in the corpus.")

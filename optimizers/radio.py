@@ -30,16 +30,18 @@ from radio_dspy.distillation.gate import Gate
 from radio_dspy.distillation.groups import DEPTH, Sampling, SamplingFunction
 from radio_dspy.distillation.guards import NO_GUARD, FalseNegatives
 from radio_dspy.distillation.losses import Loss, LossName
-from radio_dspy.distillation.observation import Reached, Seat, observe, retriever_of, seats_of
+from radio_dspy.distillation.observation import Reached, observe
 from radio_dspy.distillation.preferences import (
     GroupSettings,
     QuestionGroup,
     build_groups,
+    distinct_questions,
     fused_rankings,
     question_id,
     usable,
 )
 from radio_dspy.distillation.rationales import RationaleCounts, explain
+from radio_dspy.distillation.seats import Seat, retriever_of, seats_of
 from radio_dspy.distillation.settings import (
     PAPER_EPOCHS,
     PAPER_GROUPS_PER_STEP,
@@ -323,9 +325,7 @@ class RADIO(Teleprompter):
         """The questions to learn from and to judge by; without a valset a part of the trainset is kept for it."""
         if not trainset:
             raise DataError("trainset is empty; give questions with their answers.")
-        for position, example in enumerate(trainset):
-            if not str(example.get("question") or "").strip():
-                raise DataError(f"Example {position} has no 'question' (it has {sorted(example.keys())}).")
+        distinct_questions(trainset)  # raises for what is no question
         if valset:
             shared = {one.get("question") for one in trainset} & {one.get("question") for one in valset}
             if shared:

@@ -159,6 +159,11 @@ def answers_of(example: dspy.Example) -> tuple[str, ...]:
     return ()
 
 
+def relevant_of(example: dspy.Example) -> frozenset[str]:
+    """The ids of the passages that an example names as needed for its answer."""
+    return frozenset(map(str, example.get("relevant") or ()))
+
+
 def answer_texts(example: dspy.Example) -> tuple[str, ...]:
     """The gold answers as text: for multiple choice the text of the right option in place of its letter.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -91,6 +92,33 @@ def weight_files(folder: Path) -> list[Path]:
         for path in one.iterdir()
         if path.is_file() and (path.name in _CHECKPOINT_FILES or path.suffix in (".safetensors", ".model"))
     )
+
+
+def copy_weights(checkpoint: str, target: Path) -> list[Path]:
+    """Copy the files of a checkpoint that decide its scores.
+
+    Args:
+        checkpoint: A folder or hub name.
+        target: The folder to copy into, made where it is missing.
+
+    Returns:
+        The copies.
+
+    Raises:
+        CheckpointError: If the weights are not on this machine, or are not safetensors.
+    """
+    source = Path(weights(checkpoint))  # a hub name's are in the hub's cache after its first use
+    if not source.is_dir():
+        raise CheckpointError(f"{checkpoint}: its weights are not on this machine; use it once, then save.")
+    copies = []
+    for path in weight_files(source):
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+        copies.append(copy)
+    if not any(target.glob("*.safetensors")):
+        raise CheckpointError(f"{checkpoint}: holds no safetensors weights, which are the only ones that are saved.")
+    return copies
 
 
 def fingerprint(checkpoint: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from os import PathLike
@@ -14,8 +13,7 @@ from typing import Any
 import dspy
 
 from radio_dspy import programs
-from radio_dspy.encoders import weight_files
-from radio_dspy.encoders import weights as find_weights
+from radio_dspy.encoders import copy_weights
 from radio_dspy.errors import CheckpointError, SettingsError
 from radio_dspy.files import sha256_of, write_json
 from radio_dspy.rerankers.rerank import Rerank
@@ -56,7 +54,7 @@ def save(program: dspy.Module, path: str | PathLike[str]) -> Path:
             for checkpoint in filter(None, (weights.checkpoint, weights.passage_checkpoint)):
                 if checkpoint not in names:
                     names[checkpoint] = "reranker" if not names else f"reranker-{len(names) + 1}"
-                    _copy_weights(checkpoint, making / names[checkpoint])
+                    copy_weights(checkpoint, making / names[checkpoint])
             weights.checkpoint = names[weights.checkpoint]
             if weights.passage_checkpoint:
                 weights.passage_checkpoint = names[weights.passage_checkpoint]
@@ -124,20 +122,6 @@ def _weights_of(program: dspy.Module) -> dict[str, RerankerWeights]:
 def _settings_of(program: dspy.Module) -> dict[str, int]:
     names = ("candidates", "k", "hops")
     return {name: value for name in names if isinstance(value := getattr(program, name, None), int)}
-
-
-def _copy_weights(checkpoint: str, target: Path) -> None:
-    source = Path(checkpoint)
-    if not source.is_dir():
-        source = Path(find_weights(checkpoint))  # in the hub's cache after its first use
-        if not source.is_dir():
-            raise CheckpointError(f"{checkpoint}: its weights are not on this machine; use it once, then save.")
-    for path in weight_files(source):
-        copy = target / path.relative_to(source)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
-    if not any(target.glob("*.safetensors")):
-        raise CheckpointError(f"{checkpoint}: holds no safetensors weights, which are the only ones that are saved.")
 
 
 def _checked_manifest(folder: Path) -> Mapping[str, Any]:

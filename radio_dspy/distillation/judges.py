@@ -9,7 +9,7 @@ import dspy
 
 from radio_dspy.distillation.bulk import call_each
 from radio_dspy.distillation.gate import Judge
-from radio_dspy.distillation.observation import Seat
+from radio_dspy.distillation.seats import Seat
 from radio_dspy.errors import SettingsError
 from radio_dspy.evaluation import judge as judge_relevance
 from radio_dspy.metrics import ranking_metrics

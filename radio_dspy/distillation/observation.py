@@ -6,115 +6,26 @@ import hashlib
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import dspy
 from dspy.utils.callback import BaseCallback
 
-from radio_dspy.datasets import answer_texts
+from radio_dspy.datasets import answer_texts, relevant_of
 from radio_dspy.distillation.bulk import call_each
 from radio_dspy.distillation.preferences import distinct_questions, rank_requests
+from radio_dspy.distillation.seats import Seat, retriever_of
 from radio_dspy.errors import SettingsError
 from radio_dspy.passages import Passage, RankRequest, as_passage
 from radio_dspy.rerankers.rerank import Rerank
-from radio_dspy.rerankers.weights import RerankerWeights
 from radio_dspy.retrievers.base import Retriever
 
 logger = logging.getLogger(__name__)
 
 ANSWER_CANDIDATES = 20  # paper, section 3.5
 PROBED = 3  # questions that tell whether a program reranks the question's own passages
-
-
-@dataclass
-class Seat:
-    """One trained parameter of a program and the rerankers that share it.
-
-    Attributes:
-        name: Where it was found first, for example ``self.rerank``.
-        rerankers: All that hold it.
-    """
-
-    name: str
-    rerankers: list[Rerank] = field(default_factory=list)
-
-    @property
-    def weights(self) -> RerankerWeights:
-        """The parameter."""
-        return self.rerankers[0].weights
-
-    def assign(self, weights: RerankerWeights) -> None:
-        """Give every reranker the same new parameter."""
-        for rerank in self.rerankers:
-            rerank.weights = weights
-
-
-def seats_of(program: dspy.Module, original: dspy.Module | None = None) -> list[Seat]:
-    """The distinct reranker weights of a program, however deep they are nested.
-
-    Modules behind a ``dspy.Tool`` are found too, where the tool is a bound method.
-
-    Args:
-        program: The program, often a copy.
-        original: What it was copied from: rerankers that share their weights there share them here, even where copying
-            has parted them.
-
-    Raises:
-        SettingsError: If there is none, or one was not copied.
-    """
-    seats: dict[int, Seat] = {}
-    for path, module, source in _modules(program, original or program):
-        if isinstance(module, Rerank):
-            if original is not None and module is source:
-                raise SettingsError(
-                    f"{path} cannot be copied, so aligning it would change the student: an attribute of the program "
-                    "keeps it from being copied (a lock, a connection, an open file). Make that attribute copyable."
-                )
-            seat = seats.setdefault(id(source.weights), Seat(path))
-            seat.rerankers.append(module)
-    if not seats:
-        raise SettingsError(
-            "The student holds no trainable reranker. Add one as an attribute, for example "
-            "`self.rerank = radio_dspy.Rerank('BAAI/bge-reranker-base')`, and call it on the retrieved passages. "
-            "One that only lives inside a function cannot be copied: use a method of the module as the tool."
-        )
-    for seat in seats.values():
-        seat.assign(seat.weights)
-    return list(seats.values())
-
-
-def _modules(program: dspy.Module, original: dspy.Module) -> Iterator[tuple[str, dspy.Module, Any]]:
-    """Every module once, with its path and its counterpart in the original, also behind tools."""
-    seen: set[int] = set()
-    queue: list[tuple[str, Any, Any]] = [("self", program, original)]
-    while queue:
-        path, item, source = queue.pop(0)
-        if id(item) in seen:
-            continue
-        seen.add(id(item))
-        if isinstance(item, dspy.Module):
-            yield path, item, source
-            queue += [
-                (f"{path}.{name}", value, vars(source)[name])
-                for name, value in vars(item).items()
-                if name in vars(source)
-            ]
-        elif isinstance(item, list | tuple):  # of another length where DSPy drops it while copying, as with `history`
-            pairs = zip(item, source, strict=False)
-            queue += [(f"{path}[{i}]", value, other) for i, (value, other) in enumerate(pairs)]
-        elif isinstance(item, dict):
-            queue += [(f"{path}[{key!r}]", value, source[key]) for key, value in item.items() if key in source]
-        else:
-            owner, other = _owner(item), _owner(source)
-            if isinstance(owner, dspy.Module):
-                queue.append((f"{path}.__self__", owner, other))
-
-
-def _owner(item: Any) -> Any:
-    """The module that a tool, or a method, belongs to."""
-    return getattr(item.func if isinstance(item, dspy.Tool) else item, "__self__", None)
 
 
 @dataclass
@@ -211,11 +122,6 @@ def record(
     return observed, {key: error for key, (_, error) in zip(questions, outcomes, strict=True) if error is not None}
 
 
-def retriever_of(program: dspy.Module) -> Retriever | None:
-    """The first of our retrievers inside a program."""
-    return next((module for _, module, _ in _modules(program, program) if isinstance(module, Retriever)), None)
-
-
 def same_as_retrieved(observed: Sequence[Observed], direct: Mapping[str, RankRequest]) -> bool:
     """Whether all that reached the seats is each question with the passages that the retriever finds for it."""
     for seat in observed:
@@ -247,7 +153,7 @@ def _request(name: str, example: dspy.Example, query: str, passages: Sequence[An
         scores=tuple(float(len(found) - position) for position in range(len(found))),
         answers=answer_texts(example),
         # Labels name passages by id: where no passage brings one, nothing can be judged by them.
-        relevant=frozenset(map(str, example.get("relevant") or ())) if named else frozenset(),
+        relevant=relevant_of(example) if named else frozenset(),
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 
-from radio_dspy.datasets import answer_texts
+from radio_dspy.datasets import answer_texts, relevant_of
 from radio_dspy.distillation.fusion import fused_ranking
 from radio_dspy.distillation.groups import DEPTH, PreferenceGroup, Sampling, SamplingFunction, preference_groups
 from radio_dspy.distillation.guards import NO_GUARD, FalseNegatives, telling, without_false_negatives
@@ -50,7 +50,7 @@ def rank_requests(examples: Sequence[dspy.Example], retriever: Retriever, candid
             candidates=ranking.passages,
             scores=ranking.scores,
             answers=answer_texts(example),
-            relevant=frozenset(map(str, example.get("relevant") or ())),
+            relevant=relevant_of(example),
         )
         for (key, example), ranking in zip(questions.items(), rankings, strict=True)
     ]

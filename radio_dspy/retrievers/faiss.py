@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radio_dspy.datasets import load_corpus
-from radio_dspy.encoders import Encoder, as_encoder, weight_files
+from radio_dspy.encoders import Encoder, as_encoder, copy_weights
 from radio_dspy.errors import CheckpointError, DataError
 from radio_dspy.files import replacing, sha256_of, write_json, write_lines
 from radio_dspy.passages import Passage, Ranking
@@ -101,11 +100,8 @@ class FaissRetriever(Retriever):
             faiss.write_index(self._index.flat, str(temporary))
         files = {name: sha256_of(folder / name) for name in _FILES}
         if self.query_encoder is not self.encoder:
-            for source, name in _encoder_files(self.query_encoder):
-                copy = folder / name
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, copy)
-                files[name] = sha256_of(copy)
+            copies = copy_weights(self.query_encoder.name, folder / _QUERY_ENCODER)
+            files |= {one.relative_to(folder).as_posix(): sha256_of(one) for one in copies}
         manifest = {
             "format": FORMAT_VERSION,
             "encoder": self.encoder.identity,
@@ -170,14 +166,6 @@ def _checked_manifest(folder: Path) -> dict[str, Any]:
         if not (folder / name).is_file() or sha256_of(folder / name) != files.get(name):
             raise CheckpointError(f"{folder / name}: was changed after the index was saved; build it again.")
     return dict(manifest)
-
-
-def _encoder_files(encoder: Encoder) -> list[tuple[Path, str]]:
-    """The files of an encoder's checkpoint, each with its name in the index folder."""
-    source = Path(encoder.name)
-    if not source.is_dir():
-        raise CheckpointError(f"{encoder.name}: its weights are not on this machine; use it once, then save.")
-    return [(one, f"{_QUERY_ENCODER}/{one.relative_to(source).as_posix()}") for one in weight_files(source)]
 
 
 class _Index:

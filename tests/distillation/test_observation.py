@@ -11,11 +11,10 @@ from radio_dspy.distillation.observation import (
     Observed,
     observe,
     record,
-    retriever_of,
     same_as_retrieved,
-    seats_of,
 )
 from radio_dspy.distillation.preferences import rank_requests
+from radio_dspy.distillation.seats import retriever_of, seats_of
 from radio_dspy.errors import DataError, SettingsError
 from radio_dspy.passages import Passage, RankRequest
 from radio_dspy.rerankers import Rerank
