@@ -15,7 +15,7 @@ from dspy.utils import DummyLM
 from radio_dspy.programs import RetrieveRerankAnswer
 
 from radio_dspy import datasets
-from radio_dspy.encoders import Encoder
+from radio_dspy.encoders import Encoder, quiet_loading, weights
 from radio_dspy.rerankers import Rerank
 from radio_dspy.retrievers import FaissRetriever
 
@@ -31,6 +31,13 @@ class LaunchableLM(DummyLM):
 
     def kill(self, launch_kwargs=None):
         """Nothing to stop."""
+
+
+class UnaskedLM(LaunchableLM):
+    """An LM that must not be asked."""
+
+    def __call__(self, *args, **kwargs):
+        raise AssertionError("the LM was asked")
 
 
 def scripted(**fields: str) -> LaunchableLM:
@@ -68,6 +75,27 @@ def topic(demo) -> datasets.Demo:
 @pytest.fixture(scope="session")
 def retriever(topic, encoder) -> FaissRetriever:
     return FaissRetriever.build(topic.passages, encoder=encoder)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory) -> Encoder:
+    """all-MiniLM-L6-v2 with the first of its six layers: trains in a second or two."""
+    from sentence_transformers import SentenceTransformer
+
+    folder = tmp_path_factory.mktemp("small") / "encoder"
+    with quiet_loading():
+        model = SentenceTransformer(weights(ENCODER))
+        bert = model[0].auto_model
+        bert.encoder.layer = bert.encoder.layer[:1]
+        bert.config.num_hidden_layers = 1
+        model.save_pretrained(str(folder), create_model_card=False)
+    return Encoder(str(folder))
+
+
+@pytest.fixture(scope="session")
+def index(topic, small) -> FaissRetriever:
+    """The topic's passages, encoded by ``small``."""
+    return FaissRetriever.build(topic.passages, encoder=small)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from radio_dspy.encoders import Encoder, fingerprint
 from radio_dspy.errors import DataError, LanguageModelError, SettingsError
 from radio_dspy.metrics import dspy_metric, token_f1
 from tests.conftest import ENCODER, LaunchableLM, scripted
-from tests.optimizers.conftest import UnaskedLM
+from tests.conftest import UnaskedLM
 
 FAST = {"epochs": 1, "learning_rate": 5e-5, "max_length": 64, "groups_per_step": 8, "show_progress": False}
 TRAINED = {**FAST, "gate": False}  # whatever it is worth

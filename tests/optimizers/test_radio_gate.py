@@ -15,7 +15,7 @@ from radio_dspy.errors import SettingsError
 from radio_dspy.passages import Passage, Ranking
 from radio_dspy.retrievers import FaissRetriever, Retriever
 from tests.conftest import ENCODER, LaunchableLM, scripted
-from tests.optimizers.conftest import UnaskedLM
+from tests.conftest import UnaskedLM
 
 FAST = {
     "epochs": 1,

@@ -1,0 +1,40 @@
+"""The code in docs/ is run as it is written, page by page, after the README's set-up."""
+
+import re
+
+import dspy
+import pytest
+from radio_dspy.programs import RetrieveRerankAnswer
+
+from radio_dspy.rerankers import Rerank
+from tests.conftest import ROOT, scripted
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+def blocks(page) -> str:
+    return "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+def test_a_pages_code_runs(page, topic, small, index, tmp_path, monkeypatch):
+    """A page may use what the README sets up: passages, train, dev, encoder, retriever, program and lm."""
+    monkeypatch.chdir(tmp_path)
+    rerank = Rerank(small, architecture="bi-encoder")
+    names = {
+        "passages": topic.passages,
+        "train": topic.train[:8],
+        "dev": topic.test,
+        "encoder": small,
+        "retriever": index,
+        "program": RetrieveRerankAnswer(index, rerank, candidates=10, k=3),
+        "lm": scripted(rationale="Yeast dies in hot water.", answer="yeast", order="[0]", letter="A", query="DONE"),
+    }
+    with dspy.context(lm=names["lm"]):
+        exec(compile(blocks(page), str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_links_only_to_files_that_are_there(page):
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).exists(), link
