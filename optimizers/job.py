@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 
-from radio_dspy.datasets import relevant_of
+from radio_dspy.datasets import answer_texts, relevant_of
 from radio_dspy.distillation.observation import Observed, Reached
 from radio_dspy.distillation.preferences import QuestionGroup, question_id
+from radio_dspy.distillation.rationales import Question
 from radio_dspy.distillation.seats import Seat
 from radio_dspy.distillation.settings import Tower
-from radio_dspy.encoders import Encoder
+from radio_dspy.encoders import TextEncoder
 from radio_dspy.errors import DataError, SettingsError
 from radio_dspy.passages import RankRequest
 from radio_dspy.retrievers.aligned import same_passage_side
 from radio_dspy.retrievers.base import Retriever
 from radio_dspy.retrievers.faiss import FaissRetriever
 from radio_dspy.runs import Run
+from radio_dspy.spending import Ledger
 
 if TYPE_CHECKING:
     from radio_dspy.distillation.alignment import Alignment
@@ -58,9 +60,22 @@ class Job:
     train: list[dspy.Example]
     held_out: list[dspy.Example]
     first_stage: Retriever | None
-    encoder: Encoder
+    encoder: TextEncoder
     run: Run
     clock: Clock
+    ledger: Ledger
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage and book its LM calls."""
+        with self.clock(name), self.ledger.stage(name):
+            yield
+
+
+def questions_of(examples: Sequence[dspy.Example]) -> list[Question]:
+    """Each distinct question that has an answer."""
+    found = {question_id(one): (question_id(one), one.question, answer_texts(one)) for one in examples}
+    return [one for one in found.values() if one[2]]
 
 
 def explained(requests: Sequence[RankRequest], seen: Observed, texts: Mapping[str, str]) -> list[RankRequest]:
@@ -88,6 +103,7 @@ def told(seat: Seat, groups: int, left_out: Mapping[str, int], done: Alignment) 
         "training": {
             "architecture": seat.weights.architecture,
             "base": seat.weights.base,
+            "base_fingerprint": seat.weights.fingerprint,
             "updates": done.training.updates,
             "first_loss": losses[0] if losses else None,
             "last_loss": losses[-1] if losses else None,
@@ -120,7 +136,7 @@ def searchable(job: Job, seat: Seat, tower: Tower) -> FaissRetriever:
     if tower != "query" or not isinstance(index, FaissRetriever) or not same_passage_side(seat.weights, index.encoder):
         raise SettingsError(
             "Gate(retrieval=True) judges the query encoder on the index: it needs tower='query', a FaissRetriever, and "
-            "a bi-encoder Rerank that starts from the index's own encoder."
+            "a bi-encoder Rerank that starts from the index's own local encoder."
         )
     return index
 

@@ -5,26 +5,28 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import dspy
 from dspy.teleprompt.teleprompt import Teleprompter
+from radio_dspy.optimizers.estimate import Estimate, estimate
 from radio_dspy.optimizers.job import (
     Clock,
     Job,
     check_ids,
     explained,
     index_vectors,
+    questions_of,
     searchable,
     skipped,
     told,
     without_idle_seats,
 )
+from radio_dspy.optimizers.provenance import remember_training
 
-from radio_dspy.datasets import answer_texts
 from radio_dspy.distillation.extractor import RationaleExtractor
 from radio_dspy.distillation.gate import Gate
 from radio_dspy.distillation.groups import DEPTH, Sampling, SamplingFunction
@@ -37,7 +39,6 @@ from radio_dspy.distillation.preferences import (
     build_groups,
     distinct_questions,
     fused_rankings,
-    question_id,
     usable,
 )
 from radio_dspy.distillation.rationales import RationaleCounts, explain
@@ -55,7 +56,7 @@ from radio_dspy.distillation.settings import (
 )
 from radio_dspy.distillation.signals import AnswerSimilarity, RationaleSimilarity, RetrievalScore, Signal
 from radio_dspy.distillation.splitting import question_groups, split_by_group
-from radio_dspy.encoders import Encoder, as_encoder
+from radio_dspy.encoders import TextEncoder, as_encoder
 from radio_dspy.errors import DataError, SettingsError
 from radio_dspy.evaluation import compare, judge
 from radio_dspy.passages import RankRequest
@@ -64,6 +65,7 @@ from radio_dspy.rerankers.rerank import rank_with
 from radio_dspy.retrievers.base import Retriever
 from radio_dspy.retrievers.faiss import FaissRetriever
 from radio_dspy.runs import Run
+from radio_dspy.spending import Ledger
 
 if TYPE_CHECKING:
     from radio_dspy.distillation.alignment import Alignment
@@ -83,7 +85,8 @@ class RADIO(Teleprompter):
 
     Args:
         rationale_lm: Who explains the answers: any ``dspy.LM``. None asks no LM: the guide is ``question. answers``.
-        encoder: Compares passages with the guide: an ``Encoder``, a folder or a hub name. None takes the retriever's.
+        encoder: Compares passages with the guide: an ``Encoder`` or ``RemoteEncoder``, or the name of one. None takes
+            the retriever's.
         rationale_weight: Weight ``w`` of the guide against the retrieval score, in [0, 1]; the paper's 0.5.
         signals: What makes a passage preferred, each with its weight, in place of guide and retrieval score.
         sampling: ``"shift"`` (the paper's), ``"shift_all_neg"``, ``"iteration"``, ``"all"``, or an own function; None
@@ -119,6 +122,9 @@ class RADIO(Teleprompter):
         retriever: The first stage; None takes the one inside the student, or records what reaches each ``Rerank``
             while the student runs on the questions.
         num_threads: LM calls in flight at the same time.
+        max_calls: LM calls that a ``compile`` may make; cached ones are free. One more ends it with a ``BudgetError``,
+            and what was bought is kept in ``run_dir``. None has no limit.
+        max_cost: The same in US dollars by LiteLLM's price list; calls in flight may still add theirs.
         run_dir: Folder for records and checkpoints. A folder that is there is taken up again: rationales that fit are
             not bought twice. None takes a temporary one.
         seed: Decides the order of training and the held-out part.
@@ -144,7 +150,7 @@ class RADIO(Teleprompter):
     def __init__(
         self,
         rationale_lm: dspy.LM | None = None,
-        encoder: Encoder | str | None = None,
+        encoder: TextEncoder | str | None = None,
         *,
         rationale_weight: float = PAPER_RATIONALE_WEIGHT,
         signals: Mapping[Signal, float] | None = None,
@@ -174,6 +180,8 @@ class RADIO(Teleprompter):
         extractor: RationaleExtractor | None = None,
         retriever: Retriever | None = None,
         num_threads: int = 1,
+        max_calls: int | None = None,
+        max_cost: float | None = None,
         run_dir: str | PathLike[str] | None = None,
         seed: int = 42,
         show_progress: bool = True,
@@ -197,6 +205,9 @@ class RADIO(Teleprompter):
         self.extractor = extractor or RationaleExtractor()
         self.retriever = retriever
         self.num_threads = num_threads
+        Ledger(max_calls, max_cost)  # raises for limits out of range
+        self.max_calls = max_calls
+        self.max_cost = max_cost
         self.run_dir = run_dir
         self.seed = seed
         self.show_progress = show_progress
@@ -250,9 +261,10 @@ class RADIO(Teleprompter):
             SettingsError: If the student has no trainable reranker or no retriever can be found.
             DataError: If no training question can be used.
             LanguageModelError: If the LM fails; what it had written is kept in ``run_dir``.
+            BudgetError: If ``max_calls`` or ``max_cost`` is reached; the same holds.
         """
         job = self._job(student, trainset, valset)
-        with job.clock("retrieval"):
+        with job.stage("retrieval"):
             reached = observe(
                 job.program,
                 job.seats,
@@ -294,10 +306,32 @@ class RADIO(Teleprompter):
             **first,
             others=others,
             seconds=job.clock.seconds,
+            spending=job.ledger.as_dict(),
             run_dir=str(job.run.path),
         )
         job.run.write("report", self.report.as_dict())
+        remember_training(self, job, self.report, self._teacher(job))
         return job.program
+
+    def estimate(
+        self, student: dspy.Module, *, trainset: list[dspy.Example], valset: list[dspy.Example] | None = None
+    ) -> Estimate:
+        """What ``compile`` with the same arguments will ask of LMs; nothing is asked, and nothing is written.
+
+        Rationales that ``run_dir`` keeps are not counted again. Prices are LiteLLM's.
+
+        Example:
+            >>> from radio_dspy import FaissRetriever, Rerank, RetrieveRerankAnswer, datasets
+            >>> data = datasets.demo()
+            >>> kitchen = lambda rows: [one for one in rows if one.id.startswith("kit")]
+            >>> retriever = FaissRetriever.build(kitchen(data.passages), encoder="all-MiniLM-L6-v2")
+            >>> student = RetrieveRerankAnswer(retriever, Rerank("all-MiniLM-L6-v2", architecture="bi-encoder"))
+            >>> optimizer = RADIO(dspy.LM("openai/gpt-4o-mini", api_key="..."))
+            >>> bill = optimizer.estimate(student, trainset=kitchen(data.train)[:10], valset=kitchen(data.test))
+            >>> bill.calls, bill.calls_at_most, bill.cost < 0.01
+            (10, 20, True)
+        """
+        return estimate(self, self._job(student, trainset, valset))
 
     def _job(
         self, student: dspy.Module, trainset: Sequence[dspy.Example], valset: Sequence[dspy.Example] | None
@@ -312,7 +346,8 @@ class RADIO(Teleprompter):
         if encoder is None:
             raise SettingsError("Give RADIO an encoder=: the retriever has none to share.")
         train, held_out = self._split(trainset, valset, encoder)
-        job = Job(program, seats, train, held_out, first_stage, encoder, Run(self.run_dir), Clock())
+        ledger = Ledger(self.max_calls, self.max_cost)
+        job = Job(program, seats, train, held_out, first_stage, encoder, Run(self.run_dir), Clock(), ledger)
         check_ids(job, self.rationales)
         if self.gate is not None and self.gate.retrieval:  # before anything is paid for
             for seat in seats:
@@ -320,7 +355,7 @@ class RADIO(Teleprompter):
         return job
 
     def _split(
-        self, trainset: Sequence[dspy.Example], valset: Sequence[dspy.Example] | None, encoder: Encoder
+        self, trainset: Sequence[dspy.Example], valset: Sequence[dspy.Example] | None, encoder: TextEncoder
     ) -> tuple[list[dspy.Example], list[dspy.Example]]:
         """The questions to learn from and to judge by; without a valset a part of the trainset is kept for it."""
         if not trainset:
@@ -338,11 +373,11 @@ class RADIO(Teleprompter):
 
     def _explain(self, job: Job, reached: Reached) -> tuple[dict[str, str], RationaleCounts]:
         """A rationale for every question that the teacher is asked about."""
-        questions = [*job.train, *job.held_out] if self._judges_by_teacher(reached) else job.train
-        asked = {question_id(one): (question_id(one), one.question, answer_texts(one)) for one in questions}
-        with job.clock("rationales"):
+        labels = (one.relevant for seen in reached.held_out for one in seen.requests)
+        asked = [*job.train, *job.held_out] if self.judges_by_teacher(labels) else job.train
+        with job.stage("rationales"):
             return explain(
-                [one for one in asked.values() if one[2]],
+                questions_of(asked),
                 job.run,
                 lm=self.rationale_lm,
                 extractor=self.extractor,
@@ -353,9 +388,9 @@ class RADIO(Teleprompter):
                 show_progress=self.show_progress,
             )
 
-    def _judges_by_teacher(self, reached: Reached) -> bool:
-        labelled = any(one.relevant for seen in reached.held_out for one in seen.requests)
-        return self.gate is not None and self.metric is None and not labelled
+    def judges_by_teacher(self, labels: Iterable[Collection[str]]) -> bool:
+        """Whether the gate goes by the teacher, which then needs the held-out questions' rationales as well."""
+        return self.gate is not None and self.metric is None and not any(labels)
 
     def _teacher(self, job: Job) -> dict[Signal, float]:
         """What makes a passage preferred, with weights (paper, section 3.3)."""
@@ -375,7 +410,7 @@ class RADIO(Teleprompter):
         done: dict[str, Alignment] = {}
         parts = []
         for number, seat in enumerate(job.seats):
-            with job.clock("signals"):
+            with job.stage("signals"):
                 requests = explained(used[number], reached.train[number], texts)
                 fused = fused_rankings(requests, teacher)
                 groups, left_out = build_groups(requests, fused, self.grouping, corpus=corpus)
@@ -419,7 +454,7 @@ class RADIO(Teleprompter):
                 passing = {"judge": by, "metric": "nDCG@10 against the teacher"}
             if self.gate.retrieval:
                 passing["recall"] = judges.by_recall(searchable(job, seat, self.training.tower), judged)
-        with job.clock("training"):
+        with job.stage("training"):
             return align(
                 seat.weights,
                 [group.texts() for group in groups],

@@ -21,5 +21,9 @@ class MissingExtraError(RadioError, ImportError):
     """An optional package is missing; the message holds the command that installs it."""
 
 
+class BudgetError(RadioError, RuntimeError):
+    """The limit of LM calls or dollars is reached; what was bought is kept."""
+
+
 class LanguageModelError(RadioError, RuntimeError):
     """The language model failed in the middle of a run; what it had written is kept."""

@@ -29,6 +29,7 @@ class Report:
         gate: The gate's ``Decision`` as JSON types; None without a gate.
         relevance: ``labels`` or ``answers``: what the metrics count as relevant.
         seconds: Wall-clock time by stage.
+        spending: LM calls by stage, where there were any: see ``radio_dspy.spending.Spending``.
         run_dir: Where records and checkpoint are.
         others: The same for the program's further rerankers: ``reranker`` to ``gate``.
     """
@@ -40,6 +41,7 @@ class Report:
     training: dict[str, Any]
     relevance: str
     seconds: dict[str, float]
+    spending: dict[str, dict[str, Any]] = field(default_factory=dict)
     run_dir: str = ""
     reranker: str = "self.rerank"
     left_out: dict[str, int] = field(default_factory=dict)
@@ -58,7 +60,7 @@ class Report:
         return asdict(self)
 
     def __str__(self) -> str:
-        questions, rationales = self.questions, self.rationales
+        questions = self.questions
         judged = "labelled passages" if self.relevance == "labels" else "passages that contain an answer"
         gain = self.gain()
         verdict = f"aligned against base: {gain:+.3f} nDCG@10"
@@ -71,17 +73,13 @@ class Report:
             *_gate_lines(self.gate),
             self.decision,
             f"questions: {questions['used']} of {questions['train']} used, skipped: {_counts(questions['skipped'])}",
-            f"rationales: {rationales['written']} written in {rationales['lm_calls']} LM calls "
-            f"({rationales['cached']} from the cache, {rationales['refused']} refused, {rationales['retried']} asked "
-            f"twice, {rationales['prompt_tokens']} + {rationales['completion_tokens']} tokens), "
-            f"{rationales['reused']} reused, {rationales['given']} given",
-            f"guided by the answer alone: {rationales['empty']} without a rationale, "
-            f"{sum(rationales['useless'].values())} with a useless one ({_counts(rationales['useless'])})",
+            *_rationale_lines(self.rationales),
             f"training: {self.groups} groups, negatives left out: {_counts(self.left_out)}; "
             f"{self.training['updates']} updates, "
             f"loss {_loss(self.training['first_loss'])} -> {_loss(self.training['last_loss'])}, "
             f"{self.training['architecture']} from {self.training['base']}",
             *(f"{other['reranker']}: {other['groups']} groups. {_sentence(other)}" for other in self.others),
+            *(_spending_line(stage, spent) for stage, spent in self.spending.items()),
             "seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in self.seconds.items()),
             f"run: {self.run_dir}",
         ]
@@ -106,6 +104,26 @@ def _gate_lines(gate: Mapping[str, Any] | None) -> list[str]:
         gain = [f"{one['gain']:+.3f}", f"{one['gain_low']:+.3f} to {one['gain_high']:+.3f}"] if one["share"] else []
         table.add_row(one["name"], f"{one['mean']:.3f}", f"{one['low']:.3f} to {one['high']:.3f}", *gain)
     return [render(table).rstrip()]
+
+
+def _rationale_lines(rationales: Mapping[str, Any]) -> list[str]:
+    if not rationales:  # none were asked for: the groups were given
+        return []
+    return [
+        f"rationales: {rationales['written']} written ({rationales['cached']} from the cache, "
+        f"{rationales['refused']} refused, {rationales['retried']} asked twice), "
+        f"{rationales['reused']} reused, {rationales['given']} given",
+        f"guided by the answer alone: {rationales['empty']} without a rationale, "
+        f"{sum(rationales['useless'].values())} with a useless one ({_counts(rationales['useless'])})",
+    ]
+
+
+def _spending_line(stage: str, spent: Mapping[str, Any]) -> str:
+    cost = "price unknown" if spent["cost"] is None else f"${spent['cost']:.4f}"
+    return (
+        f"LM calls, {stage}: {spent['calls']} ({spent['failed']} failed), {spent['cached']} cached, "
+        f"{spent['prompt_tokens']} + {spent['completion_tokens']} tokens, {cost}"
+    )
 
 
 def _loss(value: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import tempfile
@@ -23,17 +24,25 @@ class Run:
     checkpoints are folders named by the hash of their content and never change.
 
     Args:
-        path: The folder, made where it is missing; None makes a temporary one, kept as long as the system keeps it.
+        path: The folder, made when something is first written; None makes a temporary one, kept as long as the system
+            keeps it.
 
     Raises:
         DataError: If the path is a file.
     """
 
     def __init__(self, path: str | PathLike[str] | None = None) -> None:
-        self.path = Path(path if path is not None else tempfile.mkdtemp(prefix="radio-dspy-")).resolve()
-        if self.path.exists() and not self.path.is_dir():
-            raise DataError(f"{self.path}: is a file; run_dir must be a folder or a new name.")
-        self.path.mkdir(parents=True, exist_ok=True)
+        self._given = Path(path).resolve() if path is not None else None
+        if self._given is not None and self._given.exists() and not self._given.is_dir():
+            raise DataError(f"{self._given}: is a file; run_dir must be a folder or a new name.")
+
+    @functools.cached_property
+    def path(self) -> Path:
+        """The folder; it is there from now on."""
+        if self._given is None:
+            return Path(tempfile.mkdtemp(prefix="radio-dspy-")).resolve()
+        self._given.mkdir(parents=True, exist_ok=True)
+        return self._given
 
     def read_records(self, name: str) -> list[dict[str, Any]]:
         """The records of ``NAME.jsonl``; a last line that was cut off by a kill is dropped from the file.
@@ -41,8 +50,7 @@ class Run:
         Raises:
             DataError: If a line before the last is not a record.
         """
-        path = self.path / f"{name}.jsonl"
-        if not path.is_file():
+        if self._given is None or not (path := self._given / f"{name}.jsonl").is_file():
             return []
         records = []
         lines = path.read_bytes().splitlines(keepends=True)

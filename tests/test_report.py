@@ -13,13 +13,21 @@ REPORT = Report(
     questions={"train": 10, "used": 8, "skipped": {"without an answer": 2}, "judged": 5},
     rationales={
         "given": 0, "reused": 1, "written": 7, "cached": 2, "refused": 1, "empty": 1, "retried": 3,
-        "useless": {"answer missing": 2, "refusal": 1}, "lm_calls": 9, "prompt_tokens": 70, "completion_tokens": 30,
+        "useless": {"answer missing": 2, "refusal": 1},
     },
     groups=8,
     training={"architecture": "bi-encoder", "base": "some/model", "updates": 2, "first_loss": 1.9, "last_loss": 1.5},
     left_out={"contains an answer": 4, "same text": 1},
     relevance="answers",
     seconds={"retrieval": 1.25},
+    spending={
+        "rationales": {
+            "calls": 9, "cached": 2, "failed": 1, "prompt_tokens": 70, "completion_tokens": 30, "cost": 0.0125,
+        },
+        "signals": {
+            "calls": 3, "cached": 0, "failed": 0, "prompt_tokens": 0, "completion_tokens": 0, "cost": None,
+        },
+    },
     run_dir="runs/first",
 )  # fmt: skip
 
@@ -31,7 +39,9 @@ def test_every_count_is_shown():
         "aligned against base: +0.090 nDCG@10",
         "8 of 10 used, skipped: 2 without an answer",
         "Returned what was trained: there was no gate.",
-        "7 written in 9 LM calls (2 from the cache, 1 refused, 3 asked twice, 70 + 30 tokens), 1 reused, 0 given",
+        "7 written (2 from the cache, 1 refused, 3 asked twice), 1 reused, 0 given",
+        "LM calls, rationales: 9 (1 failed), 2 cached, 70 + 30 tokens, $0.0125",
+        "LM calls, signals: 3 (0 failed), 0 cached, 0 + 0 tokens, price unknown",
         "guided by the answer alone: 1 without a rationale, 3 with a useless one (2 answer missing, 1 refusal)",
         "8 groups, negatives left out: 4 contains an answer, 1 same text; 2 updates, loss 1.900 -> 1.500, "
         "bi-encoder from some/model",

@@ -6,11 +6,12 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import dspy
 
-from radio_dspy.errors import LanguageModelError
+from radio_dspy.errors import BudgetError, LanguageModelError
+from radio_dspy.spending import StopSpending
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,11 +30,15 @@ class Refusals:
         """An answer came: from now on a refusal is one question's."""
         self._answered.set()
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether nothing was answered yet: what was refused may be no question's fault."""
+        return not self._answered.is_set()
+
     def take(self, error: Exception) -> None:
         """Take in a refusal; raise it again where the others will be refused as well."""
         self._count += 1
-        hopeless = self._count >= _HOPELESS_AFTER and not self._answered.is_set()
-        if hopeless or isinstance(error, dspy.LMUnsupportedModelError):
+        if (self._count >= _HOPELESS_AFTER and self.in_doubt) or isinstance(error, dspy.LMUnsupportedModelError):
             raise error
 
 
@@ -66,6 +71,7 @@ def ask_each(
 
     Raises:
         LanguageModelError: If the LM fails; any other error as it is.
+        BudgetError: If the limit of an enclosing ``Ledger`` stage is reached.
     """
     from tqdm.auto import tqdm
 
@@ -90,7 +96,10 @@ def ask_each(
 
     # Bulk work: it belongs neither into a program's trace nor into the LM's history.
     with dspy.context(lm=lm, trace=None, disable_history=True), bar, _without_truncation_warnings():
-        call_each(one, items, num_threads)
+        try:
+            call_each(one, items, num_threads)
+        except BudgetError as error:
+            raise BudgetError(f"{error} {kept}") from None
     if failures and not isinstance(failures[0], dspy.LMError):
         raise failures[0]
     if failures:
@@ -100,11 +109,29 @@ def ask_each(
 
 
 def call_each(function: Callable[[T], R], items: Sequence[T], num_threads: int) -> list[R]:
-    """The results for all items, in their order; in threads that know DSPy's settings, and none is asked twice."""
+    """The results for all items, in their order; in threads that know DSPy's settings, and none is asked twice.
+
+    Raises:
+        BudgetError: If the limit of an enclosing ``Ledger`` stage is reached; calls in flight end first.
+    """
+    stops: list[StopSpending] = []
+
+    def one(item: T) -> Any:
+        if not stops:
+            try:
+                return function(item)
+            except StopSpending as stop:
+                stops.append(stop)
+        return None
+
     if num_threads == 1:
-        return [function(item) for item in items]
-    run = dspy.Parallel(num_threads=num_threads, max_errors=1, disable_progress_bar=True, timeout=0)
-    return run([(function, (item,)) for item in items])
+        results = [one(item) for item in items]
+    else:
+        run = dspy.Parallel(num_threads=num_threads, max_errors=1, disable_progress_bar=True, timeout=0)
+        results = run([(one, (item,)) for item in items])
+    if stops:
+        raise BudgetError(str(stops[0]))
+    return results
 
 
 @contextlib.contextmanager

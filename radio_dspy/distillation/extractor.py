@@ -41,7 +41,7 @@ class RationaleExtractor(dspy.Module):
         self.max_tokens = max_tokens
         self.extract = dspy.Predict(ExtractRationale)
 
-    def _config(self, sample: int = 0) -> dict[str, Any]:
+    def settings(self, sample: int = 0) -> dict[str, Any]:
         """What to send beside the prompt: only what the LM has no setting of its own for, or what a resample needs."""
         lm = self.extract.lm or dspy.settings.lm
         own = set() if lm is None else {name for name, value in lm.kwargs.items() if value is not None}
@@ -79,7 +79,7 @@ class RationaleExtractor(dspy.Module):
             dspy.LMError: If the LM cannot be reached or refuses.
         """
         try:
-            written = self.extract(question=question, answers=list(answers), config=self._config(sample))
+            written = self.extract(question=question, answers=list(answers), config=self.settings(sample))
         except AdapterParseError:
             return dspy.Prediction(rationale="")
         return dspy.Prediction(rationale=str(written.rationale or "").strip())
@@ -87,7 +87,7 @@ class RationaleExtractor(dspy.Module):
     async def aforward(self, question: str, answers: Sequence[str], sample: int = 0) -> dspy.Prediction:
         """Write one rationale asynchronously; see ``forward``."""
         try:
-            written = await self.extract.acall(question=question, answers=list(answers), config=self._config(sample))
+            written = await self.extract.acall(question=question, answers=list(answers), config=self.settings(sample))
         except AdapterParseError:
             return dspy.Prediction(rationale="")
         return dspy.Prediction(rationale=str(written.rationale or "").strip())
@@ -103,7 +103,7 @@ def rationale_key(extractor: RationaleExtractor, lm: dspy.LM, question: str, ans
         question,
         list(answers),
     ]
-    return call_key(lm, {**lm.kwargs, **extractor._config()}, asked)
+    return call_key(lm, {**lm.kwargs, **extractor.settings()}, asked)
 
 
 def call_key(lm: dspy.LM, settings: Mapping[str, Any], asked: Sequence[Any]) -> str:

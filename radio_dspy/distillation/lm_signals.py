@@ -19,7 +19,7 @@ from radio_dspy.errors import DataError, SettingsError
 from radio_dspy.lms import continuation_logprobs
 from radio_dspy.metrics import AnswerMetric, token_f1
 from radio_dspy.passages import Passage, RankRequest
-from radio_dspy.rerankers.lm import LMRerank
+from radio_dspy.rerankers.lm import LMRerank, windows_of
 from radio_dspy.runs import Run
 from radio_dspy.signatures import GenerateAnswer
 
@@ -99,6 +99,13 @@ class LMSignal(ABC):
         if missing:
             self._ask_all(list(missing.values()), found)
         return [_filled(one, [found[part.key] for part in own]) for one, own in zip(requests, parts, strict=True)]
+
+    def call_sizes(self, candidates: int, answers: int) -> list[int]:
+        """The calls that a question takes: how many passages the LM reads in each."""
+        return [1] * self._asked(candidates)
+
+    def _asked(self, candidates: int) -> int:
+        return candidates if self.depth is None else min(candidates, self.depth)
 
     def _split(self, passages: Passages) -> list[Passages]:
         """What the LM is asked about together."""
@@ -183,6 +190,10 @@ class AnswerLikelihood(LMSignal):
 
     name = "answer_likelihood"
 
+    def call_sizes(self, candidates: int, answers: int) -> list[int]:
+        """See ``LMSignal``: a call for each passage and answer."""
+        return [1] * (self._asked(candidates) * answers)
+
     def _settings(self, request: RankRequest) -> list[Any]:
         return [GenerateAnswer.instructions]
 
@@ -199,6 +210,8 @@ class AnswerCorrectness(LMSignal):
 
     Args:
         metric: Compares the LM's answer with the gold ones; None is ``radio_dspy.metrics.token_f1``.
+        answer: Who answers, from ``question`` and ``passages``: give a program's own ``answer``, whose prompt was
+            optimized, to reward the passages that this prompt makes use of. None is a plain ``GenerateAnswer``.
 
     Example:
         >>> from dspy.utils import DummyLM
@@ -219,17 +232,18 @@ class AnswerCorrectness(LMSignal):
         *,
         depth: int | None = None,
         metric: AnswerMetric | None = None,
+        answer: dspy.Module | None = None,
         num_threads: int = 1,
         show_progress: bool = False,
         keep: str | PathLike[str] | None = None,
     ) -> None:
         super().__init__(lm, depth=depth, num_threads=num_threads, show_progress=show_progress, keep=keep)
         self.metric = metric or token_f1
-        self.answer = dspy.Predict(GenerateAnswer)
+        self.answer = answer or dspy.Predict(GenerateAnswer)
 
     def _settings(self, request: RankRequest) -> list[Any]:
         name = getattr(self.metric, "__qualname__", type(self.metric).__qualname__)
-        return [GenerateAnswer.instructions, f"{self.metric.__module__}.{name}"]
+        return [_prompts_of(self.answer), f"{self.metric.__module__}.{name}"]
 
     def _ask(self, request: RankRequest, passages: Passages) -> list[float]:
         answers = _answers(request)
@@ -279,11 +293,17 @@ class LMRanking(LMSignal):
         super().__init__(lm, depth=depth, num_threads=num_threads, show_progress=show_progress, keep=keep)
         self.reranker = reranker
 
+    def call_sizes(self, candidates: int, answers: int) -> list[int]:
+        """See ``LMSignal``: a call for each window."""
+        return [
+            end - start for start, end in windows_of(self._asked(candidates), self.reranker.window, self.reranker.step)
+        ]
+
     def _split(self, passages: Passages) -> list[Passages]:
         return [passages] if passages else []
 
     def _settings(self, request: RankRequest) -> list[Any]:
-        asked = [[one.signature.instructions, [dict(demo) for demo in one.demos]] for one in self.reranker.predictors()]
+        asked = _prompts_of(self.reranker)
         return [self.reranker.window, self.reranker.step, self.reranker.max_words, asked, request.rationale]
 
     def _ask(self, request: RankRequest, passages: Passages) -> list[float]:
@@ -299,6 +319,11 @@ class LMRanking(LMSignal):
         for rank, position in enumerate(ranked.indices):
             scores[position] = float(len(passages) - rank)
         return scores
+
+
+def _prompts_of(module: dspy.Module) -> list[Any]:
+    """What a module's predictors ask: instructions and demonstrations."""
+    return [[one.signature.instructions, [dict(demo) for demo in one.demos]] for one in module.predictors()]
 
 
 def _answers(request: RankRequest) -> list[str]:

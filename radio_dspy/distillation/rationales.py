@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import dspy
-from dspy.utils.callback import BaseCallback
 
 from radio_dspy.distillation.bulk import Refusals, ask_each
 from radio_dspy.distillation.extractor import RationaleExtractor, rationale_key
 from radio_dspy.distillation.guards import rationale_problem
-from radio_dspy.encoders import Encoder
-from radio_dspy.lms import usage_of
+from radio_dspy.encoders import TextEncoder
 from radio_dspy.rerankers.rationale import guide
 from radio_dspy.runs import Run
+from radio_dspy.spending import StopSpending, usage_of_block
+
+Question = tuple[str, str, Sequence[str]]  # id, question, answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class RationaleRecord:
 def write_rationales(
     extractor: RationaleExtractor,
     lm: dspy.LM,
-    questions: Sequence[tuple[str, str, Sequence[str]]],
+    questions: Sequence[Question],
     *,
     on_record: Callable[[RationaleRecord], None],
     problem_of: Callable[[str, str, Sequence[str]], str] | None = None,
@@ -78,11 +78,12 @@ def write_rationales(
         LanguageModelError: If the LM fails; everything handed on before that stays.
     """
     refusals = Refusals()
+    doubtful: list[RationaleRecord] = []
 
-    def ask(item: tuple[str, str, Sequence[str]]) -> RationaleRecord:
+    def ask(item: Question) -> RationaleRecord:
         key, question, answers = item
         source, text, problem, retried = "lm", "", "", False
-        with dspy.track_usage() as tracker:
+        with usage_of_block() as used:
             try:
                 text = extractor(question=question, answers=answers).rationale
                 refusals.answered()
@@ -96,29 +97,40 @@ def write_rationales(
             except dspy.LMInvalidRequestError as error:
                 refusals.take(error)
                 source = "refused"  # this question; the others may well be answered
-        tokens = usage_of(tracker.get_total_tokens())
+            except StopSpending:
+                if not text:
+                    raise
+                retried = False  # the first sample is bought and kept; the next question's call ends the run
         return RationaleRecord(
             id=key,
             rationale=text,
             source=source,
             key=rationale_key(extractor, lm, question, answers),
-            cached=source == "lm" and not any(tokens.values()),
+            cached=source == "lm" and not used.calls,
             problem=problem,
             retried=retried,
-            **tokens,
+            **used.tokens,
         )
+
+    def hand_on(_: Question, record: RationaleRecord) -> None:
+        if record.source == "refused" and refusals.in_doubt:
+            doubtful.append(record)  # a wrong key or setting refuses every question, and must cost none its rationale
+        else:
+            on_record(record)
 
     ask_each(
         lm,
         questions,
         ask,
-        lambda _, record: on_record(record),
+        hand_on,
         title="rationales",
         unit="question",
         kept="Rationales written before are kept; compile again with the same run_dir to go on from there.",
         num_threads=num_threads,
         show_progress=show_progress,
     )
+    for record in doubtful:
+        on_record(record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +141,11 @@ class RationaleCounts:
         given: By the caller.
         reused: From the run folder.
         written: Asked of the LM in this run.
-        cached: Of the written ones, answered by DSPy's response cache (or by a server that reports no usage).
+        cached: Of the written ones, answered by DSPy's response cache.
         refused: Of the written ones, refused by the provider.
         empty: Nothing came back: the question is guided by its answer alone.
         retried: Of the written ones, asked a second time because the first sample was no use.
         useless: No use as a guide after that, by reason: their question is guided by its answer alone, too.
-        lm_calls: Calls of the LM in this run, an adapter's second tries among them.
-        prompt_tokens: Sent in this run.
-        completion_tokens: Received in this run.
     """
 
     given: int = 0
@@ -147,31 +156,26 @@ class RationaleCounts:
     empty: int = 0
     retried: int = 0
     useless: dict[str, int] = field(default_factory=dict)
-    lm_calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
 
 
-class _CallCounter(BaseCallback):
-    """Counts calls of any LM."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self._lock = threading.Lock()
-
-    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        with self._lock:
-            self.calls += 1
+def fitting_records(
+    questions: Sequence[Question], run: Run, *, lm: dspy.LM, extractor: RationaleExtractor
+) -> dict[str, dict[str, Any]]:
+    """The records of the run folder that this LM, asked in this way, need not write again; by question id."""
+    kept = {str(one.get("id")): one for one in run.read_records("rationales")}
+    with dspy.context(lm=lm):
+        keys = {key: rationale_key(extractor, lm, question, answers) for key, question, answers in questions}
+    return {key: kept[key] for key, expected in keys.items() if kept.get(key, {}).get("key") == expected}
 
 
 def explain(
-    questions: Sequence[tuple[str, str, Sequence[str]]],
+    questions: Sequence[Question],
     run: Run,
     *,
     lm: dspy.LM | None,
     extractor: RationaleExtractor,
     given: Mapping[str, str],
-    encoder: Encoder | None = None,
+    encoder: TextEncoder | None = None,
     check: bool = True,
     num_threads: int = 1,
     show_progress: bool = True,
@@ -197,6 +201,7 @@ def explain(
 
     Raises:
         LanguageModelError: If the LM fails; what it had written is kept.
+        BudgetError: If a limit is reached; what was written is kept.
     """
 
     def problem_of(text: str, question: str, answers: Sequence[str]) -> str:
@@ -211,29 +216,24 @@ def explain(
             run.append_record("rationales", RationaleRecord(key, text, source="given").as_dict())
     reused: dict[str, str] = {}
     records: list[RationaleRecord] = []
-    counter = _CallCounter()
     if lm is not None:
-        with dspy.context(lm=lm):
-            keys = {key: rationale_key(extractor, lm, question, answers) for key, question, answers in questions}
-        for key, _, _ in questions:
-            if key not in found and kept.get(key, {}).get("key") == keys[key]:
-                reused[key] = str(kept[key]["rationale"])
+        fitting = fitting_records([one for one in questions if one[0] not in found], run, lm=lm, extractor=extractor)
+        reused = {key: str(record["rationale"]) for key, record in fitting.items()}
 
         def keep(record: RationaleRecord) -> None:
             run.append_record("rationales", record.as_dict())
             records.append(record)
 
         missing = [one for one in questions if one[0] not in found and one[0] not in reused]
-        with dspy.context(callbacks=[*dspy.settings.callbacks, counter]):
-            write_rationales(
-                extractor,
-                lm,
-                missing,
-                on_record=keep,
-                problem_of=problem_of if check else None,
-                num_threads=num_threads,
-                show_progress=show_progress,
-            )
+        write_rationales(
+            extractor,
+            lm,
+            missing,
+            on_record=keep,
+            problem_of=problem_of if check else None,
+            num_threads=num_threads,
+            show_progress=show_progress,
+        )
     texts = {**found, **reused, **{record.id: record.rationale for record in records}}
     useless: Counter[str] = Counter()
     for key, question, answers in questions:
@@ -249,8 +249,5 @@ def explain(
         empty=sum(not text for text in texts.values()) - sum(useless.values()),
         retried=sum(record.retried for record in records),
         useless=dict(useless),
-        lm_calls=counter.calls,
-        prompt_tokens=sum(record.prompt_tokens for record in records),
-        completion_tokens=sum(record.completion_tokens for record in records),
     )
     return {key: texts.get(key, "") for key, _, _ in questions}, counts

@@ -121,7 +121,7 @@ class LMRerank(dspy.Module):
             fields={"question": query, **guide},
             passages=passages,
             texts=texts,
-            windows=_windows(len(texts), self.window, self.step),
+            windows=windows_of(len(texts), self.window, self.step),
             k=k or self.k,
             order=list(range(len(texts))),
         )
@@ -197,7 +197,7 @@ def _numbers(value: Any) -> Iterator[int]:
             yield from _numbers(one)
 
 
-def _windows(n: int, window: int, step: int) -> list[tuple[int, int]]:
+def windows_of(n: int, window: int, step: int) -> list[tuple[int, int]]:
     """(start, end) of every window, from the back of ``n`` passages to the front; the last one starts at 0."""
     if n < 2:  # nothing to order
         return []

@@ -55,6 +55,25 @@ def test_correctness_is_the_token_f1_of_the_answer_from_each_passage_alone(threa
     assert scores[1] == pytest.approx([1, 0])
 
 
+class DemonstratedLM(DummyLM):
+    """Answers rightly where the prompt holds the demonstration."""
+
+    def __call__(self, prompt=None, *, messages=None, **options):
+        shown = any("Why brine?" in str(message["content"]) for message in messages)
+        self.answers = {"": {"answer": "evaporation" if shown else "x"}}
+        return super().__call__(prompt, messages=messages, **options)
+
+
+def test_a_programs_own_prompt_answers_and_decides_what_is_kept(tmp_path):
+    prompted = dspy.Predict("question, passages -> answer")
+    prompted.demos = [dspy.Example(question="Why brine?", passages=["Salt."], answer="salt")]
+    lm = DemonstratedLM({"": {"answer": "x"}})
+    keep = tmp_path / "scores.jsonl"
+    assert AnswerCorrectness(lm, keep=keep).score([request()])[0].tolist() == [0, 0, 0]
+    assert AnswerCorrectness(lm, answer=prompted, keep=keep).score([request()])[0].tolist() == [1, 1, 1]
+    assert len(keep.read_text().splitlines()) == 6
+
+
 def test_the_best_of_several_answers_and_another_metric():
     several = request(answers=("heat", "slow evaporation"))
     assert AnswerCorrectness(AnsweringLM()).score([several])[0] == pytest.approx([0, 1, 2 / 3])
@@ -262,7 +281,7 @@ def test_the_likelihood_of_a_true_answer_exceeds_that_of_a_false_one_and_repeats
 
 def test_logprobs_are_those_of_the_unconstrained_distribution(model):
     """Each token against the whole distribution after the tokens before it, asked of the server step by step."""
-    url, answer = lms._RUNNING[model.model], "slow evaporation"
+    url, answer = lms._address(model.model), "slow evaporation"
     shown = lms._post(f"{url}/apply-template", {"messages": [{"role": "user", "content": QUESTION}]})["prompt"]
     prompt = lms._post(f"{url}/tokenize", {"content": shown, "add_special": True, "parse_special": True})["tokens"]
     tokens = lms._post(f"{url}/tokenize", {"content": answer})["tokens"]
@@ -307,15 +326,6 @@ def test_an_answer_in_another_script_is_passed_over(model):
         AnswerLikelihood(model).score(
             [RankRequest(one.id, f"{one.id}?", passages, (1.0,), one.answers) for one in many]
         )
-
-
-def test_addresses_are_forgotten_with_the_block(monkeypatch):
-    monkeypatch.setattr(lms, "_RUNNING", {})
-    with lms._running("a", "outer"):
-        with lms._running("a", "inner"):
-            assert lms._RUNNING == {"a": "inner"}
-        assert lms._RUNNING == {"a": "outer"}
-    assert lms._RUNNING == {}
 
 
 # vLLM, as its documentation describes it: no server of that kind can run here.

@@ -9,9 +9,7 @@ from radio_dspy import RADIO, Rerank
 from radio_dspy.distillation.guards import FalseNegatives
 from radio_dspy.encoders import Encoder, fingerprint
 from radio_dspy.errors import DataError, LanguageModelError, SettingsError
-from radio_dspy.metrics import dspy_metric, token_f1
-from tests.conftest import ENCODER, LaunchableLM, scripted
-from tests.conftest import UnaskedLM
+from tests.conftest import ENCODER, LaunchableLM, UnaskedLM, scripted
 
 FAST = {"epochs": 1, "learning_rate": 5e-5, "max_length": 64, "groups_per_step": 8, "show_progress": False}
 TRAINED = {**FAST, "gate": False}  # whatever it is worth
@@ -66,7 +64,10 @@ def test_the_report_counts_everything(aligned_run, topic):
         "recorded": False,
     }
     counts = {name: count for name, count in report.rationales.items() if count}
-    assert counts == {"written": 20, "lm_calls": 20, "cached": 20}  # a scripted LM reports no usage
+    assert counts == {"written": 20}
+    assert [(stage, spent["calls"], spent["cost"]) for stage, spent in report.spending.items()] == [
+        ("rationales", 20, None)  # a scripted LM has no price
+    ]
     assert report.groups == 20
     assert report.gate is None
     assert report.decision == "Returned what was trained: there was no gate."
@@ -100,7 +101,7 @@ def test_the_same_compile_again_asks_nobody_and_ends_in_the_same_weights(aligned
     lm = scripted(rationale="Something else entirely.")
     again = RADIO(rationale_lm=lm, encoder=encoder, run_dir=folder, **TRAINED)
     result = again.compile(student, trainset=topic.train, valset=topic.test)
-    assert (again.report.rationales["reused"], again.report.rationales["lm_calls"]) == (20, 0)
+    assert (again.report.rationales["reused"], again.report.spending) == (20, {})
     assert result.rerank.weights.checkpoint == aligned.rerank.weights.checkpoint
 
 
@@ -207,51 +208,20 @@ def test_guards_leave_out_false_negatives_and_useless_rationales(program, topic,
         optimizer.compile(program, trainset=topic.train[:4], valset=topic.test[:2])
         groups = [json.loads(one) for one in (optimizer.report.run_dir / Path("groups.jsonl")).read_text().splitlines()]
         negatives = [score for one in groups for score in (one["scores"][0] - other for other in one["scores"][1:])]
-        counts[bool(guards)] = (optimizer.report.left_out, optimizer.report.rationales, negatives)
+        rationales = {**optimizer.report.rationales, "calls": optimizer.report.spending["rationales"]["calls"]}
+        counts[bool(guards)] = (optimizer.report.left_out, rationales, negatives)
     left_out, rationales, gaps = counts[True]
     assert left_out["within the margin"] + len(gaps) == 24
     assert min(gaps) >= 0.25
-    assert (rationales["useless"], rationales["retried"], rationales["lm_calls"]) == ({"refusal": 4}, 4, 8)
+    assert (rationales["useless"], rationales["retried"], rationales["calls"]) == ({"refusal": 4}, 4, 8)
     left_out, rationales, gaps = counts[False]
     assert (left_out, len(gaps)) == ({}, 24)
     assert min(gaps) < 0.25
-    assert (rationales["useless"], rationales["retried"], rationales["lm_calls"]) == ({}, 0, 4)
+    assert (rationales["useless"], rationales["retried"], rationales["calls"]) == ({}, 0, 4)
     with pytest.raises(DataError, match=r"self\.rerank: no preference group came of 4 questions; left out: \{'within"):
         RADIO(guards=FalseNegatives(margin=0.9), **TRAINED).compile(
             program, trainset=topic.train[:4], valset=topic.test[:2]
         )
-
-
-def test_bootstrap_few_shot_around_radio_keeps_the_weights(aligned_run, topic):
-    _, aligned, _, _ = aligned_run
-    metric = dspy_metric(token_f1)
-    with dspy.context(lm=scripted(answer=topic.train[0].answer)):
-        shot = dspy.BootstrapFewShot(metric=metric, max_bootstrapped_demos=1, max_labeled_demos=1).compile(
-            aligned, trainset=topic.train[:4]
-        )
-    assert shot.rerank.weights.checkpoint == aligned.rerank.weights.checkpoint
-    assert shot.answer.demos
-    optimizer = RADIO(**TRAINED)
-    again = optimizer.compile(shot, trainset=topic.train[:4], valset=topic.test[:2])
-    assert again.answer.demos == shot.answer.demos
-    assert again.rerank.weights.checkpoint != aligned.rerank.weights.checkpoint
-
-
-@pytest.mark.parametrize("strategy", ["r -> p", "p -> r"])
-def test_better_together_around_radio(program, topic, strategy, tmp_path):
-    lm = scripted(answer=topic.train[0].answer)
-    program.set_lm(lm)
-    together = dspy.BetterTogether(
-        metric=dspy_metric(token_f1),
-        r=RADIO(run_dir=tmp_path, **TRAINED),
-        p=dspy.BootstrapFewShot(metric=dspy_metric(token_f1), max_bootstrapped_demos=1),
-    )
-    with dspy.context(lm=lm):
-        result = together.compile(program, trainset=topic.train[:8], valset=topic.test[:3], strategy=strategy)
-    assert result.flag_compilation_error_occurred is False
-    trained = [one for one in result.candidate_programs if "r" in (one["strategy"] or "")]
-    assert trained
-    assert all(one["program"].rerank.weights.checkpoint.startswith(str(tmp_path)) for one in trained)
 
 
 def test_repeated_questions_are_counted(program, topic):

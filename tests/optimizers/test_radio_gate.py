@@ -101,7 +101,7 @@ class TestBadOnPurpose:
         optimizer.compile(student, trainset=topic.train[:6], valset=topic.test)
         report = optimizer.report
         assert sum(report.rationales["useless"].values()) == 6
-        assert (report.rationales["retried"], report.rationales["lm_calls"]) == (6, 12)
+        assert (report.rationales["retried"], report.spending["rationales"]["calls"]) == (6, 12)
         assert "0 without a rationale, 6 with a useless one" in str(report)
         kept = [json.loads(line) for line in (tmp_path / "rationales.jsonl").read_text().splitlines()]
         assert [bool(one["problem"]) for one in kept] == [True] * 6
@@ -250,7 +250,7 @@ class TestTeacher:
         held_out = topic.test if settings["gate"] else unlabelled(topic.test)
         optimizer = RADIO(rationale_lm=self.lm(topic.train), **FAST, **settings)
         optimizer.compile(student, trainset=topic.train[:4], valset=held_out)
-        assert optimizer.report.rationales["lm_calls"] == 4
+        assert optimizer.report.spending["rationales"]["calls"] == 4
         if settings["gate"]:
             assert optimizer.report.gate["metric"] == "nDCG@10 against labels"
 

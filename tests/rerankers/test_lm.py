@@ -96,13 +96,13 @@ def test_malformed_orders(order, n, repaired):
     ],
 )
 def test_windows_go_from_the_back_to_the_front(n, window, step, windows):
-    assert _windows(n, window, step) == windows
+    assert windows_of(n, window, step) == windows
 
 
 @given(st.integers(2, 60), st.integers(2, 20), st.data())
 def test_windows_cover_all_and_overlap(n, window, data):
     step = data.draw(st.integers(1, window - 1))
-    found = _windows(n, window, step)
+    found = windows_of(n, window, step)
     assert found[0][1] == n
     assert found[-1][0] == 0
     assert all(1 <= end - start <= window for start, end in found)

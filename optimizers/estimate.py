@@ -1,0 +1,240 @@
+"""What a compile will ask of LMs, before the first call."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import dspy
+from radio_dspy.optimizers.job import Job, questions_of
+from radio_dspy.programs import MultipleChoice, RetrieveRerankAnswer
+
+from radio_dspy.datasets import relevant_of
+from radio_dspy.distillation.extractor import RationaleExtractor
+from radio_dspy.distillation.lm_signals import LMSignal
+from radio_dspy.distillation.observation import PROBED
+from radio_dspy.distillation.rationales import Question, fitting_records
+from radio_dspy.spending import price_of
+
+if TYPE_CHECKING:
+    from radio_dspy.optimizers.radio import RADIO
+
+TYPICAL_RATIONALE_TOKENS = 120  # a few sentences; where the run folder has rationales, their mean is taken
+TYPICAL_ANSWER_TOKENS = 20
+_FRAME_TOKENS = 200  # what an adapter puts around a short signature
+_SAMPLED = 200  # passages and questions whose length is measured
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """The LM calls of one stage.
+
+    Attributes:
+        stage: As in ``Report.spending``.
+        calls: As many as are to be expected.
+        calls_at_most: If every rationale is asked for twice and nothing can be asked directly. An adapter's second
+            tries and an agent's further steps come on top.
+        prompt_tokens: Of the expected calls, counted with OpenAI's tokenizer.
+        completion_tokens: Of the expected calls.
+        cost: US dollars for the expected calls; None where LiteLLM knows no price.
+        cost_at_most: US dollars if there are ``calls_at_most``, and each reply is as long as it may be.
+        note: What the numbers rest on.
+    """
+
+    stage: str
+    calls: int
+    calls_at_most: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+    cost_at_most: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What ``RADIO.compile`` will ask of LMs, stage by stage.
+
+    Attributes:
+        stages: Only those that call an LM.
+    """
+
+    stages: tuple[StageEstimate, ...]
+
+    @property
+    def calls(self) -> int:
+        """Calls to be expected in all."""
+        return sum(one.calls for one in self.stages)
+
+    @property
+    def calls_at_most(self) -> int:
+        """Calls at most, with the exceptions that ``StageEstimate`` names."""
+        return sum(one.calls_at_most for one in self.stages)
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars to be expected; None where a price is not known."""
+        costs = [one.cost for one in self.stages]
+        return None if None in costs else sum(cost for cost in costs if cost is not None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The estimate as JSON types."""
+        return {**asdict(self), "calls": self.calls, "calls_at_most": self.calls_at_most, "cost": self.cost}
+
+    def __str__(self) -> str:
+        from rich.table import Table
+
+        from radio_dspy.report import render
+
+        if not self.stages:
+            return "No LM is asked."
+        table = Table()
+        for column in ("stage", "calls", "at most", "tokens sent", "received", "cost", "at most", "note"):
+            table.add_column(column)
+        for one in self.stages:
+            table.add_row(
+                one.stage,
+                str(one.calls),
+                str(one.calls_at_most),
+                str(one.prompt_tokens),
+                str(one.completion_tokens),
+                _dollars(one.cost),
+                _dollars(one.cost_at_most),
+                one.note,
+            )
+        return render(table).rstrip()
+
+
+def _dollars(cost: float | None) -> str:
+    return "unknown" if cost is None else f"${cost:.4f}"
+
+
+def estimate(optimizer: RADIO, job: Job) -> Estimate:
+    """Go through the stages of ``RADIO.compile`` that call an LM."""
+    by_teacher = optimizer.judges_by_teacher(map(relevant_of, job.held_out))
+    questions = questions_of([*job.train, *job.held_out] if by_teacher else job.train)
+    length = _passage_length(job)
+    stages: list[StageEstimate | None] = []
+    if optimizer.retriever is None:
+        direct = isinstance(job.program, RetrieveRerankAnswer | MultipleChoice) and job.first_stage is not None
+        every = PROBED + len(job.train) + len(job.held_out)
+        note = "a look at how the program searches" + ("" if direct else "; at most it runs on every question")
+        stages.append(program_stage("retrieval", job.program, PROBED, PROBED if direct else every, length, note))
+    if optimizer.rationale_lm is not None:
+        missing = [one for one in questions if not optimizer.rationales.get(one[0], "").strip()]
+        stages.append(rationale_stage(missing, job, optimizer.rationale_lm, optimizer.extractor, optimizer.guards))
+    for signal in optimizer.signals or ():
+        if isinstance(signal, LMSignal):
+            stages.append(signal_stage(signal, questions, optimizer.candidates, length))
+    if optimizer.gate is not None and optimizer.metric is not None:
+        runs = len(job.held_out) * (2 + len(optimizer.gate.mixtures))
+        stages.append(program_stage("training", job.program, runs, runs, length, "the gate's metric"))
+    return Estimate(tuple(one for one in stages if one is not None))
+
+
+def rationale_stage(
+    questions: Sequence[Question], job: Job, lm: dspy.LM, extractor: RationaleExtractor, check: bool
+) -> StageEstimate | None:
+    """The rationales that are still missing."""
+    kept = fitting_records(questions, job.run, lm=lm, extractor=extractor)
+    missing = [one for one in questions if one[0] not in kept]
+    if not missing:
+        return None
+    with dspy.context(lm=lm):
+        limit = {**lm.kwargs, **extractor.settings()}.get("max_tokens")
+        adapter = dspy.settings.adapter or dspy.ChatAdapter()
+        prompts = [
+            adapter.format(extractor.extract.signature, extractor.extract.demos, {"question": text, "answers": answers})
+            for _, text, answers in missing
+        ]
+    sent = sum(_tokens(str(message["content"])) for prompt in prompts for message in prompt)
+    lengths = [one["completion_tokens"] for one in kept.values() if one.get("completion_tokens")]
+    typical = round(statistics.mean(lengths)) if lengths else TYPICAL_RATIONALE_TOKENS
+    longest = int(limit or TYPICAL_RATIONALE_TOKENS)
+    return _stage(
+        "rationales",
+        lm.model,
+        len(missing),
+        len(missing) * (2 if check else 1),
+        prompt=sent / len(missing),
+        completion=min(typical, longest),
+        longest=longest,
+        note="asked twice where the first is no use" if check else "",
+    )
+
+
+def signal_stage(
+    signal: LMSignal, questions: Sequence[Question], candidates: int, passage_tokens: float
+) -> StageEstimate:
+    """One LM signal; scores that it keeps are not looked up."""
+    sizes = [size for _, _, answers in questions for size in signal.call_sizes(candidates, len(answers))]
+    question_tokens = statistics.mean(_tokens(text) for _, text, _ in questions[:_SAMPLED])
+    limit = int(signal.lm.kwargs.get("max_tokens") or TYPICAL_ANSWER_TOKENS)
+    return _stage(
+        "signals",
+        signal.lm.model,
+        len(sizes),
+        len(sizes),
+        prompt=_FRAME_TOKENS + question_tokens + passage_tokens * statistics.mean(sizes or [0]),
+        completion=min(TYPICAL_ANSWER_TOKENS, limit),
+        longest=limit,
+        note=f"{signal.name}; kept scores are not subtracted",
+    )
+
+
+def program_stage(
+    stage: str, program: dspy.Module, runs: int, runs_at_most: int, passage_tokens: float, note: str
+) -> StageEstimate | None:
+    """Runs of the student itself: each of its predictors once a run."""
+    lms = [lm for one in program.predictors() if (lm := one.lm or dspy.settings.lm) is not None]
+    if not lms or not runs_at_most:
+        return None
+    limit = int(lms[0].kwargs.get("max_tokens") or TYPICAL_ANSWER_TOKENS)
+    return _stage(
+        stage,
+        lms[0].model,
+        runs * len(lms),
+        runs_at_most * len(lms),
+        prompt=_FRAME_TOKENS + passage_tokens * getattr(program, "k", 5),
+        completion=min(TYPICAL_ANSWER_TOKENS, limit),
+        longest=limit,
+        note=note,
+    )
+
+
+def _passage_length(job: Job) -> float:
+    """Mean tokens of a passage; 150 where the corpus cannot be looked at."""
+    passages = getattr(job.first_stage, "passages", ())[:_SAMPLED]
+    return statistics.mean(_tokens(one.contents) for one in passages) if passages else 150.0
+
+
+def _stage(
+    stage: str,
+    model: str,
+    calls: int,
+    at_most: int,
+    *,
+    prompt: float,
+    completion: int,
+    longest: int,
+    note: str,
+) -> StageEstimate:
+    """A stage from the mean length of a prompt and of a reply."""
+    return StageEstimate(
+        stage=stage,
+        calls=calls,
+        calls_at_most=at_most,
+        prompt_tokens=round(calls * prompt),
+        completion_tokens=calls * completion,
+        cost=price_of(model, round(calls * prompt), calls * completion),
+        cost_at_most=price_of(model, round(at_most * prompt), at_most * longest),
+        note=note,
+    )
+
+
+def _tokens(text: str) -> int:
+    import litellm
+
+    return len(litellm.encode(model="gpt-4o-mini", text=text))

@@ -1,0 +1,113 @@
+"""What a compile will ask of LMs is said before, and limits end it where they should."""
+
+import dspy
+import pytest
+from radio_dspy.optimizers import RADIO
+from radio_dspy.programs import MultiHop, RetrieveRerankAnswer
+
+from radio_dspy.distillation import AnswerCorrectness, AnswerLikelihood, LMRanking, RetrievalScore
+from radio_dspy.errors import BudgetError
+from radio_dspy.rerankers import LMRerank, Rerank
+from tests.conftest import UnaskedLM
+from tests.stub_servers import KEY, StubServer
+
+REPLY = "[[ ## rationale ## ]]\nNo use.\n[[ ## answer ## ]]\nyeast\n[[ ## completed ## ]]"
+QUICK = {"epochs": 1, "learning_rate": 3e-5, "max_length": 64, "candidates": 10, "show_progress": False}
+
+
+@pytest.fixture(scope="module")
+def server():
+    with StubServer(lambda prompt: REPLY) as stub:
+        yield stub
+
+
+@pytest.fixture
+def lm(server):
+    server.calls.clear()
+    return dspy.LM("openai/gpt-4o-mini", api_base=f"{server.url}/v1", api_key=KEY, max_tokens=50, cache=False)
+
+
+@pytest.fixture
+def student(index, small):
+    return RetrieveRerankAnswer(index, Rerank(small, architecture="bi-encoder"), candidates=10, k=3)
+
+
+def by_stage(estimate):
+    return {one.stage: (one.calls, one.calls_at_most) for one in estimate.stages}
+
+
+def test_the_estimate_is_what_the_compile_then_spends(server, lm, student, topic, tmp_path):
+    folder = tmp_path / "run"
+    optimizer = RADIO(lm, guards=False, run_dir=folder, **QUICK)
+    estimate = optimizer.estimate(student, trainset=topic.train[:6], valset=topic.test)
+    assert by_stage(estimate) == {"rationales": (6, 6)}
+    assert (server.calls, folder.exists()) == ([], False)
+    optimizer.compile(student, trainset=topic.train[:6], valset=topic.test)
+    assert optimizer.report.spending["rationales"]["calls"] == len(server.calls) == 6
+    sent = sum(len(message["content"]) for call in server.calls for message in call.body["messages"])
+    assert estimate.stages[0].prompt_tokens == pytest.approx(sent / 4.3, rel=0.3)  # characters a token
+    assert optimizer.estimate(student, trainset=topic.train[:6], valset=topic.test).stages == ()
+    assert str(optimizer.estimate(student, trainset=topic.train[:6], valset=topic.test)) == "No LM is asked."
+
+
+def test_what_each_setting_adds(lm, student, topic):
+    train, held_out = topic.train[:4], topic.test[:10]
+    unlabelled = [one.without("relevant") for one in held_out]
+
+    def stages(valset=held_out, program=student, **settings):
+        return by_stage(RADIO(lm, **QUICK, **settings).estimate(program, trainset=train, valset=valset))
+
+    assert stages() == {"rationales": (4, 8)}
+    assert stages(valset=unlabelled) == {"rationales": (14, 28)}, "the teacher judges"
+    assert stages(valset=unlabelled, gate=False) == {"rationales": (4, 8)}
+    assert stages(rationales={train[0].id: "Yeast dies.", train[1].id: " "}) == {"rationales": (3, 6)}
+    answers = sum(len(one.answers) for one in train)
+    for signal, calls in (
+        (AnswerCorrectness(lm, depth=5), 20),
+        (AnswerCorrectness(lm), 40),
+        (AnswerLikelihood(lm, depth=2), 2 * answers),
+        (LMRanking(LMRerank(window=4, step=2), lm), 16),
+    ):
+        assert stages(signals={signal: 0.5, RetrievalScore(): 0.5})["signals"] == (calls, calls), signal.name
+    with dspy.context(lm=lm):
+        assert stages()["retrieval"] == (3, 3)
+        assert stages(metric=lambda example, prediction: 1.0)["training"] == (50, 50)
+        hops = MultiHop(student.retriever, student.rerank)
+        assert stages(program=hops)["retrieval"] == (6, 34)
+
+
+def test_nothing_is_asked_for_an_estimate(student, topic):
+    with dspy.context(lm=UnaskedLM({"": {"answer": "never"}})):
+        optimizer = RADIO(UnaskedLM({"": {"rationale": "never"}}), **QUICK)
+        estimate = optimizer.estimate(student, trainset=topic.train[:4])
+    assert estimate.cost is None
+    assert "unknown" in str(estimate)
+
+
+def test_a_compile_ends_at_max_calls_and_goes_on_with_more(server, lm, student, topic, tmp_path):
+    settings = {**QUICK, "run_dir": tmp_path, "guards": False, "gate": False}
+    with pytest.raises(BudgetError, match=r"max_calls=4 is reached.*same run_dir"):
+        RADIO(lm, max_calls=4, **settings).compile(student, trainset=topic.train[:6], valset=topic.test)
+    assert len((tmp_path / "rationales.jsonl").read_text().splitlines()) == len(server.calls) == 4
+    optimizer = RADIO(lm, max_calls=4, **settings)
+    optimizer.compile(student, trainset=topic.train[:6], valset=topic.test)
+    assert len(server.calls) == 6
+    assert (optimizer.report.rationales["reused"], optimizer.report.spending["rationales"]["calls"]) == (4, 2)
+
+
+def test_signals_keep_their_scores_at_the_limit(server, lm, student, topic, tmp_path):
+    signals = {AnswerCorrectness(lm, depth=3, keep=tmp_path / "scores.jsonl"): 1.0}
+    settings = {**QUICK, "signals": signals, "gate": False, "guards": False}
+    with pytest.raises(BudgetError, match=r"max_calls=5 is reached.*scores\.jsonl"):
+        RADIO(max_calls=5, **settings).compile(student, trainset=topic.train[:3], valset=topic.test)
+    optimizer = RADIO(max_calls=4, **settings)
+    optimizer.compile(student, trainset=topic.train[:3], valset=topic.test)
+    assert len(server.calls) == 9
+    assert optimizer.report.spending["signals"]["calls"] == 4
+
+
+def test_the_users_own_program_and_metric_are_stopped_too(server, lm, student, topic):
+    settings = {**QUICK, "metric": lambda example, prediction: 1.0, "max_calls": 8}
+    with dspy.context(lm=lm), pytest.raises(BudgetError, match="max_calls=8"):
+        RADIO(**settings).compile(student, trainset=topic.train[:4], valset=topic.test)
+    assert len(server.calls) == 8
