@@ -14,10 +14,17 @@ if TYPE_CHECKING:
     from radio_dspy.distillation.gate import Gate as Gate
     from radio_dspy.distillation.guards import FalseNegatives as FalseNegatives
     from radio_dspy.distillation.settings import LoraSettings as LoraSettings
+    from radio_dspy.distillation.settings import TrainingSettings as TrainingSettings
+    from radio_dspy.embeddings import RemoteEncoder as RemoteEncoder
     from radio_dspy.encoders import Encoder as Encoder
     from radio_dspy.encoders import weights as weights
     from radio_dspy.errors import RadioError as RadioError
+    from radio_dspy.exporting import export as export
+    from radio_dspy.flagembedding import load_groups as load_groups
+    from radio_dspy.flagembedding import write_groups as write_groups
+    from radio_dspy.hub import push_to_hub as push_to_hub
     from radio_dspy.lms import local_lm as local_lm
+    from radio_dspy.optimizers.group_finetune import GroupFinetune as GroupFinetune
     from radio_dspy.optimizers.radio import RADIO as RADIO
     from radio_dspy.passages import Passage as Passage
     from radio_dspy.passages import Ranking as Ranking
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from radio_dspy.programs.retrieve_rerank_answer import RetrieveRerankAnswer as RetrieveRerankAnswer
     from radio_dspy.rerankers.lm import LMRerank as LMRerank
     from radio_dspy.rerankers.rationale import RationaleRerank as RationaleRerank
+    from radio_dspy.rerankers.remote import RemoteRerank as RemoteRerank
     from radio_dspy.rerankers.rerank import NoRerank as NoRerank
     from radio_dspy.rerankers.rerank import Rerank as Rerank
     from radio_dspy.retrievers.aligned import aligned_retriever as aligned_retriever
@@ -49,6 +57,7 @@ _HOMES = {
     "FalseNegatives": "distillation.guards",
     "Gate": "distillation.gate",
     "GenerateAnswer": "signatures",
+    "GroupFinetune": "optimizers.group_finetune",
     "LMRerank": "rerankers.lm",
     "LoraSettings": "distillation.settings",
     "MultiHop": "programs.multi_hop",
@@ -64,15 +73,22 @@ _HOMES = {
     "RationaleExtractor": "distillation.extractor",
     "RationaleGuidedRerank": "signatures",
     "RationaleRerank": "rerankers.rationale",
+    "RemoteEncoder": "embeddings",
+    "RemoteRerank": "rerankers.remote",
     "Rerank": "rerankers.rerank",
     "RetrieveRerankAnswer": "programs.retrieve_rerank_answer",
+    "TrainingSettings": "distillation.settings",
     "aligned_retriever": "retrievers.aligned",
+    "export": "exporting",
     "load": "saving",
     "load_corpus": "datasets",
+    "load_groups": "flagembedding",
     "load_questions": "datasets",
     "local_lm": "lms",
+    "push_to_hub": "hub",
     "save": "saving",
     "weights": "encoders",
+    "write_groups": "flagembedding",
 }
 _MODULES = (
     "datasets",

@@ -1,4 +1,4 @@
-"""The command line: radio-dspy demo | index | compile | evaluate | ask."""
+"""The command line: radio-dspy demo | index | compile | evaluate | ask | export."""
 
 from __future__ import annotations
 
@@ -40,11 +40,14 @@ Architecture = Literal["cross-encoder", "bi-encoder"]
 Sampling = Literal["shift", "shift_all_neg", "iteration", "all"]
 LossName = Literal["infonce", "listwise", "margin"]
 Tower = Literal["both", "query"]
+Format = Literal["sentence-transformers", "flagembedding", "onnx"]
 Lm = Annotated[
     str, typer.Option("--lm", help="`local`, `none`, a GGUF file, or any LiteLLM name (openai/gpt-4o-mini).")
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.", metavar="FILE")]
-EncoderName = Annotated[str | None, typer.Option("--encoder", help="Folder or hub name; else the index's own.")]
+EncoderName = Annotated[
+    str | None, typer.Option("--encoder", help="Folder, hub name or LiteLLM name; else the index's own.")
+]
 IndexFolder = Annotated[Path | None, typer.Option("--index", help="Folder that `radio-dspy index` wrote.")]
 CorpusFile = Annotated[Path | None, typer.Option("--corpus", help="Passages as JSON Lines, instead of --index.")]
 
@@ -124,7 +127,9 @@ def demo(
 def index(
     corpus: Annotated[Path, typer.Argument(help="Passages as FlashRAG or BEIR JSON Lines.")],
     out: Annotated[Path, typer.Argument(help="Folder for the index.")],
-    encoder: Annotated[str, typer.Option(help="Folder or hub name of the text encoder.")] = DEFAULT_ENCODER,
+    encoder: Annotated[
+        str, typer.Option(help="Folder, hub name or LiteLLM name (openai/text-embedding-3-small) of the text encoder.")
+    ] = DEFAULT_ENCODER,
     query_prefix: Annotated[str | None, typer.Option(help='Put before queries, for example "query: " for E5.')] = None,
     passage_prefix: Annotated[str | None, typer.Option(help='Put before passages, for example "passage: ".')] = None,
     json_file: JsonFile = None,
@@ -133,9 +138,9 @@ def index(
 
     Example: `radio-dspy index corpus.jsonl index/`
     """
-    from radio_dspy.encoders import Encoder
+    from radio_dspy.encoders import as_encoder
 
-    retriever = build_index(corpus, Encoder(encoder, query_prefix=query_prefix, passage_prefix=passage_prefix))
+    retriever = build_index(corpus, as_encoder(encoder, query_prefix=query_prefix, passage_prefix=passage_prefix))
     retriever.save(out)
     typer.echo(f"{len(retriever)} passages indexed in {out}")
     write_result(json_file, {"passages": len(retriever), "index": str(out), "encoder": retriever.encoder.identity})
@@ -176,6 +181,13 @@ def compile_(
     k: Annotated[int, typer.Option(help="Passages that the answering LM reads.")] = 5,
     limit: Annotated[int | None, typer.Option(help="Use only the first N training questions.")] = None,
     num_threads: Annotated[int, typer.Option(help="LM calls in flight at the same time.")] = 1,
+    max_calls: Annotated[
+        int | None, typer.Option(help="Stop before one more LM call; what was bought is kept.")
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="The same in US dollars, where LiteLLM knows the price.")
+    ] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Say what it will ask of LMs, and do nothing.")] = False,
     max_tokens: Annotated[int, typer.Option(help="Longest rationale of the local LM.")] = 96,
     run_dir: Annotated[
         Path | None, typer.Option(help="Keep records here; a run that stopped goes on from them.")
@@ -216,11 +228,18 @@ def compile_(
             max_length=max_length,
             rationales=given,
             num_threads=num_threads,
+            max_calls=max_calls,
+            max_cost=max_cost,
             run_dir=run_dir,
             seed=seed,
         )
         # A multihop question needs the LM before its second search.
         with dspy.context(lm=model) if task == "multihop" else nullcontext():
+            if estimate:
+                expected = optimizer.estimate(student, trainset=trainset, valset=valset or None)
+                typer.echo(expected)
+                write_result(json_file, expected.as_dict())
+                return
             aligned = optimizer.compile(student, trainset=trainset, valset=valset or None)
     radio.save(aligned, out)
     typer.echo(f"\n{optimizer.report}\nsaved in {out}")
@@ -236,6 +255,13 @@ def evaluate(
     index_folder: IndexFolder = None,
     encoder: EncoderName = None,
     lm: Lm = "none",
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also rank by this reranker: a LiteLLM name (cohere/rerank-v3.5), or a cross-encoder's folder or hub "
+            "name. Give it once for each."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Use only the first N questions.")] = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -247,6 +273,7 @@ def evaluate(
     from radio_dspy.distillation.preferences import rank_requests
     from radio_dspy.evaluation import answer_metrics, compare, judge
     from radio_dspy.report import metrics_table
+    from radio_dspy.rerankers.remote import as_reranker
 
     examples = radio.load_questions(questions)[:limit]
     retriever = open_retriever(index_folder, corpus, encoder)
@@ -258,6 +285,7 @@ def evaluate(
     if Path(base.weights.checkpoint).is_dir():  # never download a model only for a row of a table
         rows["base"] = base.rank_all(requests)
     rows["aligned"] = aligned.rerank.rank_all(requests)
+    rows |= {name: as_reranker(name).rank_all(requests) for name in baseline or []}
     verdict = judge(requests)
     result: dict[str, Any] = {"metrics": compare(rows, requests), "judged": verdict.judged, "relevance": verdict.source}
     typer.echo(metrics_table(result["metrics"], f"{verdict.judged} questions, relevant by {verdict.source}"))
@@ -313,6 +341,32 @@ def ask(
         {"id": passage.id, "score": score} for passage, score in zip(result.passages, result.scores, strict=True)
     ]
     write_result(json_file, {"answer": result.answer, "passages": passages, "lm": model.model})
+
+
+@app.command()
+@_command
+def export(
+    program: Annotated[Path, typer.Argument(help="Folder that `radio-dspy compile` or radio_dspy.save wrote.")],
+    out: Annotated[Path, typer.Option(help="New folder for the reranker.")],
+    form: Annotated[Format, typer.Option("--format", help="Who is to load it.")] = "sentence-transformers",
+    reranker: Annotated[str | None, typer.Option(help="Which one, where the program holds several.")] = None,
+    groups: Annotated[
+        Path | None, typer.Option(help="Also write these (a run's groups.jsonl) as FlagEmbedding's train.jsonl.")
+    ] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Passages that such groups name by id.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Write a saved program's reranker for sentence-transformers, FlagEmbedding or onnxruntime.
+
+    Example: `radio-dspy export aligned --out reranker`
+    """
+    import radio_dspy as radio
+
+    passages = radio.load_corpus(corpus) if corpus else []
+    examples = radio.load_groups(groups, passages) if groups else None
+    folder = radio.export(program, out, form, reranker=reranker, groups=examples)
+    typer.echo(f"written to {folder}; its README.md says how to load it")
+    write_result(json_file, {"folder": str(folder), "format": form, "groups": len(examples or [])})
 
 
 def _show_answers(title: str, values: dict[str, float]) -> None:

@@ -14,7 +14,7 @@ from radio_dspy.errors import DataError, SettingsError
 if TYPE_CHECKING:
     import dspy
 
-    from radio_dspy.encoders import Encoder
+    from radio_dspy.encoders import TextEncoder
     from radio_dspy.retrievers.faiss import FaissRetriever
 
 Task = Literal["qa", "choice", "multihop"]
@@ -37,7 +37,7 @@ def open_lm(name: str, *, seed: int, max_tokens: int) -> Iterator[dspy.LM | None
         yield dspy.LM(name)
 
 
-def build_index(corpus: Path, encoder: Encoder | str) -> FaissRetriever:
+def build_index(corpus: Path, encoder: TextEncoder | str) -> FaissRetriever:
     """Index a corpus file."""
     import radio_dspy as radio
 

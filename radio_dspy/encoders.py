@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import re
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from radio_dspy.errors import CheckpointError, SettingsError
 from radio_dspy.files import sha256_of
@@ -30,6 +32,7 @@ _CHECKPOINT_FILES = {
     "config_sentence_transformers.json",
     "merges.txt",
     "modules.json",
+    "router_config.json",
     "sentence_bert_config.json",
     "special_tokens_map.json",
     "tokenizer.json",
@@ -37,7 +40,38 @@ _CHECKPOINT_FILES = {
     "vocab.json",
     "vocab.txt",
 }
+_MODULE_FOLDER = re.compile(r"((query|document)_)?\d+_")
 _HUB_DEFAULT_OWNER = "sentence-transformers"
+# With one of these as its first part, a name given as a string is LiteLLM's; see ``as_encoder``.
+EMBEDDING_PROVIDERS = (
+    "azure",
+    "azure_ai",
+    "bedrock",
+    "cohere",
+    "dashscope",
+    "databricks",
+    "fireworks_ai",
+    "gemini",
+    "hosted_vllm",
+    "huggingface",
+    "infinity",
+    "jina_ai",
+    "litellm_proxy",
+    "lm_studio",
+    "mistral",
+    "nebius",
+    "nvidia_nim",
+    "ollama",
+    "openai",
+    "openrouter",
+    "sagemaker",
+    "together_ai",
+    "vertex_ai",
+    "volcengine",
+    "voyage",
+    "watsonx",
+    "xinference",
+)
 # One model is used by one thread at a time: torch already uses every core.
 MODEL_LOCK = threading.RLock()
 
@@ -83,9 +117,10 @@ def weights_name(checkpoint: str) -> str:
 def weight_files(folder: Path) -> list[Path]:
     """The files of a checkpoint that decide its scores, and no others: nothing here can hold code.
 
-    A sentence-transformers checkpoint keeps its further modules in folders named ``1_Pooling``, ``2_Normalize``...
+    A sentence-transformers checkpoint keeps its further modules in folders named ``1_Pooling``, ``2_Normalize``..., one
+    with two routes all of them in ``query_0_Transformer``, ``document_0_Transformer``...
     """
-    folders = [folder, *(one for one in folder.iterdir() if one.is_dir() and one.name[:1].isdigit())]
+    folders = [folder, *(one for one in folder.iterdir() if one.is_dir() and _MODULE_FOLDER.match(one.name))]
     return sorted(
         path
         for one in folders
@@ -116,7 +151,7 @@ def copy_weights(checkpoint: str, target: Path) -> list[Path]:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
         copies.append(copy)
-    if not any(target.glob("*.safetensors")):
+    if not any(copy.suffix == ".safetensors" for copy in copies):
         raise CheckpointError(f"{checkpoint}: holds no safetensors weights, which are the only ones that are saved.")
     return copies
 
@@ -140,13 +175,68 @@ def _fingerprint(folder: str) -> str:
     return digest.hexdigest()[:16]
 
 
-class Encoder:
-    """Turns texts into unit vectors with a sentence-transformers model; similarity is their dot product.
+class TextEncoder(ABC):
+    """Turns texts into unit vectors; similarity is their dot product. All that an index, a signal or a split needs.
+
+    ``Encoder`` runs local weights, which ``Rerank`` can start from and ``RADIO`` can train. ``RemoteEncoder`` asks a
+    hosted model. For another source of vectors write a subclass: the four attributes, ``identity``, ``window``,
+    ``count_tokens`` and ``_encode``.
+
+    Attributes:
+        name: A folder, a hub name or a LiteLLM name.
+        query_prefix: Put before every query; None puts nothing, or what the model itself declares.
+        passage_prefix: Put before every passage; None as above.
+        max_length: Longest input in tokens, where it was set.
+    """
+
+    name: str
+    query_prefix: str | None
+    passage_prefix: str | None
+    max_length: int | None
+
+    @property
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What decides the passage vectors, as JSON types: an index built by one identity answers to that one only.
+
+        It has ``model``, ``passage_prefix`` and ``max_length``; no path, address or key.
+        """
+
+    @property
+    def query_settings(self) -> dict[str, Any]:
+        """What decides how queries are encoded, as JSON types: it may change without a new index."""
+        return {"query_prefix": self.query_prefix}
+
+    @property
+    @abstractmethod
+    def window(self) -> int | None:
+        """How many tokens of a text are read; None has no limit, or an unknown one."""
+
+    @abstractmethod
+    def count_tokens(self, text: str) -> int:
+        """Length of a text in tokens, to hold against ``window``."""
+
+    def encode_queries(self, texts: Sequence[str], *, show_progress: bool = False) -> Vectors:
+        """Encode queries into a float32 array of shape (n, dimension) with rows of length 1."""
+        return self._encode(list(texts), query=True, show_progress=show_progress)
+
+    def encode_passages(self, passages: Sequence[Passage | str], *, show_progress: bool = False) -> Vectors:
+        """Encode passages (title and text) into a float32 array of shape (n, dimension) with rows of length 1."""
+        texts = [one if isinstance(one, str) else one.contents for one in passages]
+        return self._encode(texts, query=False, show_progress=show_progress)
+
+    @abstractmethod
+    def _encode(self, texts: list[str], *, query: bool, show_progress: bool) -> Vectors:
+        """Unit vectors in the texts' order, C-contiguous."""
+
+
+class Encoder(TextEncoder):
+    """Turns texts into unit vectors with a sentence-transformers model on this machine.
 
     The object holds strings only, so copies are free; the model is loaded at first use and shared in the process.
 
     Args:
-        name: A folder or hub name; see ``weights``.
+        name: A folder or hub name; see ``weights``. Never a LiteLLM name, whatever it begins with.
         query_prefix: Put before every query, for example E5's ``"query: "``; None takes what the model itself declares.
         passage_prefix: Put before every passage, for example E5's ``"passage: "``; None as above.
         batch_size: Texts in one forward pass; texts are sorted by length first.
@@ -179,8 +269,8 @@ class Encoder:
         self.device = device
 
     @property
-    def identity(self) -> dict[str, str | int | None]:
-        """What decides the passage vectors: an index built by one identity answers to that one only."""
+    def identity(self) -> dict[str, Any]:
+        """See ``TextEncoder``; the fingerprint is that of the weights."""
         if not Path(self.name).is_dir():  # a hub name: the files decide, so they are fetched
             load_sentence_transformer(self.name, self.device, self.max_length)
         return {
@@ -201,15 +291,6 @@ class Encoder:
             tokenizer = load_sentence_transformer(self.name, self.device, self.max_length).tokenizer
             return len(tokenizer(text, truncation=False, verbose=False)["input_ids"])
 
-    def encode_queries(self, texts: Sequence[str], *, show_progress: bool = False) -> Vectors:
-        """Encode queries into a float32 array of shape (n, dimension) with rows of length 1."""
-        return self._encode(list(texts), query=True, show_progress=show_progress)
-
-    def encode_passages(self, passages: Sequence[Passage | str], *, show_progress: bool = False) -> Vectors:
-        """Encode passages (title and text) into a float32 array of shape (n, dimension) with rows of length 1."""
-        texts = [one if isinstance(one, str) else one.contents for one in passages]
-        return self._encode(texts, query=False, show_progress=show_progress)
-
     def _encode(self, texts: list[str], *, query: bool, show_progress: bool) -> Vectors:
         import numpy as np
 
@@ -228,9 +309,63 @@ class Encoder:
         return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
-def as_encoder(encoder: Encoder | str) -> Encoder:
-    """Accept an encoder or the name of one."""
-    return encoder if isinstance(encoder, Encoder) else Encoder(encoder)
+def as_encoder(
+    encoder: TextEncoder | str, *, query_prefix: str | None = None, passage_prefix: str | None = None
+) -> TextEncoder:
+    """Accept an encoder, or open one by its name.
+
+    A name whose first part is in ``EMBEDDING_PROVIDERS`` is LiteLLM's and gives a ``RemoteEncoder``, unless there is a
+    folder of that name; every other name is a folder or a hub name. The hub has owners who are called like a provider:
+    ``openai/clip-vit-base-patch32`` given as a string would be asked of OpenAI. ``Encoder("openai/...")`` is always the
+    hub's, ``RemoteEncoder("openai/...")`` always the provider's.
+
+    Args:
+        encoder: An encoder, which is returned as it is, or a name.
+        query_prefix: As for ``Encoder``; for a name only.
+        passage_prefix: As for ``Encoder``; for a name only.
+
+    Example:
+        >>> as_encoder("all-MiniLM-L6-v2").window, as_encoder("ollama/nomic-embed-text")
+        (256, RemoteEncoder('ollama/nomic-embed-text'))
+    """
+    if isinstance(encoder, TextEncoder):
+        return encoder
+    if encoder.partition("/")[0] in EMBEDDING_PROVIDERS and "/" in encoder and not Path(encoder).is_dir():
+        from radio_dspy.embeddings import RemoteEncoder
+
+        return RemoteEncoder(encoder, query_prefix=query_prefix, passage_prefix=passage_prefix)
+    return Encoder(encoder, query_prefix=query_prefix, passage_prefix=passage_prefix)
+
+
+def reopened_encoder(identity: Mapping[str, Any], query_settings: Mapping[str, Any]) -> TextEncoder:
+    """The encoder that has this ``identity`` and these ``query_settings``; what decides vectors is not checked here.
+
+    Raises:
+        CheckpointError: If it was reached at an address of its own, which is never written down.
+    """
+    if identity.get("backend") != "litellm":
+        return Encoder(
+            identity["model"],
+            query_prefix=query_settings["query_prefix"],
+            passage_prefix=identity["passage_prefix"],
+            max_length=identity["max_length"],
+        )
+    from radio_dspy.embeddings import RemoteEncoder
+
+    name = identity["model"]
+    if query_settings["own_address"]:
+        raise CheckpointError(
+            f"{name} was reached at an address of its own, which is never saved; give encoder=RemoteEncoder({name!r}, "
+            "api_base=...)."
+        )
+    return RemoteEncoder(
+        name,
+        query_prefix=query_settings["query_prefix"],
+        passage_prefix=identity["passage_prefix"],
+        query_options=query_settings["query_options"],
+        passage_options=identity["passage_options"],
+        dimensions=identity["dimensions"],
+    )
 
 
 def open_sentence_transformer(name: str, device: str | None, max_length: int | None) -> SentenceTransformer:
@@ -258,6 +393,12 @@ def open_sentence_transformer(name: str, device: str | None, max_length: int | N
 def load_sentence_transformer(name: str, device: str | None, max_length: int | None) -> SentenceTransformer:
     """The process's shared copy of a model, for inference only; see ``open_sentence_transformer``."""
     return open_sentence_transformer(name, device, max_length)
+
+
+def forget_models() -> None:
+    """Let go of the shared models and of the hashes of their files: a folder holds other weights than it did."""
+    load_sentence_transformer.cache_clear()
+    _fingerprint.cache_clear()
 
 
 @contextlib.contextmanager

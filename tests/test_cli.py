@@ -5,9 +5,12 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+import radio_dspy
+from radio_dspy import Rerank, RetrieveRerankAnswer
 from radio_dspy.cli import app
+from tests.stub_endpoints import KEY, StubEndpoint
 
-COMMANDS = ["demo", "index", "compile", "evaluate", "ask"]
+COMMANDS = ["demo", "index", "compile", "evaluate", "ask", "export"]
 
 
 def radio(*arguments, check=0):
@@ -38,6 +41,28 @@ def test_every_help_has_an_example(command):
     shown = CliRunner().invoke(app, [command, "--help"])
     assert shown.exit_code == 0
     assert f"Example: radio-dspy {command}" in " ".join(shown.stdout.split())
+
+
+def test_an_estimate_asks_nobody_and_writes_nothing(files, tmp_path):
+    arguments = ["compile", "--corpus", files / "corpus.jsonl", "--train", files / "train.jsonl", "--dev"]
+    arguments += [
+        files / "dev.jsonl",
+        "--lm",
+        "openai/gpt-4o-mini",
+        "--estimate",
+        "--limit",
+        6,
+        "--out",
+        tmp_path / "a",
+    ]
+    arguments += ["--run-dir", tmp_path / "run", "--json", tmp_path / "estimate.json"]
+    shown = CliRunner().invoke(app, list(map(str, arguments)))
+    assert shown.exit_code == 0, shown.stdout
+    assert "rationales" in shown.stdout
+    estimate = json.loads((tmp_path / "estimate.json").read_text())
+    assert (estimate["calls"], estimate["calls_at_most"]) == (6, 12)
+    assert 0 < estimate["cost"] < 0.01
+    assert [path.name for path in tmp_path.iterdir()] == ["estimate.json"]
 
 
 @pytest.mark.slow
@@ -126,6 +151,25 @@ def test_a_multiple_choice_question_is_compiled_evaluated_and_asked(files, tmp_p
         "--corpus", files / "corpus.jsonl", "--json", tmp_path / "ask.json",
     )  # fmt: skip
     assert json.loads((tmp_path / "ask.json").read_text())["answer"] in ("A", "B", "")
+
+
+def test_hosted_encoders_and_baselines_by_name(files, tmp_path, monkeypatch, small, index):
+    radio_dspy.save(RetrieveRerankAnswer(index, Rerank(small, "bi-encoder"), candidates=6), tmp_path / "program")
+    with StubEndpoint() as stub:
+        for provider, address in (("COHERE", stub.url), ("HOSTED_VLLM", f"{stub.url}/v1")):
+            monkeypatch.setenv(f"{provider}_API_BASE", address)
+            monkeypatch.setenv(f"{provider}_API_KEY", KEY)
+        built = ["index", files / "corpus.jsonl", tmp_path / "index", "--encoder", "hosted_vllm/words"]
+        shown = CliRunner().invoke(app, list(map(str, built)))
+        assert shown.exit_code == 0, shown.output
+        judged = ["evaluate", tmp_path / "program", "--index", tmp_path / "index", "--questions", files / "dev.jsonl"]
+        judged += ["--baseline", "cohere/rerank-v3.5", "--baseline", small.name, "--json", tmp_path / "out.json"]
+        shown = CliRunner().invoke(app, list(map(str, judged)))
+        assert shown.exit_code == 0, shown.output
+    assert "cohere/rerank-v3.5" in shown.stdout
+    rows = json.loads((tmp_path / "out.json").read_text())["metrics"]
+    assert {"first_stage", "aligned", "cohere/rerank-v3.5", small.name} <= set(rows)
+    assert all(KEY.encode() not in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from radio_dspy.distillation.preferences import GroupSettings as GroupSettings
     from radio_dspy.distillation.preferences import build_groups as build_groups
     from radio_dspy.distillation.preferences import fused_rankings as fused_rankings
+    from radio_dspy.distillation.reranker_signal import RerankerScore as RerankerScore
     from radio_dspy.distillation.settings import LoraSettings as LoraSettings
     from radio_dspy.distillation.settings import TrainingSettings as TrainingSettings
     from radio_dspy.distillation.signals import AnswerContainment as AnswerContainment
@@ -55,6 +56,7 @@ _HOMES = {
     "PreferenceGroup": "groups",
     "RationaleExtractor": "extractor",
     "RationaleSimilarity": "signals",
+    "RerankerScore": "reranker_signal",
     "RetrievalScore": "signals",
     "TextGroup": "training",
     "TrainingSettings": "settings",

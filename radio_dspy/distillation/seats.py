@@ -9,9 +9,13 @@ from typing import Any
 import dspy
 
 from radio_dspy.errors import SettingsError
+from radio_dspy.rerankers.remote import RemoteRerank
 from radio_dspy.rerankers.rerank import Rerank
 from radio_dspy.rerankers.weights import RerankerWeights
 from radio_dspy.retrievers.base import Retriever
+
+# Where DSPy's optimizers note the programs that they tried: no part of the program that they return.
+_TRIED = frozenset({"candidate_programs", "mb_candidate_programs", "trial_logs"})
 
 
 @dataclass
@@ -61,6 +65,12 @@ def seats_of(program: dspy.Module, original: dspy.Module | None = None) -> list[
             seat = seats.setdefault(id(source.weights), Seat(path))
             seat.rerankers.append(module)
     if not seats:
+        if remote := next((path for path, one, _ in _modules(program, program) if isinstance(one, RemoteRerank)), None):
+            raise SettingsError(
+                f"{remote} is a RemoteRerank, and a hosted reranker cannot be trained. Give the student a local "
+                "radio_dspy.Rerank in its place and keep the hosted one as a teacher, "
+                "RADIO(signals={RerankerScore(remote): 0.5, RetrievalScore(): 0.5}), or as a row to compare with."
+            )
         raise SettingsError(
             "The student holds no trainable reranker. Add one as an attribute, for example "
             "`self.rerank = radio_dspy.Rerank('BAAI/bge-reranker-base')`, and call it on the retrieved passages. "
@@ -85,7 +95,7 @@ def _modules(program: dspy.Module, original: dspy.Module) -> Iterator[tuple[str,
             queue += [
                 (f"{path}.{name}", value, vars(source)[name])
                 for name, value in vars(item).items()
-                if name in vars(source)
+                if name in vars(source) and name not in _TRIED
             ]
         elif isinstance(item, list | tuple):  # of another length where DSPy drops it while copying, as with `history`
             pairs = zip(item, source, strict=False)

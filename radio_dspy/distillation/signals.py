@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from radio_dspy.encoders import Encoder, as_encoder
+from radio_dspy.encoders import TextEncoder, as_encoder
 from radio_dspy.passages import RankRequest, contains_answer
 from radio_dspy.rerankers.rationale import guide
 from radio_dspy.retrievers.faiss import FaissRetriever
@@ -44,7 +44,7 @@ class RationaleSimilarity:
     A question without a rationale is compared with ``question. answers``.
 
     Args:
-        encoder: An ``Encoder``, or a folder or hub name of one.
+        encoder: An ``Encoder`` or ``RemoteEncoder``, or the name of one.
         index: A retriever whose stored vectors are used instead of encoding again, if its encoder is the same.
         show_progress: Show a progress bar while encoding.
 
@@ -63,7 +63,7 @@ class RationaleSimilarity:
     _uses_rationale = True
 
     def __init__(
-        self, encoder: Encoder | str, *, index: FaissRetriever | None = None, show_progress: bool = False
+        self, encoder: TextEncoder | str, *, index: FaissRetriever | None = None, show_progress: bool = False
     ) -> None:
         self.encoder = as_encoder(encoder)
         self._show_progress = show_progress

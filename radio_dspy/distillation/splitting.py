@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
-from radio_dspy.encoders import Encoder
+from radio_dspy.encoders import TextEncoder
 from radio_dspy.errors import DataError
 
 T = TypeVar("T")
@@ -17,12 +17,13 @@ SAME_QUESTION = 0.9  # cosine from which two questions count as one question ask
 _ROWS = 1024
 
 
-def question_groups(texts: Sequence[str], encoder: Encoder, *, threshold: float = SAME_QUESTION) -> list[int]:
+def question_groups(texts: Sequence[str], encoder: TextEncoder, *, threshold: float = SAME_QUESTION) -> list[int]:
     """A group number for each question: questions whose vectors are closer than ``threshold`` share one.
 
     Closeness is passed on: if a is close to b and b to c, all three are one group.
 
     Example:
+        >>> from radio_dspy import Encoder
         >>> groups = question_groups(["Why is ice slippery?", "why is ice so slippery?", "Who baked it?"],
         ...                          Encoder("all-MiniLM-L6-v2"))
         >>> groups[0] == groups[1] != groups[2]

@@ -2,7 +2,8 @@
 
 from radio_dspy.rerankers.lm import LMRerank
 from radio_dspy.rerankers.rationale import RationaleRerank
+from radio_dspy.rerankers.remote import RemoteRerank
 from radio_dspy.rerankers.rerank import NoRerank, Rerank
 from radio_dspy.rerankers.weights import RerankerWeights
 
-__all__ = ["LMRerank", "NoRerank", "RationaleRerank", "Rerank", "RerankerWeights"]
+__all__ = ["LMRerank", "NoRerank", "RationaleRerank", "RemoteRerank", "Rerank", "RerankerWeights"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import dspy
 
-from radio_dspy.encoders import Encoder, as_encoder
+from radio_dspy.encoders import TextEncoder, as_encoder
 from radio_dspy.passages import as_passage
 from radio_dspy.rerankers.rerank import _check_k
 from radio_dspy.signatures import RationaleGuidedRerank
@@ -31,7 +31,7 @@ class RationaleRerank(dspy.Module):
     It needs the answer, so it teaches and judges; it does not serve. Source: paper, section 3.3.
 
     Args:
-        encoder: An ``Encoder``, or a folder or hub name of one.
+        encoder: An ``Encoder`` or ``RemoteEncoder``, or the name of one.
 
     Example:
         >>> teacher = RationaleRerank("all-MiniLM-L6-v2")
@@ -47,7 +47,7 @@ class RationaleRerank(dspy.Module):
 
     signature = RationaleGuidedRerank
 
-    def __init__(self, encoder: Encoder | str) -> None:
+    def __init__(self, encoder: TextEncoder | str) -> None:
         super().__init__()
         self.encoder = as_encoder(encoder)
 

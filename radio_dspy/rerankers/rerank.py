@@ -8,7 +8,7 @@ from typing import Any
 
 import dspy
 
-from radio_dspy.encoders import Encoder
+from radio_dspy.encoders import TextEncoder
 from radio_dspy.errors import SettingsError
 from radio_dspy.passages import Ranking, RankRequest, as_passage
 from radio_dspy.rerankers.scorers import score_lists
@@ -19,7 +19,8 @@ class Rerank(dspy.Module):
     """Orders passages for a query with a local model that ``RADIO`` can train.
 
     Args:
-        checkpoint: A folder or hub name, for example ``"BAAI/bge-reranker-base"``, or an ``Encoder``.
+        checkpoint: A folder or hub name, for example ``"BAAI/bge-reranker-base"``, or an ``Encoder``; always weights
+            on this machine (for hosted ones there is ``RemoteRerank``).
         architecture: ``"cross-encoder"`` reads query and passage together; ``"bi-encoder"`` compares their vectors.
         k: How many passages a call returns when it does not say; None returns all.
         max_length: Longest input in tokens; None keeps the checkpoint's own.
@@ -33,7 +34,7 @@ class Rerank(dspy.Module):
 
     def __init__(
         self,
-        checkpoint: str | Encoder,
+        checkpoint: str | TextEncoder,
         architecture: Architecture = "cross-encoder",
         *,
         k: int | None = None,

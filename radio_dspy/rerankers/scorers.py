@@ -7,7 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from radio_dspy.encoders import MODEL_LOCK, load_sentence_transformer, open_sentence_transformer, quiet_loading
+from radio_dspy.encoders import (
+    MODEL_LOCK,
+    forget_models,
+    load_sentence_transformer,
+    open_sentence_transformer,
+    quiet_loading,
+)
 from radio_dspy.errors import CheckpointError, DataError
 from radio_dspy.rerankers.weights import Architecture, RerankerWeights
 
@@ -22,6 +28,7 @@ T = TypeVar("T")
 Pairs = Sequence[tuple[str, str]]
 # Cosines lie in [-1, 1]; divided by this they spread enough for a softmax over passages.
 COSINE_TEMPERATURE = 0.05
+QUERY, DOCUMENT = "query", "document"  # sentence-transformers' tasks: a model may have a route for each
 _SCORING_BATCH = 32
 _TRAINING_CHUNK = 16
 _HEAD_SEED = 0
@@ -121,6 +128,11 @@ class BiEncoderScorer:
         self._query_prompt = prompts.get("query") or "" if weights.query_prefix is None else weights.query_prefix
         self._passage_prompt = declared if weights.passage_prefix is None else weights.passage_prefix
 
+    @property
+    def prompts(self) -> dict[str, str]:
+        """What is put before queries and documents, in sentence-transformers' words."""
+        return {QUERY: self._query_prompt, DOCUMENT: self._passage_prompt}
+
     def score(self, pairs: Pairs) -> Scores:
         """See ``Scorer``; each distinct text is encoded once."""
         import numpy as np
@@ -129,7 +141,7 @@ class BiEncoderScorer:
             return np.zeros(0, dtype=np.float32)
         queries, query_rows = _distinct([query for query, _ in pairs])
         passages, passage_rows = _distinct([passage for _, passage in pairs])
-        query_vectors = _encode(self.module, queries, self._query_prompt)
+        query_vectors = _encode(self.module, queries, self._query_prompt, QUERY)
         passage_vectors = self.encode_passages(passages)
         return np.einsum("ij,ij->i", query_vectors[query_rows], passage_vectors[passage_rows]).astype(np.float32)
 
@@ -138,39 +150,39 @@ class BiEncoderScorer:
         import numpy as np
 
         if self._private:  # its weights are about to change
-            return _encode(self._passage_module, texts, self._passage_prompt)
+            return _encode(self._passage_module, texts, self._passage_prompt, DOCUMENT)
         known = _recent_vectors(self._passage_side, self._passage_prompt)
         if len(known) > _RECENT_PASSAGES:
             known.clear()
         missing = [text for text in texts if text not in known]
         if missing:
-            known.update(zip(missing, _encode(self._passage_module, missing, self._passage_prompt), strict=True))
+            vectors = _encode(self._passage_module, missing, self._passage_prompt, DOCUMENT)
+            known.update(zip(missing, vectors, strict=True))
         return np.stack([known[text] for text in texts])
 
     def logits(self, pairs: Pairs) -> torch.Tensor:
         """See ``Scorer``; each distinct text is encoded once."""
         queries, query_rows = _distinct([query for query, _ in pairs])
-        query_vectors = _rows(self._embed(queries, self._query_prompt), query_rows)
+        query_vectors = _rows(self._embed(queries, self._query_prompt, QUERY), query_rows)
         if self._frozen is not None:
             passage_vectors = self._frozen.tensor([passage for _, passage in pairs]).to(query_vectors.device)
         else:
             passages, passage_rows = _distinct([passage for _, passage in pairs])
-            passage_vectors = _rows(self._embed(passages, self._passage_prompt), passage_rows)
+            passage_vectors = _rows(self._embed(passages, self._passage_prompt, DOCUMENT), passage_rows)
         return (query_vectors * passage_vectors).sum(-1) / COSINE_TEMPERATURE
 
-    def _embed(self, texts: list[str], prompt: str) -> torch.Tensor:
+    def _embed(self, texts: list[str], prompt: str, task: str) -> torch.Tensor:
         import torch
 
         def forward(chunk: list[str]) -> torch.Tensor:
-            features = _on_device(self.module.preprocess(chunk, prompt=prompt), self.module)
+            features = _on_device(self.module.preprocess(chunk, prompt=prompt, task=task), self.module)
             return torch.nn.functional.normalize(self.module(features)["sentence_embedding"].float(), dim=-1)
 
         return _by_length(texts, [len(text) for text in texts], forward)
 
     def save(self, folder: Path) -> None:
         """See ``Scorer``."""
-        prompts = {"query": self._query_prompt, "document": self._passage_prompt}
-        self.module.prompts = {**self.module.prompts, **prompts}
+        self.module.prompts = {**self.module.prompts, **self.prompts}
         with quiet_loading():
             self.module.save_pretrained(str(folder), create_model_card=False)
 
@@ -216,15 +228,22 @@ def open_scorer(weights: RerankerWeights, device: str | None = None, *, frozen: 
     return BiEncoderScorer(weights, device, private=True, frozen=frozen)
 
 
+def forget_scorers() -> None:
+    """Let go of every loaded model and of what was computed with it: a folder holds other weights than it did."""
+    _shared_scorer.cache_clear()
+    _recent_vectors.cache_clear()
+    forget_models()
+
+
 @functools.lru_cache(maxsize=3)
 def _recent_vectors(side: tuple[str, str | None, int | None], prompt: str) -> dict[str, Scores]:
     """The passage vectors kept for one passage side; its checkpoint is immutable, so they stay true."""
     return {}
 
 
-def _encode(module: Any, texts: list[str], prompt: str) -> Scores:
+def _encode(module: Any, texts: list[str], prompt: str, task: str) -> Scores:
     return module.encode(
-        texts, prompt=prompt, normalize_embeddings=True, batch_size=_SCORING_BATCH, show_progress_bar=False
+        texts, prompt=prompt, task=task, normalize_embeddings=True, batch_size=_SCORING_BATCH, show_progress_bar=False
     )
 
 

@@ -6,18 +6,18 @@ from typing import Any, Literal, get_args
 
 from dspy.predict.parameter import Parameter
 
-from radio_dspy.encoders import Encoder, fingerprint, weights_name
+from radio_dspy.encoders import Encoder, TextEncoder, fingerprint, weights_name
 from radio_dspy.errors import CheckpointError, SettingsError
 
 Architecture = Literal["cross-encoder", "bi-encoder"]
-_ADDED_LATER = ("passage_checkpoint",)  # states of earlier releases do not hold these
+_ADDED_LATER: dict[str, Any] = {"passage_checkpoint": None, "training": ()}  # what states without these stand for
 
 
 class RerankerWeights(Parameter):
     """The name of an immutable checkpoint and how it scores.
 
-    Only strings and numbers live here, so DSPy may copy, save and reset it as often as it likes: the model itself is
-    loaded once in the process. Training writes a new folder and assigns its name.
+    Only JSON types live here, so DSPy may copy, save and reset it as often as it likes: the model itself is loaded once
+    in the process. Training writes a new folder and assigns its name.
 
     Attributes:
         checkpoint: A folder or hub name.
@@ -27,11 +27,13 @@ class RerankerWeights(Parameter):
         max_length: Longest input in tokens; None keeps the checkpoint's own.
         query_prefix: A bi-encoder's query prefix; None takes what the model declares.
         passage_prefix: A bi-encoder's passage prefix; None as above.
+        training: What trained them, one record for each ``RADIO.compile`` whose weights were taken, the first one
+            first: settings, teacher, counts, figures before and after. Empty for weights as they came.
     """
 
     def __init__(
         self,
-        checkpoint: str | Encoder,
+        checkpoint: str | TextEncoder,
         architecture: Architecture = "cross-encoder",
         *,
         max_length: int | None = None,
@@ -40,7 +42,12 @@ class RerankerWeights(Parameter):
             raise SettingsError(f"architecture must be one of {get_args(Architecture)}, got {architecture!r}.")
         if max_length is not None and max_length < 8:
             raise SettingsError(f"max_length must be at least 8 tokens, got {max_length}.")
-        encoder = checkpoint if isinstance(checkpoint, Encoder) else Encoder(checkpoint)
+        encoder = Encoder(checkpoint) if isinstance(checkpoint, str) else checkpoint
+        if not isinstance(encoder, Encoder):
+            raise SettingsError(
+                f"{encoder.name} is asked for vectors and has no weights here, so it cannot be trained; give Rerank a "
+                "folder or hub name, or an Encoder. It can still build the index and compare passages with rationales."
+            )
         self.checkpoint = encoder.name
         self.architecture: Architecture = architecture
         self.base = weights_name(self.checkpoint)
@@ -48,6 +55,7 @@ class RerankerWeights(Parameter):
         self.max_length = max_length if max_length is not None else encoder.max_length
         self.query_prefix = encoder.query_prefix
         self.passage_prefix = encoder.passage_prefix
+        self.training: tuple[dict[str, Any], ...] = ()
 
     def __repr__(self) -> str:
         return f"RerankerWeights({weights_name(self.checkpoint)!r}, {self.architecture!r}, base={self.base!r})"
@@ -62,7 +70,7 @@ class RerankerWeights(Parameter):
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
         """The state as JSON types."""
-        return dict(vars(self))
+        return {**vars(self), "training": list(self.training)}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take over a dumped state; no model is loaded.
@@ -70,11 +78,14 @@ class RerankerWeights(Parameter):
         Raises:
             CheckpointError: If the state is not one of reranker weights.
         """
-        known = {**dict.fromkeys(_ADDED_LATER), **state}
+        known = {**_ADDED_LATER, **state}
         unknown = set(known) ^ set(vars(self))
         if unknown:
-            raise CheckpointError(f"Not a state of reranker weights: unexpected or missing {sorted(unknown)}.")
-        self.__dict__.update(known)
+            raise CheckpointError(
+                f"Not a state of reranker weights: unexpected or missing {sorted(unknown)}. If a newer release "
+                "saved it, upgrade radio-dspy."
+            )
+        self.__dict__.update(known, training=tuple(known["training"]))
 
     @property
     def passage_side(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dspy
 
-from radio_dspy.encoders import Encoder, fingerprint
+from radio_dspy.encoders import Encoder, TextEncoder, fingerprint
 from radio_dspy.errors import SettingsError
 from radio_dspy.rerankers.weights import RerankerWeights
 from radio_dspy.retrievers.faiss import FaissRetriever
@@ -41,7 +41,7 @@ def aligned_retriever(program: dspy.Module, retriever: FaissRetriever | None = N
     if not same_passage_side(weights, retriever.encoder):
         raise SettingsError(
             "The index was not built by the encoder that the reranker's passage side is: its vectors do not fit the "
-            "aligned query encoder. Build the index and the Rerank from the same encoder, then compile."
+            "aligned query encoder. Build the index and the Rerank from the same local encoder, then compile."
         )
     return retriever.with_query_encoder(query_encoder(weights))
 
@@ -56,10 +56,11 @@ def query_encoder(weights: RerankerWeights) -> Encoder:
     )
 
 
-def same_passage_side(weights: RerankerWeights, encoder: Encoder) -> bool:
-    """Whether a bi-encoder's passage vectors are the encoder's."""
+def same_passage_side(weights: RerankerWeights, encoder: TextEncoder) -> bool:
+    """Whether a bi-encoder's passage vectors are the encoder's; a hosted encoder's never are."""
     return (
         weights.architecture == "bi-encoder"
+        and isinstance(encoder, Encoder)
         and fingerprint(weights.passage_side) == fingerprint(encoder.name)
         and (weights.passage_prefix, weights.max_length) == (encoder.passage_prefix, encoder.max_length)
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radio_dspy.datasets import load_corpus
-from radio_dspy.encoders import Encoder, as_encoder, copy_weights
+from radio_dspy.encoders import Encoder, TextEncoder, as_encoder, copy_weights, reopened_encoder
 from radio_dspy.errors import CheckpointError, DataError
 from radio_dspy.files import replacing, sha256_of, write_json, write_lines
 from radio_dspy.passages import Passage, Ranking
@@ -36,7 +36,9 @@ class FaissRetriever(Retriever):
         ('a', 1)
     """
 
-    def __init__(self, index: _Index, encoder: Encoder, k: int = 20, *, query_encoder: Encoder | None = None) -> None:
+    def __init__(
+        self, index: _Index, encoder: TextEncoder, k: int = 20, *, query_encoder: TextEncoder | None = None
+    ) -> None:
         super().__init__(k)
         self._index = index
         self.encoder = encoder
@@ -59,13 +61,13 @@ class FaissRetriever(Retriever):
 
     @classmethod
     def build(
-        cls, passages: Sequence[Passage], encoder: Encoder | str, *, k: int = 20, show_progress: bool = False
+        cls, passages: Sequence[Passage], encoder: TextEncoder | str, *, k: int = 20, show_progress: bool = False
     ) -> FaissRetriever:
         """Encode passages and index them.
 
         Args:
             passages: The corpus; ids must be unique.
-            encoder: An ``Encoder``, or a folder or hub name of one.
+            encoder: An ``Encoder`` or ``RemoteEncoder``, or the name of one; see ``radio_dspy.encoders.as_encoder``.
             k: How many passages a call returns when it does not say.
             show_progress: Show a progress bar while encoding.
 
@@ -88,7 +90,8 @@ class FaissRetriever(Retriever):
     def save(self, path: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Write ``passages.jsonl``, ``index.faiss`` and ``manifest.json`` into a folder.
 
-        A query encoder of its own goes into the subfolder ``query-encoder``.
+        A query encoder of its own goes into the subfolder ``query-encoder``. A hosted encoder is written down by its
+        name and settings, never with address or key.
         """
         import faiss
 
@@ -105,18 +108,22 @@ class FaissRetriever(Retriever):
         manifest = {
             "format": FORMAT_VERSION,
             "encoder": self.encoder.identity,
+            **self.encoder.query_settings,
             "query_prefix": self.query_encoder.query_prefix,  # may change without a new index
             "files": files,
         }
         write_json(folder / "manifest.json", manifest)
 
     @classmethod
-    def load(cls, path: str | PathLike[str], encoder: Encoder | str | None = None, *, k: int = 20) -> FaissRetriever:
+    def load(
+        cls, path: str | PathLike[str], encoder: TextEncoder | str | None = None, *, k: int = 20
+    ) -> FaissRetriever:
         """Read a folder that ``save`` wrote.
 
         Args:
             path: The folder.
-            encoder: The encoder that built the index; None finds it by the name in the manifest.
+            encoder: The encoder that built the index; None finds it by the name in the manifest. One that was reached
+                at an address given by hand has to be given again.
             k: How many passages a call returns when it does not say.
 
         Raises:
@@ -127,14 +134,7 @@ class FaissRetriever(Retriever):
         folder = Path(path)
         manifest = _checked_manifest(folder)
         built = manifest["encoder"]
-        if encoder is None:
-            encoder = Encoder(
-                built["model"],
-                query_prefix=manifest["query_prefix"],
-                passage_prefix=built["passage_prefix"],
-                max_length=built["max_length"],
-            )
-        encoder = as_encoder(encoder)
+        encoder = as_encoder(encoder) if encoder is not None else reopened_encoder(built, manifest)
         if encoder.identity != built:
             raise CheckpointError(
                 f"{folder}: built with encoder {built}, but got {encoder.identity}; give that one, or build again."
