@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,7 @@ from typing import Any
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and takes the place of ``path`` in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # not by tempfile, whose files are the owner's alone
     try:
         yield temporary
         with temporary.open("rb") as file:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import tempfile
-from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import dspy
 
 from radio_dspy import programs
 from radio_dspy.encoders import copy_weights
 from radio_dspy.errors import CheckpointError, SettingsError
-from radio_dspy.files import sha256_of, write_json
+from radio_dspy.files import sha256_of
+from radio_dspy.manifest import MANIFEST, checked_manifest, folder_name, write_manifest
 from radio_dspy.rerankers.rerank import Rerank
 from radio_dspy.rerankers.weights import RerankerWeights
 
-FORMAT_VERSION = 1
-_FOLDER_NAME = re.compile(r"reranker(-\d+)?")
+logger = logging.getLogger(__name__)
+
+PROGRAM = "program.json"
+_HUB_NAME = re.compile(r"[a-z0-9][\w.-]*/[a-z0-9][\w.-]*", re.IGNORECASE | re.ASCII)
+_loaded: dict[str, str] = {}  # folder -> the hash of its manifest when it was loaded last
 
 
 def save(program: dspy.Module, path: str | PathLike[str]) -> Path:
@@ -37,13 +40,13 @@ def save(program: dspy.Module, path: str | PathLike[str]) -> Path:
         The folder.
 
     Raises:
-        SettingsError: If the program holds no reranker or the folder holds something already.
+        SettingsError: If the program holds no reranker or cannot be copied, or the folder holds something already.
+        CheckpointError: If weights are not on this machine, or are not safetensors.
     """
     folder = Path(path)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SettingsError(f"{folder}: already there; give a new folder, saved programs are not overwritten.")
-    copied = program.deepcopy()
-    found = _weights_of(copied)
+    copied, found = _copy(program)
     copied.set_lm(None)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
@@ -58,36 +61,39 @@ def save(program: dspy.Module, path: str | PathLike[str]) -> Path:
             weights.checkpoint = names[weights.checkpoint]
             if weights.passage_checkpoint:
                 weights.passage_checkpoint = names[weights.passage_checkpoint]
-        copied.save(making / "program.json")
-        files = sorted(path for path in making.rglob("*") if path.is_file())
-        manifest = {
-            "format": FORMAT_VERSION,
-            "program": type(program).__name__,
-            "settings": _settings_of(program),
-            "rerankers": {name: {"folder": one.checkpoint, "base": one.base} for name, one in found.items()},
-            "files": {one.relative_to(making).as_posix(): sha256_of(one) for one in files},
-        }
-        write_json(making / "manifest.json", manifest)
+        copied.save(making / PROGRAM)
+        write_manifest(making, copied, found)
         making.replace(folder)  # whole or not at all
     return folder
 
 
 def load(
-    path: str | PathLike[str], retriever: dspy.Module | None = None, *, program: dspy.Module | None = None
+    path: str | PathLike[str],
+    retriever: dspy.Module | None = None,
+    *,
+    program: dspy.Module | None = None,
+    revision: str | None = None,
+    token: str | None = None,
 ) -> dspy.Module:
-    """Read a folder that ``save`` wrote.
+    """Read a folder that ``save`` wrote, or a repository that ``push_to_hub`` filled.
+
+    Every file is held against the manifest first, and none of them can hold code.
 
     Args:
-        path: The folder, wherever it was moved to.
+        path: The folder, wherever it was moved to; or, where there is none, ``"owner/name"`` on the Hugging Face hub.
         retriever: The first stage of a program of this library.
         program: For a program class of your own: a fresh instance, which is returned with the saved state.
+        revision: A branch, tag or commit of the hub's repository; then ``path`` is a hub name.
+        token: For a private repository of the hub; None takes the one that you are logged in with.
 
     Raises:
-        CheckpointError: If a file is missing, added or changed, or the format is newer than this release.
+        CheckpointError: If a file is missing, added or changed, the format is newer than this release, or the hub does
+            not give the repository.
         SettingsError: If retriever or program is missing.
     """
-    folder = Path(path)
-    manifest = _checked_manifest(folder)
+    folder, links = _located(path, revision, token)
+    manifest = checked_manifest(folder, links)
+    _forget_what_stood_here(folder)
     if program is None:
         kind = getattr(programs, manifest["program"], None) if manifest["program"] in programs.__all__ else None
         if kind is None:
@@ -97,19 +103,81 @@ def load(
         if retriever is None:
             raise SettingsError(f"{folder}: give load(..., retriever=) the first stage that the program searches.")
         reranker = next(iter(manifest["rerankers"].values()))["folder"]
-        program = kind(retriever, Rerank(str(folder / reranker)), **manifest["settings"])
-    program.load(folder / "program.json")
-    for name, weights in _weights_of(program).items():
-        weights.checkpoint = _folder_of(folder, name, weights.checkpoint)
-        if weights.passage_checkpoint:
-            weights.passage_checkpoint = _folder_of(folder, name, weights.passage_checkpoint)
+        program = kind(retriever, Rerank(_folder_of(folder, reranker)), **manifest["settings"])
+    if missing := set(manifest["rerankers"]) ^ set(found := _weights_of(program)):
+        raise CheckpointError(
+            f"{folder}: {sorted(missing)} is a reranker either of the saved program or of the one given, not of both; "
+            f"give load(..., program=) a {manifest['program']} as it was when it was saved."
+        )
+    try:
+        program.load(folder / PROGRAM)
+    except KeyError as error:
+        raise CheckpointError(
+            f"{folder}: holds nothing for {error} of the program given; give load(..., program=) a "
+            f"{manifest['program']} as it was when it was saved."
+        ) from error
+    for weights in found.values():
+        _point_into(folder, weights)
     return program
 
 
-def _folder_of(folder: Path, parameter: str, name: str) -> str:
-    if not _FOLDER_NAME.fullmatch(name) or not (folder / name).is_dir():
-        raise CheckpointError(f"{folder}: {parameter} names {name!r}, which is not a folder of weights in it.")
-    return str((folder / name).resolve())
+def load_weights(path: str | PathLike[str]) -> dict[str, RerankerWeights]:
+    """The rerankers of a folder that ``save`` wrote, by parameter name: neither program nor retriever is needed.
+
+    Raises:
+        CheckpointError: As for ``load``.
+    """
+    folder, links = _located(path, None, None)
+    manifest = checked_manifest(folder, links)
+    _forget_what_stood_here(folder)
+    states = json.loads((folder / PROGRAM).read_text(encoding="utf-8"))
+    found = {}
+    for name, one in manifest["rerankers"].items():
+        found[name] = RerankerWeights(_folder_of(folder, one["folder"]))
+        found[name].load_state(states[name])
+        _point_into(folder, found[name])
+    return found
+
+
+def _located(path: str | PathLike[str], revision: str | None, token: str | None) -> tuple[Path, Path | None]:
+    """The folder on this machine, and where its files may be links to."""
+    folder = Path(path)
+    if revision is None and (folder.exists() or not isinstance(path, str) or not _HUB_NAME.fullmatch(path)):
+        return folder, None
+    from radio_dspy.hub import download  # the hub saves what it sends: it imports this module
+
+    logger.info("%s: no such folder here; taken from the hub.", path)
+    snapshot = download(str(path), revision=revision, token=token)
+    return snapshot, snapshot.parents[1] / "blobs"
+
+
+def _point_into(folder: Path, weights: RerankerWeights) -> None:
+    """Turn the names of a saved state into the folders that they stand for."""
+    weights.checkpoint = _folder_of(folder, weights.checkpoint)
+    if weights.passage_checkpoint:
+        weights.passage_checkpoint = _folder_of(folder, weights.passage_checkpoint)
+
+
+def _folder_of(folder: Path, name: str) -> str:
+    try:
+        found = folder / folder_name(name)
+    except ValueError as error:
+        raise CheckpointError(f"{folder}: names weights wrongly: {error}.") from error
+    if not found.is_dir():
+        raise CheckpointError(f"{folder}: {name} is missing; copy the whole folder again.")
+    return str(found.resolve())
+
+
+def _copy(program: dspy.Module) -> tuple[dspy.Module, dict[str, RerankerWeights]]:
+    """A copy whose weights can be renamed without touching the program in hand, and these weights by name."""
+    copied = program.deepcopy()
+    found, own = _weights_of(copied), _weights_of(program)
+    if shared := next((name for name in own if found[name] is own[name]), None):
+        raise SettingsError(
+            f"{shared} cannot be copied: an attribute of the program beside it keeps it from being copied (a lock, a "
+            "connection, an open file). Make that attribute copyable, or keep it elsewhere."
+        )
+    return copied, found
 
 
 def _weights_of(program: dspy.Module) -> dict[str, RerankerWeights]:
@@ -119,32 +187,11 @@ def _weights_of(program: dspy.Module) -> dict[str, RerankerWeights]:
     return found
 
 
-def _settings_of(program: dspy.Module) -> dict[str, int]:
-    names = ("candidates", "k", "hops")
-    return {name: value for name in names if isinstance(value := getattr(program, name, None), int)}
+def _forget_what_stood_here(folder: Path) -> None:
+    """Loaded models are kept by the name of their folder: let go of them where the folder holds another program now."""
+    name, now = str(folder.resolve()), sha256_of(folder / MANIFEST)
+    if _loaded.setdefault(name, now) != now:
+        from radio_dspy.rerankers.scorers import forget_scorers
 
-
-def _checked_manifest(folder: Path) -> Mapping[str, Any]:
-    """Read the manifest and hold every file against it before anything is loaded."""
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; {folder} is not a folder that radio_dspy.save wrote.")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version, files = int(manifest["format"]), dict(manifest["files"])
-        manifest["program"], manifest["settings"], manifest["rerankers"]  # all three must be there
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a manifest of a saved program ({error!r}).") from error
-    if version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{folder}: saved format {version}; this release reads up to {FORMAT_VERSION}. Upgrade radio-dspy."
-        )
-    present = {one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file() and one != path}
-    for name in sorted(present | set(files)):
-        if name not in present:
-            raise CheckpointError(f"{folder}: {name} is missing; copy the whole folder again.")
-        if name not in files:
-            raise CheckpointError(f"{folder}: {name} is not in the manifest; remove it.")
-        if (folder / name).is_symlink() or sha256_of(folder / name) != files[name]:
-            raise CheckpointError(f"{folder}: {name} was changed after it was saved.")
-    return manifest
+        forget_scorers()
+        _loaded[name] = now

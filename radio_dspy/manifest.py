@@ -1,0 +1,128 @@
+"""The manifest of a saved program: what its folder holds, what made it, and the check before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from radio_dspy import __version__
+from radio_dspy.encoders import fingerprint
+from radio_dspy.errors import CheckpointError
+from radio_dspy.files import sha256_of, write_json
+from radio_dspy.rerankers.weights import RerankerWeights
+
+MANIFEST = "manifest.json"
+# Goes up when earlier releases could not read what is written now. A further entry of the manifest is no reason: they
+# pass over it. One of RerankerWeights is, because it may change the ranking: they refuse it.
+FORMAT_VERSION = 1
+# What a hub and its users put beside a program. Nothing here is read, so it may come, change and go.
+UNREAD = frozenset({".gitattributes", "LICENSE", "README.md"})
+_LIBRARIES = ("dspy", "sentence-transformers", "torch", "transformers")
+_SETTINGS = ("candidates", "k", "hops")
+_WEIGHTS_FOLDER = re.compile(r"reranker(-\d+)?")
+
+
+def write_manifest(folder: Path, program: dspy.Module, rerankers: Mapping[str, RerankerWeights]) -> None:
+    """Write the manifest of a folder that is otherwise complete.
+
+    Args:
+        folder: What is saved.
+        program: What it was.
+        rerankers: Its weights by parameter name, as they are saved: their checkpoints are folders in ``folder``.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    manifest = {
+        "format": FORMAT_VERSION,
+        "versions": {
+            "radio-dspy": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in _LIBRARIES},
+        },
+        "program": type(program).__name__,
+        "settings": {name: value for name in _SETTINGS if isinstance(value := getattr(program, name, None), int)},
+        "rerankers": {name: _described(folder, weights) for name, weights in rerankers.items()},
+        "files": {path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
+    }
+    write_json(folder / MANIFEST, manifest)
+
+
+def _described(folder: Path, weights: RerankerWeights) -> dict[str, Any]:
+    return {
+        "folder": weights.checkpoint,
+        "passage_folder": weights.passage_checkpoint,
+        "architecture": weights.architecture,
+        "fingerprint": fingerprint(str(folder / weights.checkpoint)),
+        "base": weights.base,
+        "base_fingerprint": weights.training[0]["base"]["fingerprint"] if weights.training else None,
+        "training": list(weights.training),
+    }
+
+
+def checked_manifest(folder: Path, links: Path | None = None) -> Mapping[str, Any]:
+    """Read a manifest and hold every file of the folder against it; nothing of the program is loaded.
+
+    Args:
+        folder: A folder that ``save`` wrote.
+        links: Where the folder's files may be links to (the hub's cache keeps them so); None refuses links.
+
+    Raises:
+        CheckpointError: If it is no such folder, its format is newer than this release, or a file is missing, was
+            added, was changed or is a link.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; {folder} is not a folder that radio_dspy.save wrote.")
+    for found in sorted(folder.rglob("*")):
+        if found.is_symlink() and not (links and found.resolve().is_relative_to(links.resolve())):
+            name = found.relative_to(folder).as_posix()
+            raise CheckpointError(f"{folder}: {name} is a link; copy the folder with the files themselves.")
+    manifest = _read(path)
+    files = manifest["files"]
+    present = {one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()} - {MANIFEST, *UNREAD}
+    for name in sorted(present | set(files)):
+        if name not in present:
+            raise CheckpointError(f"{folder}: {name} is missing; copy the whole folder again.")
+        if name not in files:
+            raise CheckpointError(f"{folder}: {name} is not in the manifest; remove it.")
+        if sha256_of(folder / name) != files[name]:
+            raise CheckpointError(f"{folder}: {name} was changed after it was saved; copy the folder again.")
+    return manifest
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The manifest's values, each of the shape that is relied on."""
+    try:
+        manifest = dict(json.loads(path.read_text(encoding="utf-8")))
+        number = int(manifest["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a manifest of a saved program ({error!r}).") from error
+    if number > FORMAT_VERSION:  # said first: a newer manifest may well have another shape
+        raise CheckpointError(
+            f"{path.parent}: saved format {number}; this release reads up to {FORMAT_VERSION}. Upgrade radio-dspy."
+        )
+    try:
+        named = {name: {**one, "folder": folder_name(one["folder"])} for name, one in manifest["rerankers"].items()}
+        known = {"settings": dict(manifest["settings"]), "files": dict(manifest["files"]), "rerankers": named}
+        if not named:
+            raise ValueError("it names no reranker")
+        return {**manifest, "program": str(manifest["program"]), **known}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not a manifest of a saved program ({error!r}).") from error
+
+
+def folder_name(name: str) -> str:
+    """A name as ``save`` gives it to a folder of weights.
+
+    Raises:
+        ValueError: For any other, such as one that leads out of the saved folder.
+    """
+    if not _WEIGHTS_FOLDER.fullmatch(name):
+        raise ValueError(f"{name!r} is not a folder of weights in it")
+    return name
