@@ -10,6 +10,12 @@ from radio_dspy.rerankers import Rerank
 from tests.conftest import ROOT, scripted
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+# What a page's LM says, whatever it is asked: the library's own signatures, and those of MIPROv2's proposer.
+REPLIES = {
+    **{"rationale": "Yeast dies in hot water.", "answer": "yeast", "order": "[0]", "letter": "A", "query": "DONE"},
+    **dict.fromkeys(("observations", "summary", "program_description", "module_description"), "COMPLETE"),
+    "proposed_instruction": "Answer in one word.",
+}
 
 
 def blocks(page) -> str:
@@ -28,7 +34,7 @@ def test_a_pages_code_runs(page, topic, small, index, tmp_path, monkeypatch):
         "encoder": small,
         "retriever": index,
         "program": RetrieveRerankAnswer(index, rerank, candidates=10, k=3),
-        "lm": scripted(rationale="Yeast dies in hot water.", answer="yeast", order="[0]", letter="A", query="DONE"),
+        "lm": scripted(**REPLIES),
     }
     with dspy.context(lm=names["lm"]):
         exec(compile(blocks(page), str(page), "exec"), names)
