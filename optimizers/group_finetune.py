@@ -13,13 +13,14 @@ from radio_dspy.optimizers.job import Clock, told
 from radio_dspy.optimizers.provenance import remember, training_settings
 
 from radio_dspy.distillation.gate import Gate
+from radio_dspy.distillation.given_groups import rank_requests_of, text_groups
 from radio_dspy.distillation.seats import Seat, retriever_of, seats_of
 from radio_dspy.distillation.settings import TrainingSettings
 from radio_dspy.distillation.splitting import question_groups, split_by_group
 from radio_dspy.encoders import TextEncoder, as_encoder
 from radio_dspy.errors import DataError, SettingsError
 from radio_dspy.evaluation import compare
-from radio_dspy.flagembedding import load_groups, rank_requests_of, text_groups
+from radio_dspy.flagembedding import load_groups
 from radio_dspy.report import Report
 from radio_dspy.rerankers.rerank import rank_with
 from radio_dspy.retrievers.aligned import query_encoder
@@ -176,8 +177,9 @@ class GroupFinetune(Teleprompter):
             raise DataError("A trainset of one group leaves nothing to judge by; give a valset or more groups.")
         texts = [example.question for example in train]
         encoder = self.encoder or _encoder_of(program, seat)
-        alike = question_groups(texts, encoder) if encoder else [texts.index(text) for text in texts]
-        return split_by_group(train, alike, self.training.seed)
+        first: dict[str, int] = {}
+        equal = [first.setdefault(text, number) for number, text in enumerate(texts)]
+        return split_by_group(train, question_groups(texts, encoder) if encoder else equal, self.training.seed)
 
 
 def _encoder_of(program: dspy.Module, seat: Seat) -> TextEncoder | None:

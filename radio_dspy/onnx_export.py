@@ -1,0 +1,83 @@
+"""Rerankers as ONNX graphs, which run without torch (``pip install 'radio-dspy[onnx]'``)."""
+
+from __future__ import annotations
+
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from radio_dspy.errors import MissingExtraError, RadioError
+
+GRAPH = "model.onnx"
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_SAMPLES = ["why did the dough not rise?", "Yeast dies in water that is too hot, so nothing lifts the dough."]
+_TOLERANCE = 1e-4
+
+
+def require_onnx() -> None:
+    """Make sure that a graph can be written and checked.
+
+    Raises:
+        MissingExtraError: If a package is missing.
+    """
+    if missing := [name for name in _PACKAGES if find_spec(name) is None]:
+        raise MissingExtraError(
+            f"format='onnx' needs {' and '.join(missing)}: pip install 'radio-dspy[onnx]'. (sentence-transformers' own "
+            "extra of that name needs an older transformers and does not help.)"
+        )
+
+
+def write_graph(module: Any, folder: Path, *, pairs: bool) -> None:
+    """Write a sentence-transformers model as ``model.onnx``, and run it once to see that it scores the same.
+
+    The graph takes the tokenizer's arrays, of shape (texts, tokens), and gives float32 ``scores`` of shape (texts,) for
+    a cross-encoder, unit vectors ``vectors`` of shape (texts, dimension) for a bi-encoder.
+
+    Args:
+        module: A ``CrossEncoder`` or ``SentenceTransformer`` on the CPU.
+        folder: Where to write.
+        pairs: Whether it reads (query, passage) pairs; else single texts.
+
+    Raises:
+        RadioError: If the graph gives other numbers than the model.
+    """
+    import numpy as np
+    import onnxruntime
+    import torch
+
+    queries: list[Any] = [[one, two] for one in _SAMPLES for two in _SAMPLES] if pairs else _SAMPLES
+    features = {name: one for name, one in module.preprocess(queries).items() if isinstance(one, torch.Tensor)}
+
+    class Graph(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+            found = self.module(dict(zip(features, tensors, strict=True)))
+            if pairs:
+                return found["scores"].view(-1).float()
+            return torch.nn.functional.normalize(found["sentence_embedding"].float(), dim=-1)
+
+    graph = Graph().eval()
+    sizes = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens")}
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's exporter, about itself
+        torch.onnx.export(
+            graph,
+            tuple(features.values()),
+            folder / GRAPH,
+            input_names=list(features),
+            output_names=["scores" if pairs else "vectors"],
+            dynamic_shapes=(tuple(sizes for _ in features),),
+            dynamo=True,
+            verbose=False,
+        )
+        # Another number of texts, of another length: shapes that the exporter has not seen.
+        features = {name: one[:1, :-1] for name, one in features.items()}
+        expected = graph(*features.values()).numpy()
+    session = onnxruntime.InferenceSession(folder / GRAPH, providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {name: one.numpy() for name, one in features.items()})
+    if not np.allclose(got, expected, atol=_TOLERANCE):
+        raise RadioError(f"The ONNX graph gives {got.ravel()[:3]} where the model gives {expected.ravel()[:3]}.")

@@ -1,0 +1,192 @@
+import json
+import logging
+
+import dspy
+import pytest
+from radio_dspy.optimizers import RADIO, GroupFinetune
+from radio_dspy.programs import RetrieveRerankAnswer
+
+import radio_dspy as radio
+from radio_dspy.distillation import Gate, TrainingSettings
+from radio_dspy.errors import DataError, SettingsError
+from radio_dspy.metrics import dspy_metric, token_f1
+from radio_dspy.rerankers import Rerank
+from tests.conftest import UnaskedLM, scripted
+
+QUICK = TrainingSettings(epochs=1, learning_rate=3e-5, max_length=32)
+
+
+@pytest.fixture(scope="module")
+def groups(topic, index):
+    """FlagEmbedding's lines of the topic: the labelled passages against what the first stage finds."""
+    contents = {one.id: one.contents for one in topic.passages}
+    rows = []
+    for example in [*topic.train, *topic.test]:
+        found = index.search([example.question], 5)[0].ids
+        positives = [contents[key] for key in example.relevant]
+        negatives = [contents[key] for key in found if key not in example.relevant]
+        rows.append({"query": example.question, "pos": positives, "neg": negatives})
+    return radio.load_groups(rows)
+
+
+@pytest.fixture
+def student(index, small):
+    return RetrieveRerankAnswer(index, Rerank(small, "bi-encoder"), candidates=10, k=3)
+
+
+def test_it_learns_what_the_groups_prefer_without_an_lm(student, groups, tmp_path):
+    settings = TrainingSettings(epochs=3, learning_rate=2e-4, max_length=32)
+    optimizer = GroupFinetune(settings, gate=Gate(mixtures=()), run_dir=tmp_path, show_progress=False)
+    before = student.rerank.weights.dump_state()
+    with dspy.context(lm=UnaskedLM({})):
+        aligned = optimizer.compile(student, trainset=groups[:16], valset=groups[:16])  # by heart: can it learn?
+    assert student.rerank.weights.dump_state() == before
+    assert aligned.rerank.weights.checkpoint.startswith(str(tmp_path))
+    report = optimizer.report
+    assert report.gain() > 0.1
+    assert report.metrics["aligned"]["ndcg@10"] == pytest.approx(
+        next(one["mean"] for one in report.gate["candidates"] if one["name"] == report.gate["chosen"]), abs=1e-6
+    )
+    assert report.questions == {
+        "train": 16, "used": 16, "skipped": {}, "judged": 16, "recorded": False,
+    }  # fmt: skip
+    assert "rationales" not in str(report)
+    assert json.loads((tmp_path / "report.json").read_text()) == report.as_dict()
+
+
+def test_what_is_not_better_is_not_returned(student, groups):
+    wrong = [dspy.Example(question=one.question, pos=one.neg[-1:], neg=one.pos) for one in groups[:12]]
+    optimizer = GroupFinetune(QUICK, gate=Gate(mixtures=(0.5,)), show_progress=False)
+    aligned = optimizer.compile(student, trainset=wrong, valset=groups[12:24])
+    assert aligned.rerank.weights.dump_state() == student.rerank.weights.dump_state()
+    assert optimizer.report.decision.startswith("Returned the base")
+    assert optimizer.report.metrics["aligned"] == optimizer.report.metrics["base"]
+
+
+@pytest.mark.parametrize("architecture", ["bi-encoder", "cross-encoder"])
+def test_a_reranker_alone_is_a_student_too(small, groups, architecture):
+    optimizer = GroupFinetune(QUICK, gate=False, show_progress=False)
+    aligned = optimizer.compile(Rerank(small, architecture), trainset=groups[:20])
+    assert isinstance(aligned, Rerank)
+    assert aligned.weights.checkpoint != small.name
+    assert optimizer.report.questions["train"] + optimizer.report.questions["judged"] == 20
+    assert optimizer.report.questions["judged"] <= 10
+
+
+def test_a_question_is_never_on_both_sides(small, groups):
+    """Also for a cross-encoder, which has no vectors to compare questions by."""
+    optimizer = GroupFinetune(QUICK, show_progress=False)
+    doubled = [*groups[:8], *groups[:8]]
+    for rerank in (Rerank(small, "cross-encoder"), Rerank(small, "bi-encoder")):
+        train, held_out = optimizer._split(rerank, radio.distillation.seats.seats_of(rerank)[0], doubled, None)
+        assert train
+        assert held_out
+        assert not {one.question for one in train} & {one.question for one in held_out}
+
+
+def test_every_reranker_of_a_program_is_trained_and_equal_ones_once(small, groups, tmp_path):
+    class Many(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = Rerank(small, "bi-encoder")
+            self.shared = self.first
+            self.same = Rerank(small, "bi-encoder")
+            self.other = Rerank(small, "cross-encoder")
+
+    optimizer = GroupFinetune(QUICK, gate=False, run_dir=tmp_path, show_progress=False)
+    aligned = optimizer.compile(Many(), trainset=groups[:6], valset=groups[6:8])
+    assert aligned.shared.weights is aligned.first.weights
+    assert aligned.same.weights.checkpoint == aligned.first.weights.checkpoint
+    assert aligned.other.weights.checkpoint != aligned.first.weights.checkpoint
+    assert len(list(tmp_path.glob("reranker-*"))) == 2
+    assert [one["reranker"] for one in optimizer.report.others] == ["self.same", "self.other"]
+
+
+def test_the_weights_remember_what_trained_them(student, groups, tmp_path):
+    settings = TrainingSettings(epochs=1, learning_rate=3e-5, max_length=32, tower="query")
+    optimizer = GroupFinetune(settings, gate=False, negatives=2, show_progress=False)
+    aligned = optimizer.compile(student, trainset=groups[:6], valset=groups[6:8])
+    (record,) = aligned.rerank.weights.training
+    assert record["base"]["name"] == student.rerank.weights.base
+    assert (record["settings"]["tower"], record["settings"]["negatives"]) == ("query", 2)
+    assert record["groups"] == optimizer.report.groups
+    assert record["metrics"] == optimizer.report.metrics
+    assert student.rerank.weights.training == ()
+    card = (radio.export(aligned, tmp_path / "out") / "README.md").read_text(encoding="utf-8")
+    assert "Trained by radio-dspy on 6 questions" in card
+    assert "no LM was asked" in card
+    loaded = radio.load(radio.save(aligned, tmp_path / "saved"), retriever=student.retriever)
+    assert loaded.rerank.weights.training == (record,)
+
+
+def test_losses_that_follow_a_teacher_need_its_scores(student, groups):
+    scored = [
+        dspy.Example(**one.toDict(), pos_scores=[1.0] * len(one.pos), neg_scores=[0.0] * len(one.neg))
+        for one in groups[:8]
+    ]
+    settings = TrainingSettings(epochs=1, max_length=32, loss="listwise", target_temperature=0.5)
+    optimizer = GroupFinetune(settings, gate=False, show_progress=False)
+    optimizer.compile(student, trainset=scored, valset=groups[8:10])
+    assert optimizer.report.training["updates"] == 1
+    with pytest.raises(DataError, match="give every group its scores"):
+        optimizer.compile(student, trainset=groups[:8], valset=groups[8:10])
+
+
+def test_the_groups_of_an_earlier_run_train_another_reranker(student, small, topic, tmp_path):
+    first = RADIO(epochs=1, max_length=32, candidates=8, gate=False, run_dir=tmp_path, show_progress=False)
+    first.compile(student, trainset=topic.train[:4], valset=topic.test[:2])
+    bought = radio.load_groups(tmp_path / "groups.jsonl", passages=topic.passages)
+    assert len(bought) == first.report.groups
+    second = GroupFinetune(QUICK, gate=False, show_progress=False)
+    aligned = second.compile(Rerank(small, "cross-encoder"), trainset=bought[:3], valset=bought[3:])
+    assert aligned.weights.checkpoint != small.name
+
+
+def test_better_together_around_it(student, groups, tmp_path):
+    lm = scripted(answer="yeast")
+    student.set_lm(lm)
+    together = dspy.BetterTogether(
+        metric=lambda example, prediction, trace=None: float(bool(prediction.passages)),
+        g=GroupFinetune(QUICK, gate=False, run_dir=tmp_path, show_progress=False),
+    )
+    with dspy.context(lm=lm):
+        result = together.compile(student, trainset=groups[:8], valset=groups[8:10], strategy="g")
+    assert result.flag_compilation_error_occurred is False
+    assert any(one["program"].rerank.weights.checkpoint.startswith(str(tmp_path)) for one in result.candidate_programs)
+
+
+def test_dspys_few_shot_optimizer_takes_the_result(student, groups, topic):
+    aligned = GroupFinetune(QUICK, gate=False, show_progress=False).compile(student, trainset=groups[:6])
+    metric = dspy_metric(token_f1)
+    with dspy.context(lm=scripted(answer=topic.train[0].answer)):
+        again = dspy.BootstrapFewShot(metric=metric, max_bootstrapped_demos=1).compile(
+            aligned, trainset=topic.train[:2]
+        )
+    assert again.rerank.weights.dump_state() == aligned.rerank.weights.dump_state()
+
+
+def test_prompts_in_the_lines_are_warned_of(small, groups, caplog):
+    rows = [dspy.Example(**one.toDict(), prompt="Find it: ") for one in groups[:4]]
+    with caplog.at_level(logging.WARNING):
+        GroupFinetune(QUICK, gate=False, show_progress=False).compile(
+            Rerank(small, "bi-encoder"), trainset=rows, valset=groups[4:6]
+        )
+    assert "prompts are not read" in caplog.text
+
+
+def test_what_it_refuses(student, groups, small):
+    optimizer = GroupFinetune(QUICK, show_progress=False)
+    with pytest.raises(SettingsError, match="no trainable reranker"):
+        optimizer.compile(dspy.Predict("question -> answer"), trainset=groups)
+    with pytest.raises(DataError, match="row 1: needs a list of strings 'pos'"):
+        optimizer.compile(student, trainset=[dspy.Example(question="why?", answer="yeast")])
+    with pytest.raises(DataError, match="one group leaves nothing to judge by"):
+        optimizer.compile(student, trainset=groups[:1])
+    with pytest.raises(DataError, match=r"None of the 2 training groups can be used: {'without a negative': 2}"):
+        optimizer.compile(student, trainset=[dspy.Example(question="q", pos=["a"], neg=[])] * 2, valset=groups[:1])
+    with pytest.raises(SettingsError, match="negatives must be at least 1"):
+        GroupFinetune(negatives=0)
+    with pytest.raises(SettingsError, match="groups hold texts"):
+        GroupFinetune(gate=Gate(retrieval=True))
+    with pytest.raises(SettingsError, match="tower='query' needs a bi-encoder"):
+        GroupFinetune(TrainingSettings(tower="query")).compile(Rerank(small, "cross-encoder"), trainset=groups)
