@@ -98,6 +98,8 @@ class RADIO(Teleprompter):
         in_batch_negatives: Also take the other groups' positives as negatives; the paper does not.
         guards: Leave out false negatives and useless rationales: True, a ``FalseNegatives`` with thresholds of one's
             own, or False for exactly the paper's way.
+        confident_share: Learn from this part of the questions only: those where the teacher's first passage stands
+            highest above its second. The paper takes all; half can be better, and costs half (docs/ablation.md).
         candidates: Passages retrieved for a training question; the paper's 50.
         epochs: Passes over the groups; the paper's 2.
         learning_rate: The paper's 6e-5; small sets and bi-encoders do better with less.
@@ -160,6 +162,7 @@ class RADIO(Teleprompter):
         random_negatives: int = 0,
         in_batch_negatives: bool = False,
         guards: bool | FalseNegatives = True,
+        confident_share: float = 1.0,
         candidates: int = PAPER_CANDIDATES,
         epochs: int = PAPER_EPOCHS,
         learning_rate: float = PAPER_LEARNING_RATE,
@@ -236,6 +239,7 @@ class RADIO(Teleprompter):
             depth=depth or (DEPTH if contrastive else candidates),
             hard_negatives=hard_negatives,
             random_negatives=random_negatives,
+            confident_share=confident_share,
             guard=guard if contrastive else NO_GUARD,  # a listwise loss has no negatives that could be false
             seed=seed,
         )

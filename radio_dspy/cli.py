@@ -172,6 +172,7 @@ def compile_(
         Tower | None, typer.Option(help="query (a bi-encoder's default): its query side alone; the index stays valid.")
     ] = None,
     random_negatives: Annotated[int, typer.Option(help="Passages of the whole corpus in each group.")] = 0,
+    confident_share: Annotated[float, typer.Option(help="Learn from the questions where the teacher is surest.")] = 1.0,
     guards: Annotated[bool, typer.Option(help="Leave out false negatives and useless rationales.")] = True,
     gate: Annotated[bool, typer.Option(help="Return the base where nothing beats it on held-out questions.")] = True,
     epochs: Annotated[int, typer.Option(help="Passes over the groups.")] = 2,
@@ -222,6 +223,7 @@ def compile_(
             tower=tower or ("query" if architecture == "bi-encoder" else "both"),
             random_negatives=random_negatives,
             guards=guards,
+            confident_share=confident_share,
             gate=gate,
             epochs=epochs,
             learning_rate=learning_rate,

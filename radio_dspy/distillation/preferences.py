@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -152,6 +153,8 @@ class GroupSettings:
         hard_negatives: As for ``preference_groups``.
         random_negatives: Passages drawn from the whole corpus for each group; 0 is the paper's.
         guard: Which negatives are left out.
+        confident_share: Which part of the questions is kept: those whose first passage stands highest above the second
+            in the fused list, where the teacher is most often right; 1 keeps all, as the paper does.
         seed: Decides the random negatives.
     """
 
@@ -160,12 +163,15 @@ class GroupSettings:
     hard_negatives: tuple[int, int] | None = None
     random_negatives: int = 0
     guard: FalseNegatives = NO_GUARD
+    confident_share: float = 1.0
     seed: int = 42
 
     def __post_init__(self) -> None:
         preference_groups([], self.sampling, self.depth, hard_negatives=self.hard_negatives)  # raises for bad ones
         if self.random_negatives < 0:
             raise SettingsError(f"random_negatives must be at least 0, got {self.random_negatives}.")
+        if not 0 < self.confident_share <= 1:
+            raise SettingsError(f"confident_share must lie above 0 and up to 1, got {self.confident_share}.")
 
 
 def fused_rankings(requests: Sequence[RankRequest], signals: Mapping[Signal, float]) -> list[Ranking]:
@@ -199,7 +205,8 @@ def build_groups(
         corpus: Where random negatives come from.
 
     Returns:
-        The groups, and how many negatives the guard left out, by reason.
+        The groups, and what was left out, by reason: negatives by the guard, groups of which nothing stayed, and
+        questions on which the teacher is unsure.
 
     Raises:
         SettingsError: If random negatives are asked for and there is no corpus to draw from.
@@ -209,7 +216,11 @@ def build_groups(
         raise SettingsError("random_negatives needs a corpus: give RADIO(retriever=...) one that has `passages`.")
     left_out: Counter[str] = Counter()
     groups = []
-    for request, ranking in zip(requests, rankings, strict=True):
+    confident = _confident(rankings, settings.confident_share)
+    left_out["unsure question"] = len(rankings) - len(confident)
+    for position, (request, ranking) in enumerate(zip(requests, rankings, strict=True)):
+        if position not in confident:
+            continue
         fused = dict(zip(ranking.ids, ranking.scores, strict=True))
         sampled = preference_groups(ranking, settings.sampling, settings.depth, hard_negatives=settings.hard_negatives)
         sampled = without_false_negatives(request, sampled, fused, settings.guard, left_out)
@@ -218,6 +229,13 @@ def build_groups(
             drawn = _draw(request, corpus, settings, number, left_out) if settings.random_negatives else ()
             groups.append(QuestionGroup(request, group, fused, drawn, checked))
     return groups, dict(+left_out)
+
+
+def _confident(rankings: Sequence[Ranking], share: float) -> set[int]:
+    """The questions in whose ranking the first passage stands highest above the second; ties go to the earlier one."""
+    gaps = [one.scores[0] - one.scores[1] if len(one) > 1 else 0.0 for one in rankings]
+    order = sorted(range(len(gaps)), key=lambda position: -gaps[position])
+    return set(order[: math.ceil(share * len(gaps))])
 
 
 def _draw(

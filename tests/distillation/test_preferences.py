@@ -15,7 +15,7 @@ from radio_dspy.distillation.preferences import (
     rank_requests,
 )
 from radio_dspy.errors import DataError, SettingsError
-from radio_dspy.passages import Passage, RankRequest
+from radio_dspy.passages import Passage, Ranking, RankRequest
 
 
 class Given:
@@ -128,6 +128,7 @@ def test_hard_negatives_come_from_a_window_of_the_fused_list():
         ({"sampling": "shuffle"}, "sampling must be one of"),
         ({"depth": 1}, "depth and block must be at least 2"),
         ({"random_negatives": -1}, "random_negatives must be at least 0, got -1"),
+        ({"confident_share": 0.0}, "confident_share must lie above 0"),
     ],
 )
 def test_settings_are_checked_when_they_are_made(setting, message):
@@ -199,6 +200,22 @@ def test_random_negatives_hold_no_answer_where_the_guard_looks():
 def test_the_guard_counts_nothing_where_it_leaves_nothing_out():
     settings = GroupSettings(random_negatives=6, guard=FalseNegatives(margin=0))
     assert build(settings=settings, corpus=CORPUS)[1] == {}
+
+
+def test_only_the_questions_on_which_the_teacher_is_surest():
+    """Gaps of the fused scores between first and second: a 0.9, b 0.5, c 0.1, d 0.5 (the earlier one of equals)."""
+    requests = [question(key) for key in "abcd"]
+    seconds = (0.1, 0.5, 0.9, 0.5)
+    fused = [
+        Ranking(one.query, one.candidates, (1.0, gap, *[0.0] * 5)) for one, gap in zip(requests, seconds, strict=True)
+    ]
+    for share, kept in ((1.0, "abcd"), (0.75, "abd"), (0.5, "ab"), (0.25, "a"), (0.01, "a")):
+        groups, left_out = build_groups(requests, fused, GroupSettings(confident_share=share))
+        assert "".join(one.request.id for one in groups) == kept
+        assert left_out.get("unsure question", 0) == 4 - len(kept)
+    single = question("e", texts=("alone",))
+    groups, left_out = build_groups([single], [single.ranking()], GroupSettings(confident_share=0.5))
+    assert (groups, left_out) == ([], {})
 
 
 def test_random_negatives_need_a_corpus():
