@@ -8,8 +8,9 @@ export LITELLM_LOCAL_MODEL_COST_MAP := True
 demo: .venv/.ready
 	$(BIN)/radio-dspy demo
 
+# Two workers of one thread each: most tests wait for one core anyway.
 test: .venv/.ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-slow: .venv/.ready
 	$(BIN)/python -m pytest -m slow
