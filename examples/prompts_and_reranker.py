@@ -1,8 +1,8 @@
 """Prompt and reranker compiled together, on a part of the bundled demo set: about two minutes on two CPU cores.
 
-First the reranker is aligned with the reasons for the answers, then MIPROv2 optimizes the answer's prompt on the passages
-that the aligned reranker brings, then the reranker is aligned again, now also with what the new prompt answers rightly.
-The program is judged before, between and after.
+First the reranker is aligned with the reasons for the answers. Then MIPROv2 optimizes the answer's prompt on the
+passages that the aligned reranker brings. Then the reranker is aligned again, now also with what the new prompt answers
+rightly. The program is judged before, between and after.
 
 Run it with `python examples/prompts_and_reranker.py`; it needs `radio-dspy[local]`, the weights of the local LM, and
 `optuna` for MIPROv2. A 135M LM writes poor prompts and poor answers: look at the steps, not at the figures.

@@ -14,8 +14,7 @@ from radio_dspy.encoders import Encoder
 from radio_dspy.errors import SettingsError
 from radio_dspy.passages import Passage, Ranking
 from radio_dspy.retrievers import FaissRetriever, Retriever
-from tests.conftest import ENCODER, LaunchableLM, scripted
-from tests.conftest import UnaskedLM
+from tests.conftest import ENCODER, LaunchableLM, UnaskedLM, scripted
 
 FAST = {
     "epochs": 1,
