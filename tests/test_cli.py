@@ -181,7 +181,7 @@ def test_hosted_encoders_and_baselines_by_name(files, tmp_path, monkeypatch, sma
             "error: missing.jsonl: no such file.",
         ),
         (["ask", "missing", "Why?"], "error: Give either --index"),
-        (["demo", "--lm", "missing.gguf"], "error: missing.gguf: no such file. Give a GGUF model file."),
+        (["demo", "--lm", "missing.gguf"], "missing.gguf: no such file. Give a GGUF model file."),
         (["index", "only-one-argument"], "Missing argument"),
         (["compile", "--train", "t", "--out", "o", "--sampling", "hard"], "Invalid value for"),
     ],

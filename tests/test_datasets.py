@@ -75,6 +75,7 @@ def test_demo_set():
     assert not {one.question for one in data.train} & {one.question for one in data.test}
 
 
+@pytest.mark.slow
 def test_demo_set_leaves_room_above_the_first_stage(demo, encoder):
     """The right passages are hard to find by words: nDCG@10 of the first stage lies between 0.35 and 0.75."""
     from radio_dspy.distillation.preferences import rank_requests

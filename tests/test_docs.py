@@ -22,7 +22,15 @@ def blocks(page) -> str:
     return "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+LONG = {"optimizers"}  # compiles half a dozen times
+WITH_CODE = [
+    pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in LONG else [])
+    for page in PAGES
+    if blocks(page)
+]
+
+
+@pytest.mark.parametrize("page", WITH_CODE)
 def test_a_pages_code_runs(page, topic, small, index, tmp_path, monkeypatch):
     """A page may use what the README sets up: passages, train, dev, encoder, retriever, program and lm."""
     monkeypatch.chdir(tmp_path)

@@ -510,7 +510,8 @@ with block(max_tokens=900) as lm:
     dspy.configure(lm=lm)
     with dspy.context(lm=lm.copy(max_tokens=16)):
         print("ANSWER", ask(question="What is the capital of France?").answer, flush=True)
-    ask(question="Tell me a very long story.")
+    for number in range(1000):
+        ask(question=f"Tell me very long story number {number}.")
     print("TOLD")
 """)
     port = int(read_until(program, "PORT").split()[1])

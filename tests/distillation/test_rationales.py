@@ -172,12 +172,12 @@ def test_bulk_calls_stay_out_of_trace_and_history(tmp_path):
 def test_the_lms_own_limit_is_respected_and_the_papers_is_the_default():
     extractor = RationaleExtractor()
     with dspy.context(lm=dspy.LM("openai/x", api_key="none", max_tokens=50, temperature=0.7)):
-        assert extractor._config() == {}
-        assert RationaleExtractor(temperature=0.0, max_tokens=9)._config() == {"temperature": 0.0, "max_tokens": 9}
+        assert extractor.settings() == {}
+        assert RationaleExtractor(temperature=0.0, max_tokens=9).settings() == {"temperature": 0.0, "max_tokens": 9}
     with dspy.context(lm=dspy.LM("openai/gpt-5", api_key="none", temperature=1.0, max_tokens=20000)):
-        assert extractor._config() == {}
+        assert extractor.settings() == {}
     with dspy.context(lm=dspy.LM("openai/x", api_key="none")):
-        assert extractor._config() == {"temperature": 0.2, "max_tokens": 1000}
+        assert extractor.settings() == {"temperature": 0.2, "max_tokens": 1000}
 
 
 async def _explain():
@@ -277,11 +277,11 @@ def test_the_second_sample_is_another_one_and_goes_past_the_response_cache(tmp_p
 def test_a_resample_changes_no_more_than_it_must():
     extractor = RationaleExtractor()
     with dspy.context(lm=dspy.LM("openai/x", api_key="none", temperature=1.0, max_tokens=50)):
-        assert extractor._config(1) == {"rollout_id": 1, "temperature": 1.0}
+        assert extractor.settings(1) == {"rollout_id": 1, "temperature": 1.0}
     with dspy.context(lm=dspy.LM("openai/x", api_key="none")):
-        assert extractor._config(1) == {"rollout_id": 1, "temperature": 0.7, "max_tokens": 1000}
+        assert extractor.settings(1) == {"rollout_id": 1, "temperature": 0.7, "max_tokens": 1000}
     with dspy.context(lm=dspy.LM("openai/gpt-5", api_key="none", temperature=1.0, max_tokens=20000)):
-        assert extractor._config(1) == {"rollout_id": 1}  # a reasoning model takes no temperature
+        assert extractor.settings(1) == {"rollout_id": 1}  # a reasoning model takes no temperature
 
 
 @pytest.mark.parametrize("check", [True, False])
