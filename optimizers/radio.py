@@ -99,7 +99,7 @@ class RADIO(Teleprompter):
         guards: Leave out false negatives and useless rationales: True, a ``FalseNegatives`` with thresholds of one's
             own, or False for exactly the paper's way.
         confident_share: Learn from this part of the questions only: those where the teacher's first passage stands
-            highest above its second. The paper takes all; half can be better, and costs half (docs/ablation.md).
+            highest above its second. The paper takes all; half costs half, for about the same gain (docs/ablation.md).
         candidates: Passages retrieved for a training question; the paper's 50.
         epochs: Passes over the groups; the paper's 2.
         learning_rate: The paper's 6e-5; small sets and bi-encoders do better with less.
