@@ -84,7 +84,8 @@ class RADIO(Teleprompter):
     fine-tune the reranker on them by InfoNCE. Prompts and demonstrations of the student are left alone.
 
     Args:
-        rationale_lm: Who explains the answers: any ``dspy.LM``. None asks no LM: the guide is ``question. answers``.
+        rationale_lm: Who explains the answers: any ``dspy.LM``, or its LiteLLM name. None asks no LM: the guide is
+            ``question. answers``.
         encoder: Compares passages with the guide: an ``Encoder`` or ``RemoteEncoder``, or the name of one. None takes
             the retriever's.
         rationale_weight: Weight ``w`` of the guide against the retrieval score, in [0, 1]; the paper's 0.5.
@@ -151,7 +152,7 @@ class RADIO(Teleprompter):
 
     def __init__(
         self,
-        rationale_lm: dspy.LM | None = None,
+        rationale_lm: dspy.LM | str | None = None,
         encoder: TextEncoder | str | None = None,
         *,
         rationale_weight: float = PAPER_RATIONALE_WEIGHT,
@@ -196,7 +197,7 @@ class RADIO(Teleprompter):
             raise SettingsError(f"Need candidates >= 2 and num_threads >= 1, got {candidates} and {num_threads}.")
         if signals is not None and not signals:
             raise SettingsError("signals is empty; give at least one signal with its weight, or None.")
-        self.rationale_lm = rationale_lm
+        self.rationale_lm = dspy.LM(rationale_lm) if isinstance(rationale_lm, str) else rationale_lm
         self.encoder = as_encoder(encoder) if encoder is not None else None
         self.rationale_weight = rationale_weight
         self.signals = dict(signals) if signals is not None else None
@@ -364,7 +365,8 @@ class RADIO(Teleprompter):
         """The questions to learn from and to judge by; without a valset a part of the trainset is kept for it."""
         if not trainset:
             raise DataError("trainset is empty; give questions with their answers.")
-        distinct_questions(trainset)  # raises for what is no question
+        for examples in (trainset, valset or ()):
+            distinct_questions(examples)  # raises for what is no question
         if valset:
             shared = {one.get("question") for one in trainset} & {one.get("question") for one in valset}
             if shared:

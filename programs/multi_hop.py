@@ -9,7 +9,7 @@ from typing import Any
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
-from radio_dspy.programs.reading import check_counts, texts_of
+from radio_dspy.programs.reading import check_counts, check_parts, texts_of
 
 from radio_dspy.errors import SettingsError
 from radio_dspy.metrics import normalize_answer
@@ -53,6 +53,7 @@ class MultiHop(dspy.Module):
         super().__init__()
         if hops < 1:
             raise SettingsError(f"hops must be at least 1, got {hops}.")
+        check_parts(retriever, rerank)
         check_counts(candidates, k)
         self.retriever = retriever
         self.rerank = rerank

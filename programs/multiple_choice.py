@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
-from radio_dspy.programs.reading import check_counts, texts_of
+from radio_dspy.programs.reading import check_counts, check_parts, texts_of
 
 from radio_dspy.errors import DataError
 from radio_dspy.signatures import ChooseOption
@@ -59,6 +59,7 @@ class MultipleChoice(dspy.Module):
 
     def __init__(self, retriever: dspy.Module, rerank: dspy.Module, *, candidates: int = 20, k: int = 5) -> None:
         super().__init__()
+        check_parts(retriever, rerank)
         check_counts(candidates, k)
         self.retriever = retriever
         self.rerank = rerank

@@ -19,6 +19,20 @@ def check_counts(candidates: int, k: int) -> None:
         raise SettingsError(f"Need 1 <= k <= candidates, got k={k} and candidates={candidates}.")
 
 
+def check_parts(retriever: Any, rerank: Any) -> None:
+    """Refuse a name in place of a module.
+
+    Raises:
+        SettingsError: If retriever or rerank cannot be called.
+    """
+    if not callable(retriever):
+        raise SettingsError(
+            f"retriever must be a module, got {retriever!r:.80}; give FaissRetriever.load(folder), or one you built."
+        )
+    if not callable(rerank):
+        raise SettingsError(f"rerank must be a module, got {rerank!r:.80}; give Rerank(name), or NoRerank().")
+
+
 def texts_of(passages: Iterable[Any]) -> list[str]:
     """The passages as the LM reads them."""
     return [as_passage(item, position).contents for position, item in enumerate(passages)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dspy
-from radio_dspy.programs.reading import check_counts, texts_of
+from radio_dspy.programs.reading import check_counts, check_parts, texts_of
 
 from radio_dspy.signatures import GenerateAnswer
 
@@ -31,6 +31,7 @@ class RetrieveRerankAnswer(dspy.Module):
 
     def __init__(self, retriever: dspy.Module, rerank: dspy.Module, *, candidates: int = 20, k: int = 5) -> None:
         super().__init__()
+        check_parts(retriever, rerank)
         check_counts(candidates, k)
         self.retriever = retriever
         self.rerank = rerank

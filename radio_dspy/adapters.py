@@ -136,6 +136,11 @@ class DispatchingAdapter(Adapter):
         """Hand the asynchronous call on to the adapter that fits the LM."""
         return await self._pick(lm).acall(lm, *args, **kwargs)
 
+    def format(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        """Write a prompt as the adapter does that fits the LM in force, without asking it."""
+        formatted: list[dict[str, Any]] = self._pick(dspy.settings.lm).format(*args, **kwargs)
+        return formatted
+
     def format_user_message_content(self, *args: Any, **kwargs: Any) -> str:
         """Write values as the adapter does that fits the LM in force: ``dspy.ReAct`` writes its trajectory so."""
         return self._pick(dspy.settings.lm).format_user_message_content(*args, **kwargs)

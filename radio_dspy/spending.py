@@ -86,7 +86,7 @@ class Ledger:
     def stage(self, name: str) -> Iterator[Spending]:
         """Book the block's calls under a name; a name may come again."""
         spent = self.stages.setdefault(name, Spending())
-        book = _Book(self, spent)
+        book = _Book(self, name, spent)
         callbacks = [*dspy.settings.callbacks, book]
         with dspy.context(callbacks=callbacks, usage_tracker=_PassingTracker(book)):
             yield spent
@@ -103,17 +103,19 @@ class Ledger:
         """The stages that made calls, as JSON types."""
         return {name: asdict(spent) for name, spent in self.stages.items() if spent.calls or spent.cached}
 
-    def _begin(self, model: str) -> None:
+    def _begin(self, stage: str, model: str) -> None:
         """Let a call begin, or end the stage."""
         with self._changed:
             if self.max_cost is not None:
                 if price_of(model, 1, 1) is None:
-                    raise StopSpending(f"max_cost is set, but LiteLLM knows no price for {model}: set max_calls.")
+                    raise StopSpending(
+                        f"{stage}: max_cost is set, but LiteLLM knows no price for {model}: set max_calls."
+                    )
                 if (spent := self.total.cost or 0.0) >= self.max_cost:
-                    raise StopSpending(f"max_cost={self.max_cost:g} is reached: ${spent:.4f} spent.")
+                    raise StopSpending(f"{stage}: max_cost={self.max_cost:g} is reached: ${spent:.4f} spent.")
             while self.max_calls is not None and (made := self.total.calls) + self._in_flight >= self.max_calls:
                 if made >= self.max_calls:
-                    raise StopSpending(f"max_calls={self.max_calls} is reached.")
+                    raise StopSpending(f"{stage}: max_calls={self.max_calls} is reached.")
                 self._changed.wait()  # a call in flight may turn out to be a cached one
             self._in_flight += 1
 
@@ -137,14 +139,15 @@ class Ledger:
 class _Book(BaseCallback):
     """Sees each call's start and end, and between them whether anything was used: a cached call uses nothing."""
 
-    def __init__(self, ledger: Ledger, spent: Spending) -> None:
+    def __init__(self, ledger: Ledger, stage: str, spent: Spending) -> None:
         self._ledger = ledger
+        self._stage = stage
         self._spent = spent
         self._used: set[str] = set()  # ids of calls; adding and discarding are atomic
         self._begun: set[str] = set()
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        self._ledger._begin(instance.model)
+        self._ledger._begin(self._stage, instance.model)
         self._begun.add(call_id)
 
     def use(self, model: str, usage: dict[str, Any]) -> None:

@@ -61,10 +61,15 @@ def distinct_questions(examples: Sequence[dspy.Example]) -> dict[str, dspy.Examp
     """Each question once, by its id.
 
     Raises:
-        DataError: For an example without a question, and for an id that two different questions share.
+        DataError: For what is no example, one without a question, and an id that two different questions share.
     """
     questions: dict[str, dspy.Example] = {}
     for position, example in enumerate(examples):
+        if not isinstance(example, dspy.Example):
+            raise DataError(
+                f"Example {position} is a {type(example).__name__}; give dspy.Example objects, such as "
+                "radio_dspy.load_questions makes of rows with 'question' and 'answers'."
+            )
         text = example.get("question")
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"Example {position} has no 'question' (it has {sorted(example.keys())}).")

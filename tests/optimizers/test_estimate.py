@@ -5,8 +5,9 @@ import pytest
 from radio_dspy.optimizers import RADIO
 from radio_dspy.programs import MultiHop, RetrieveRerankAnswer
 
+from radio_dspy.adapters import DispatchingAdapter
 from radio_dspy.distillation import AnswerCorrectness, AnswerLikelihood, LMRanking, RetrievalScore
-from radio_dspy.errors import BudgetError
+from radio_dspy.errors import BudgetError, DataError, SettingsError
 from radio_dspy.rerankers import LMRerank, Rerank
 from tests.conftest import UnaskedLM
 from tests.stub_servers import KEY, StubServer
@@ -111,3 +112,30 @@ def test_the_users_own_program_and_metric_are_stopped_too(server, lm, student, t
     with dspy.context(lm=lm), pytest.raises(BudgetError, match="max_calls=8"):
         RADIO(**settings).compile(student, trainset=topic.train[:4], valset=topic.test)
     assert len(server.calls) == 8
+
+
+def test_an_lm_by_its_name(student, topic):
+    optimizer = RADIO("openai/gpt-4o-mini", **QUICK)
+    assert optimizer.estimate(student, trainset=topic.train[:4], valset=topic.test).stages[0].cost > 0
+
+
+def test_an_estimate_inside_the_block_of_the_embedded_lm(student, topic):
+    """There a dispatching adapter is in force, which picks by the LM."""
+    embedded = dspy.LM("radio-local-12345678/model", api_base="http://127.0.0.1:9", max_tokens=50)
+    with dspy.context(adapter=DispatchingAdapter(), lm=embedded):
+        estimate = RADIO(embedded, **QUICK).estimate(student, trainset=topic.train[:4], valset=topic.test)
+        asked = RADIO("openai/gpt-4o-mini", **QUICK).estimate(student, trainset=topic.train[:4], valset=topic.test)
+    assert (estimate.cost, estimate.stages[-1].calls) == (0.0, 4)
+    assert asked.stages[-1].prompt_tokens > estimate.stages[-1].prompt_tokens, "the chat adapter writes more"
+
+
+def test_names_and_rows_in_place_of_objects_are_named(student, topic, small):
+    with pytest.raises(SettingsError, match="retriever must be a module, got 'index'"):
+        RetrieveRerankAnswer("index", student.rerank)
+    with pytest.raises(SettingsError, match="rerank must be a module, got 'all-MiniLM-L6-v2'"):
+        RetrieveRerankAnswer(student.retriever, "all-MiniLM-L6-v2")
+    rows = [{"question": "Why?", "answers": ["yeast"]}]
+    with pytest.raises(DataError, match="Example 0 is a dict"):
+        RADIO(**QUICK).compile(student, trainset=rows, valset=topic.test)
+    with pytest.raises(DataError, match="Example 0 is a dict"):
+        RADIO(**QUICK).compile(student, trainset=topic.train[:4], valset=rows)
