@@ -6,6 +6,9 @@ from pathlib import Path
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# All temporary files in one folder that is gone at the end: a compile without run_dir leaves its checkpoint behind.
+_temporary = tempfile.TemporaryDirectory(prefix="radio-dspy-tests-", ignore_cleanup_errors=True)
+tempfile.tempdir = os.environ["TMPDIR"] = _temporary.name
 # A response cache of its own: nothing that an earlier run was told may answer a test.
 os.environ["DSPY_CACHEDIR"] = tempfile.mkdtemp(prefix="radio-dspy-cache-")
 
