@@ -10,8 +10,9 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Protocol
 
 from radio_dspy.encoders import TextEncoder
-from radio_dspy.endpoints import Endpoint, Recent, SharedByCopies, ask_in_threads
+from radio_dspy.endpoints import Endpoint, Recent, SharedByCopies
 from radio_dspy.errors import SettingsError
+from radio_dspy.threads import each_in_threads
 from radio_dspy.vectors import VectorFile
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class RemoteEncoder(SharedByCopies, TextEncoder):
             bar.update(len(batch))
 
         with tqdm(total=len(missing), desc=self.name, unit="text", disable=not (show_progress and missing)) as bar:
-            ask_in_threads(ask, batches, self.num_threads)
+            each_in_threads(ask, batches, self.num_threads)
         for vector in found.values():
             self._expect(len(vector))
         return np.stack([found[key_of[text]] for text in texts])

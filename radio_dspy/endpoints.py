@@ -7,10 +7,8 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Generic, Literal, TypeVar
-
-import dspy
 
 from radio_dspy.errors import LanguageModelError, SettingsError
 
@@ -181,30 +179,6 @@ class Recent(SharedByCopies, Generic[R]):
             self._values.update(values)
             while len(self._values) > self.size:
                 self._values.popitem(last=False)
-
-
-def ask_in_threads(ask: Callable[[T], R], items: Sequence[T], num_threads: int) -> list[R]:
-    """The results for all items, in their order, several requests in flight at the same time.
-
-    The first failure is raised, and what still waits is not asked any more.
-    """
-    if num_threads == 1 or len(items) < 2:
-        return [ask(item) for item in items]
-    failures: list[Exception] = []
-
-    def one(item: T) -> Any:
-        if not failures:
-            try:
-                return ask(item)
-            except Exception as error:
-                failures.append(error)
-        return None
-
-    run = dspy.Parallel(num_threads=num_threads, disable_progress_bar=True, timeout=0)
-    results: list[R] = run([(one, (item,)) for item in items])
-    if failures:
-        raise failures[0]
-    return results
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

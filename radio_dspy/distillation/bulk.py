@@ -6,12 +6,13 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import dspy
 
 from radio_dspy.errors import BudgetError, LanguageModelError
 from radio_dspy.spending import StopSpending
+from radio_dspy.threads import each_in_threads
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -76,22 +77,12 @@ def ask_each(
     from tqdm.auto import tqdm
 
     lock = threading.Lock()
-    failures: list[Exception] = []
     bar = tqdm(total=len(items), desc=title, unit=unit, disable=not show_progress)
 
     def one(item: T) -> None:
-        if failures:
-            return
-        try:
-            result = ask(item)
-        except Exception as error:
-            failures.append(error)
-            return
+        result = ask(item)
         with lock:
-            try:
-                keep(item, result)
-            except Exception as error:  # a full disk, for example
-                failures.append(error)
+            keep(item, result)
             bar.update()
 
     # Bulk work: it belongs neither into a program's trace nor into the LM's history.
@@ -100,38 +91,20 @@ def ask_each(
             call_each(one, items, num_threads)
         except BudgetError as error:
             raise BudgetError(f"{error} {kept}") from None
-    if failures and not isinstance(failures[0], dspy.LMError):
-        raise failures[0]
-    if failures:
-        raise LanguageModelError(
-            f"{lm.model} failed ({type(failures[0]).__name__}: {failures[0]}). {kept}"
-        ) from failures[0]
+        except dspy.LMError as error:
+            raise LanguageModelError(f"{lm.model} failed ({type(error).__name__}: {error}). {kept}") from error
 
 
 def call_each(function: Callable[[T], R], items: Sequence[T], num_threads: int) -> list[R]:
-    """The results for all items, in their order; in threads that know DSPy's settings, and none is asked twice.
+    """``each_in_threads`` for calls of an LM.
 
     Raises:
         BudgetError: If the limit of an enclosing ``Ledger`` stage is reached; calls in flight end first.
     """
-    stops: list[StopSpending] = []
-
-    def one(item: T) -> Any:
-        if not stops:
-            try:
-                return function(item)
-            except StopSpending as stop:
-                stops.append(stop)
-        return None
-
-    if num_threads == 1:
-        results = [one(item) for item in items]
-    else:
-        run = dspy.Parallel(num_threads=num_threads, max_errors=1, disable_progress_bar=True, timeout=0)
-        results = run([(one, (item,)) for item in items])
-    if stops:
-        raise BudgetError(str(stops[0]))
-    return results
+    try:
+        return each_in_threads(function, items, num_threads)
+    except StopSpending as stop:
+        raise BudgetError(str(stop)) from None
 
 
 @contextlib.contextmanager

@@ -12,10 +12,11 @@ from typing import Any
 
 import dspy
 
-from radio_dspy.endpoints import Endpoint, Recent, ask_in_threads
+from radio_dspy.endpoints import Endpoint, Recent
 from radio_dspy.errors import SettingsError
 from radio_dspy.passages import Ranking, RankRequest, as_passage
 from radio_dspy.rerankers.rerank import Rerank, _check_k
+from radio_dspy.threads import each_in_threads
 
 # With one of these as its first part, a reranker's name given as a string is LiteLLM's; see ``as_reranker``.
 RERANK_PROVIDERS = (
@@ -135,7 +136,7 @@ class RemoteRerank(dspy.Module):
             scores = self._scores(request.query, [passage.contents for passage in request.candidates])
             return Ranking.from_scores(request.query, request.candidates, scores)
 
-        return ask_in_threads(rank, requests, self.num_threads)
+        return each_in_threads(rank, requests, self.num_threads)
 
     def _scores(self, query: str, texts: list[str]) -> list[float]:
         """The score of each text."""
