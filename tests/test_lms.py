@@ -421,8 +421,10 @@ class TestEnds:
 
 
 # Programs that use a local LM, and what is left when they end.
+# A terminal's program answers Ctrl-C, also where the tests themselves were started in the background and do not.
 PROGRAM = """
-import contextlib, os, sys, threading, time
+import contextlib, os, signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import dspy
 import radio_dspy as radio
 from radio_dspy import lms
