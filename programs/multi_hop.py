@@ -9,11 +9,11 @@ from typing import Any
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
-from radio_dspy.programs.reading import check_counts, check_parts, texts_of
+from radio_dspy.programs.parts import check_counts, check_parts
 
 from radio_dspy.errors import SettingsError
 from radio_dspy.metrics import normalize_answer
-from radio_dspy.passages import as_passage
+from radio_dspy.passages import as_passage, texts_of
 from radio_dspy.signatures import GenerateAnswer, NextQuery
 
 _NO_ID = -1

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
-from radio_dspy.programs.reading import check_counts, check_parts, texts_of
+from radio_dspy.programs.parts import check_counts, check_parts
 
 from radio_dspy.errors import DataError
+from radio_dspy.passages import texts_of
 from radio_dspy.signatures import ChooseOption
 
 _LETTERS = string.ascii_uppercase

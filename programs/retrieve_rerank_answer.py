@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dspy
-from radio_dspy.programs.reading import check_counts, check_parts, texts_of
+from radio_dspy.programs.parts import check_counts, check_parts
 
+from radio_dspy.passages import texts_of
 from radio_dspy.signatures import GenerateAnswer
 
 

@@ -69,6 +69,21 @@ def as_passage(item: Any, position: int = 0) -> Passage:
     return Passage(str(item.get("id", position)), text, str(title))
 
 
+def texts_of(passages: Iterable[Any]) -> list[str]:
+    """Title and text of each passage, as encoders and LMs read them; see ``as_passage`` for what counts as one."""
+    return [as_passage(item, position).contents for position, item in enumerate(passages)]
+
+
+def best_first(scores: Sequence[float]) -> list[int]:
+    """The positions of scores, highest first; equal scores keep their order.
+
+    Example:
+        >>> best_first([0.1, 0.7, 0.1])
+        [1, 0, 2]
+    """
+    return sorted(range(len(scores)), key=lambda position: -scores[position])
+
+
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """Passages in order, best first, each with its score.
@@ -105,7 +120,7 @@ class Ranking:
         values = [float(score) for score in scores]
         if len(values) != len(passages):
             raise DataError(f"{query!r}: {len(passages)} passages but {len(values)} scores.")
-        order = sorted(range(len(values)), key=lambda position: -values[position])
+        order = best_first(values)
         return cls(query, tuple(passages[i] for i in order), tuple(values[i] for i in order))
 
 

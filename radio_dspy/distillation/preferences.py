@@ -18,7 +18,7 @@ from radio_dspy.distillation.groups import DEPTH, PreferenceGroup, Sampling, Sam
 from radio_dspy.distillation.guards import NO_GUARD, FalseNegatives, telling, without_false_negatives
 from radio_dspy.distillation.signals import Signal, score_all
 from radio_dspy.errors import DataError, SettingsError
-from radio_dspy.passages import Passage, Ranking, RankRequest, contains_answer
+from radio_dspy.passages import Passage, Ranking, RankRequest, best_first, contains_answer
 from radio_dspy.retrievers.base import Retriever
 
 if TYPE_CHECKING:
@@ -239,8 +239,7 @@ def build_groups(
 def _confident(rankings: Sequence[Ranking], share: float) -> set[int]:
     """The questions in whose ranking the first passage stands highest above the second; ties go to the earlier one."""
     gaps = [one.scores[0] - one.scores[1] if len(one) > 1 else 0.0 for one in rankings]
-    order = sorted(range(len(gaps)), key=lambda position: -gaps[position])
-    return set(order[: math.ceil(share * len(gaps))])
+    return set(best_first(gaps)[: math.ceil(share * len(gaps))])
 
 
 def _draw(

@@ -11,7 +11,7 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from radio_dspy.errors import SettingsError
-from radio_dspy.passages import as_passage
+from radio_dspy.passages import texts_of
 from radio_dspy.rerankers.rerank import _check_k
 from radio_dspy.signatures import RankPassages, RationaleGuidedRerank
 
@@ -112,7 +112,7 @@ class LMRerank(dspy.Module):
         self, query: str, passages: Sequence[Any], k: int | None, answers: Sequence[str] | None, rationale: str
     ) -> _Sorting:
         _check_k(k)
-        texts = [as_passage(item, position).contents for position, item in enumerate(passages)]
+        texts = texts_of(passages)
         if self.max_words is not None:
             texts = [_first_words(text, self.max_words) for text in texts]
         guide = {"answers": list(answers or ()), "rationale": rationale} if answers or rationale else {}

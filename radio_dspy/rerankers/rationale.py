@@ -9,8 +9,8 @@ from typing import Any
 import dspy
 
 from radio_dspy.encoders import TextEncoder, as_encoder
-from radio_dspy.passages import as_passage
-from radio_dspy.rerankers.rerank import _check_k
+from radio_dspy.passages import texts_of
+from radio_dspy.rerankers.rerank import _check_k, ranked
 from radio_dspy.signatures import RationaleGuidedRerank
 
 
@@ -71,8 +71,7 @@ class RationaleRerank(dspy.Module):
         self, question: str, answers: Sequence[str], rationale: str, passages: Sequence[Any], k: int | None
     ) -> dspy.Prediction:
         _check_k(k)
-        texts = [as_passage(item, position).contents for position, item in enumerate(passages)]
         query = self.encoder.encode_queries([guide(question, answers, rationale)])[0]
-        scores = (self.encoder.encode_passages(texts) @ query).tolist()
-        order = sorted(range(len(scores)), key=lambda position: -scores[position])[:k]
-        return dspy.Prediction(passages=[passages[i] for i in order], scores=[scores[i] for i in order], order=order)
+        scores = (self.encoder.encode_passages(texts_of(passages)) @ query).tolist()
+        found = ranked(passages, scores, k)
+        return dspy.Prediction(passages=found.passages, scores=found.scores, order=found.indices)

@@ -14,8 +14,8 @@ import dspy
 
 from radio_dspy.endpoints import Endpoint, Recent
 from radio_dspy.errors import SettingsError
-from radio_dspy.passages import Ranking, RankRequest, as_passage
-from radio_dspy.rerankers.rerank import Rerank, _check_k
+from radio_dspy.passages import Ranking, RankRequest, texts_of
+from radio_dspy.rerankers.rerank import Rerank, _check_k, ranked
 from radio_dspy.threads import each_in_threads
 
 # With one of these as its first part, a reranker's name given as a string is LiteLLM's; see ``as_reranker``.
@@ -117,13 +117,7 @@ class RemoteRerank(dspy.Module):
 
     def _rank(self, query: str, passages: Sequence[Any], k: int | None) -> dspy.Prediction:
         _check_k(k)
-        scores = self._scores(query, [as_passage(item, position).contents for position, item in enumerate(passages)])
-        order = sorted(range(len(scores)), key=lambda position: -scores[position])[: k or self.k]
-        return dspy.Prediction(
-            passages=[passages[position] for position in order],
-            scores=[scores[position] for position in order],
-            indices=order,
-        )
+        return ranked(passages, self._scores(query, texts_of(passages)), k or self.k)
 
     def rank_all(self, requests: Sequence[RankRequest]) -> list[Ranking]:
         """Order the candidates of many questions, several requests at a time.

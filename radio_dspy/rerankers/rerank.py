@@ -10,7 +10,7 @@ import dspy
 
 from radio_dspy.encoders import TextEncoder
 from radio_dspy.errors import SettingsError
-from radio_dspy.passages import Ranking, RankRequest, as_passage
+from radio_dspy.passages import Ranking, RankRequest, best_first, texts_of
 from radio_dspy.rerankers.scorers import score_lists
 from radio_dspy.rerankers.weights import Architecture, RerankerWeights
 
@@ -69,14 +69,8 @@ class Rerank(dspy.Module):
 
     def _rank(self, query: str, passages: Sequence[Any], k: int | None) -> dspy.Prediction:
         _check_k(k)
-        texts = [as_passage(item, position).contents for position, item in enumerate(passages)]
-        scores = score_lists(self.weights, [(query, texts)], self.device)[0].tolist()
-        order = sorted(range(len(scores)), key=lambda position: -scores[position])[: k or self.k]
-        return dspy.Prediction(
-            passages=[passages[position] for position in order],
-            scores=[scores[position] for position in order],
-            indices=order,
-        )
+        scores = score_lists(self.weights, [(query, texts_of(passages))], self.device)[0].tolist()
+        return ranked(passages, scores, k or self.k)
 
     def rank_all(self, requests: Sequence[RankRequest]) -> list[Ranking]:
         """Order the candidates of many questions in one batch."""
@@ -91,6 +85,16 @@ def rank_with(weights: RerankerWeights, requests: Sequence[RankRequest], device:
         Ranking.from_scores(one.query, one.candidates, values.tolist())
         for one, values in zip(requests, scores, strict=True)
     ]
+
+
+def ranked(passages: Sequence[Any], scores: Sequence[float], k: int | None) -> dspy.Prediction:
+    """What a reranker returns: the ``k`` best ``passages`` as they came, their ``scores`` and their ``indices``."""
+    order = best_first(scores)[:k]
+    return dspy.Prediction(
+        passages=[passages[position] for position in order],
+        scores=[scores[position] for position in order],
+        indices=order,
+    )
 
 
 class NoRerank(dspy.Module):

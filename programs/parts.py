@@ -1,12 +1,10 @@
-"""What the programs share: how many passages go where, and what the LM reads of them."""
+"""What the programs share: the checks of what they are made of."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from radio_dspy.errors import SettingsError
-from radio_dspy.passages import as_passage
 
 
 def check_counts(candidates: int, k: int) -> None:
@@ -31,8 +29,3 @@ def check_parts(retriever: Any, rerank: Any) -> None:
         )
     if not callable(rerank):
         raise SettingsError(f"rerank must be a module, got {rerank!r:.80}; give Rerank(name), or NoRerank().")
-
-
-def texts_of(passages: Iterable[Any]) -> list[str]:
-    """The passages as the LM reads them."""
-    return [as_passage(item, position).contents for position, item in enumerate(passages)]
