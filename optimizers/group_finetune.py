@@ -12,7 +12,7 @@ from dspy.teleprompt.teleprompt import Teleprompter
 from radio_dspy.optimizers.job import Clock, told
 from radio_dspy.optimizers.provenance import remember, training_settings
 
-from radio_dspy.distillation.gate import Gate
+from radio_dspy.distillation.gate import Gate, as_gate
 from radio_dspy.distillation.given_groups import rank_requests_of, text_groups
 from radio_dspy.distillation.seats import Seat, retriever_of, seats_of
 from radio_dspy.distillation.settings import TrainingSettings
@@ -78,7 +78,7 @@ class GroupFinetune(Teleprompter):
             raise SettingsError(f"negatives must be at least 1, or None for all; got {negatives}.")
         self.training = training or TrainingSettings()
         self.negatives = negatives
-        self.gate = (gate if isinstance(gate, Gate) else Gate()) if gate else None
+        self.gate = as_gate(gate)
         if self.gate is not None and self.gate.retrieval:
             raise SettingsError("Gate(retrieval=True) needs passages of an index by id; groups hold texts.")
         self.encoder = as_encoder(encoder) if encoder is not None else None

@@ -28,7 +28,7 @@ from radio_dspy.optimizers.job import (
 from radio_dspy.optimizers.provenance import remember_training
 
 from radio_dspy.distillation.extractor import RationaleExtractor
-from radio_dspy.distillation.gate import Gate
+from radio_dspy.distillation.gate import Gate, as_gate
 from radio_dspy.distillation.groups import DEPTH, Sampling, SamplingFunction
 from radio_dspy.distillation.guards import NO_GUARD, FalseNegatives
 from radio_dspy.distillation.losses import Loss, LossName
@@ -203,7 +203,7 @@ class RADIO(Teleprompter):
         self.signals = dict(signals) if signals is not None else None
         self.candidates = candidates
         self.guards = bool(guards)
-        self.gate = (gate if isinstance(gate, Gate) else Gate()) if gate else None
+        self.gate = as_gate(gate)
         self.metric = metric
         self.rationales = dict(rationales or {})
         self.extractor = extractor or RationaleExtractor()
@@ -291,7 +291,8 @@ class RADIO(Teleprompter):
                 "base": rank_with(job.seats[0].weights, judged, self.training.device),
             }
         texts, counts = self._explain(job, reached)
-        parts = self._align_all(job, reached, [requests for requests, _ in used], texts)
+        signals = self._teacher(job)
+        parts = self._align_all(job, reached, [requests for requests, _ in used], texts, signals)
         with job.clock("evaluation"):
             rows["aligned"] = rank_with(job.seats[0].weights, judged, self.training.device)
             verdict = judge(judged)
@@ -315,7 +316,7 @@ class RADIO(Teleprompter):
             run_dir=str(job.run.path),
         )
         job.run.write("report", self.report.as_dict())
-        remember_training(self, job, self.report, self._teacher(job))
+        remember_training(self, job, self.report, signals)
         return job.program
 
     def estimate(
@@ -408,10 +409,14 @@ class RADIO(Teleprompter):
         return {guide: self.rationale_weight, RetrievalScore(): 1 - self.rationale_weight}
 
     def _align_all(
-        self, job: Job, reached: Reached, used: Sequence[list[RankRequest]], texts: Mapping[str, str]
+        self,
+        job: Job,
+        reached: Reached,
+        used: Sequence[list[RankRequest]],
+        texts: Mapping[str, str],
+        teacher: Mapping[Signal, float],
     ) -> list[dict[str, Any]]:
         """Align every seat and say for each what happened; equal weights that learn the same are trained once."""
-        teacher = self._teacher(job)
         corpus = getattr(job.first_stage, "passages", ())
         done: dict[str, Alignment] = {}
         parts = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from radio_dspy import __version__
@@ -38,6 +38,11 @@ def training_text(record: Mapping[str, Any]) -> str:
     )
 
 
+def hub_names(bases: Iterable[str]) -> list[str]:
+    """The names that a card may give as base models: the hub takes only its own, ``owner/name``."""
+    return sorted({base for base in bases if re.fullmatch(r"[\w.-]+/[\w.-]+", base)})
+
+
 def exported_card(name: str, weights: RerankerWeights, format: str, facts: Mapping[str, Any]) -> str:  # noqa: A002
     """The text of ``README.md``.
 
@@ -54,8 +59,7 @@ def exported_card(name: str, weights: RerankerWeights, format: str, facts: Mappi
         library_name=_LIBRARIES[format],
         pipeline_tag="text-ranking" if pairs else "sentence-similarity",
         tags=["radio-dspy", "reranker", weights.architecture],
-        # The hub takes only its own names for base models.
-        base_model=weights.base if re.fullmatch(r"[\w.-]+/[\w.-]+", weights.base) else None,
+        base_model=next(iter(hub_names([weights.base])), None),
     )
     sections = [
         f"# {name}",

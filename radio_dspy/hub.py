@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 import dspy
 
 from radio_dspy import __version__, programs
-from radio_dspy.cards import training_text
+from radio_dspy.cards import hub_names, training_text
 from radio_dspy.errors import CheckpointError, RadioError, SettingsError
 from radio_dspy.manifest import MANIFEST, UNREAD
 from radio_dspy.saving import PROGRAM, save
@@ -128,14 +127,12 @@ def model_card(repo_id: str, manifest: Mapping[str, Any], metadata: Mapping[str,
     from huggingface_hub import ModelCard, ModelCardData
 
     rerankers = manifest["rerankers"]
-    # The hub takes only its own names for base models.
-    bases = sorted({one["base"] for one in rerankers.values() if re.fullmatch(r"[\w.-]+/[\w.-]+", one["base"])})
     head = {
         **(metadata or {}),
         "library_name": "radio-dspy",
         "pipeline_tag": "text-ranking",
         "tags": sorted({*_TAGS, *((metadata or {}).get("tags") or [])}),
-        "base_model": bases or None,
+        "base_model": hub_names(one["base"] for one in rerankers.values()) or None,
     }
     kind = manifest["program"]
     own = "" if kind in programs.__all__ else f"program={kind}()"

@@ -48,6 +48,11 @@ class Gate:
             )
 
 
+def as_gate(gate: bool | Gate) -> Gate | None:
+    """What an optimizer's ``gate=`` stands for: True is a gate with the rules above, False is none."""
+    return gate if isinstance(gate, Gate) else Gate() if gate else None
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One set of weights at the gate.

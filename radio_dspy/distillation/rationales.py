@@ -158,11 +158,19 @@ class RationaleCounts:
     useless: dict[str, int] = field(default_factory=dict)
 
 
+def kept_records(run: Run) -> dict[str, dict[str, Any]]:
+    """The rationales of a run folder by question id; of several the latest."""
+    return {str(one.get("id")): one for one in run.read_records("rationales")}
+
+
 def fitting_records(
-    questions: Sequence[Question], run: Run, *, lm: dspy.LM, extractor: RationaleExtractor
+    questions: Sequence[Question],
+    kept: Mapping[str, dict[str, Any]],
+    *,
+    lm: dspy.LM,
+    extractor: RationaleExtractor,
 ) -> dict[str, dict[str, Any]]:
-    """The records of the run folder that this LM, asked in this way, need not write again; by question id."""
-    kept = {str(one.get("id")): one for one in run.read_records("rationales")}
+    """The kept records that this LM, asked in this way, need not write again; by question id."""
     with dspy.context(lm=lm):
         keys = {key: rationale_key(extractor, lm, question, answers) for key, question, answers in questions}
     return {key: kept[key] for key, expected in keys.items() if kept.get(key, {}).get("key") == expected}
@@ -210,14 +218,14 @@ def explain(
         return rationale_problem(text, answers, tokens=tokens, window=window)
 
     found = {key: given[key].strip() for key, _, _ in questions if given.get(key, "").strip()}
-    kept = {str(one.get("id")): one for one in run.read_records("rationales")}
+    kept = kept_records(run)
     for key, text in found.items():
         if kept.get(key, {}).get("rationale") != text:
             run.append_record("rationales", RationaleRecord(key, text, source="given").as_dict())
     reused: dict[str, str] = {}
     records: list[RationaleRecord] = []
     if lm is not None:
-        fitting = fitting_records([one for one in questions if one[0] not in found], run, lm=lm, extractor=extractor)
+        fitting = fitting_records([one for one in questions if one[0] not in found], kept, lm=lm, extractor=extractor)
         reused = {key: str(record["rationale"]) for key, record in fitting.items()}
 
         def keep(record: RationaleRecord) -> None:

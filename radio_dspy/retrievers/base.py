@@ -20,6 +20,7 @@ class Retriever(dspy.Module):
 
     def search(self, queries: Sequence[str], k: int) -> list[Ranking]:
         """Find the ``k`` best passages for each query."""
+        # No abstract method: DSPy's modules have a metaclass of their own, which does not go with ABC's.
         raise NotImplementedError(f"{type(self).__name__} must define search(queries, k).")
 
     def forward(self, query: str, k: int | None = None) -> dspy.Prediction:
