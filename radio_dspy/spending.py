@@ -111,7 +111,9 @@ class Ledger:
                     raise StopSpending(
                         f"{stage}: max_cost is set, but LiteLLM knows no price for {model}: set max_calls."
                     )
-                if (spent := self.total.cost or 0.0) >= self.max_cost:
+                if (spent := self.total.cost) is None:
+                    raise StopSpending(f"{stage}: max_cost is set, but calls were made whose use was not reported.")
+                if spent >= self.max_cost:
                     raise StopSpending(f"{stage}: max_cost={self.max_cost:g} is reached: ${spent:.4f} spent.")
             while self.max_calls is not None and (made := self.total.calls) + self._in_flight >= self.max_calls:
                 if made >= self.max_calls:

@@ -520,7 +520,10 @@ with block(max_tokens=900) as lm:
     answer = read_until(program, "ANSWER")
     wait_for(lambda: is_busy(port))
     os.killpg(program.pid, signal.SIGINT)
-    out, error = program.communicate(timeout=60)
+    try:
+        out, error = program.communicate(timeout=60)
+    finally:
+        program.kill()  # where it did not end, it would ask on for the rest of the run
     return {"answer": answer, "out": out, "error": error, "code": program.returncode, "port": port}
 
 

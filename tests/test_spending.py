@@ -11,6 +11,7 @@ from radio_dspy.distillation.rationales import explain
 from radio_dspy.errors import BudgetError, LanguageModelError, SettingsError
 from radio_dspy.runs import Run
 from radio_dspy.spending import Ledger, Spending, price_of, usage_of_block
+from tests.conftest import scripted
 from tests.stub_servers import BROKEN, COMPLETION_TOKENS, KEY, PROMPT_TOKENS, StubServer
 
 RATIONALE = "[[ ## rationale ## ]]\nYeast dies in hot water.\n[[ ## completed ## ]]"
@@ -116,6 +117,16 @@ def test_a_limit_in_dollars_needs_a_price(server):
     ledger = Ledger(max_calls=5)
     ask(unknown, range(3), ledger)
     assert ledger.total.cost is None
+
+
+def test_a_limit_in_dollars_needs_reported_usage(server):
+    """Else nothing would ever be spent."""
+    ledger = Ledger(max_cost=1.0)
+    silent = scripted(rationale="Yeast dies.")  # reports no usage
+    silent.model = "openai/gpt-4o-mini"
+    with pytest.raises(BudgetError, match="whose use was not reported"):
+        ask(silent, range(5), ledger)
+    assert ledger.total.calls == 1
 
 
 def test_failed_calls_are_counted(server, lm):
