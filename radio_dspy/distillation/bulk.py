@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import dspy
 
 from radio_dspy.errors import BudgetError, LanguageModelError
+from radio_dspy.interrupts import interrupt_later
 from radio_dspy.spending import StopSpending
 
 T = TypeVar("T")
@@ -113,22 +114,32 @@ def call_each(function: Callable[[T], R], items: Sequence[T], num_threads: int) 
 
     Raises:
         BudgetError: If the limit of an enclosing ``Ledger`` stage is reached; calls in flight end first.
+        KeyboardInterrupt: After Ctrl-C; calls in flight end first, unless it comes a second time.
     """
     stops: list[StopSpending] = []
+    slots = threading.Semaphore(num_threads)
 
     def one(item: T) -> Any:
-        if not stops:
-            try:
-                return function(item)
-            except StopSpending as stop:
-                stops.append(stop)
+        with slots:
+            if not stops and not interrupted.is_set():
+                try:
+                    return function(item)
+                except StopSpending as stop:
+                    stops.append(stop)
         return None
 
-    if num_threads == 1:
-        results = [one(item) for item in items]
-    else:
-        run = dspy.Parallel(num_threads=num_threads, max_errors=1, disable_progress_bar=True, timeout=0)
-        results = run([(one, (item,)) for item in items])
+    with interrupt_later("call") as interrupted:
+        if num_threads == 1:
+            results = [one(item) for item in items]
+        else:
+            run = dspy.Parallel(num_threads=num_threads, max_errors=1, disable_progress_bar=True, timeout=0)
+            try:
+                results = run([(one, (item,)) for item in items])
+            except Exception:
+                if not interrupted.is_set():
+                    raise
+                for _ in range(num_threads):  # DSPy leaves at once, and the calls in flight are paid for
+                    slots.acquire()
     if stops:
         raise BudgetError(str(stops[0]))
     return results
