@@ -100,7 +100,7 @@ class Run:
         What stood there stays as it is, also where the disk is full.
         """
         path = self.path / f"{name}.jsonl"
-        body = json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
+        body = json.dumps(record, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass")
         line = memoryview(body[:-1] + f', "crc": "{zlib.crc32(body):08x}"}}\n'.encode())
         with _APPENDING, path.open("ab+", buffering=0) as file:
             whole = _without_torn_end(file)
