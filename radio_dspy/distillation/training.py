@@ -202,10 +202,10 @@ def _fit(
             schedule.step()
             bar.update()
             bar.set_postfix(loss=f"{total:.3f}")
-            last = len(history) == len(steps)
-            if checkpoints is not None and (interrupted.is_set() or (not last and checkpoints.due(len(history)))):
+            stop, last = interrupted.is_set(), len(history) == len(steps)  # asked once: what ends the loop was saved
+            if checkpoints is not None and (stop or (not last and checkpoints.due(len(history)))):
                 checkpoints.save(trainee)
-            if interrupted.is_set():
+            if stop:
                 break
     module.eval()
     return [loss for loss, _, _ in history], ""
