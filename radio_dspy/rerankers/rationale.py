@@ -9,7 +9,7 @@ from typing import Any
 import dspy
 
 from radio_dspy.encoders import TextEncoder, as_encoder
-from radio_dspy.passages import as_passage
+from radio_dspy.passages import as_passages, checked_text
 from radio_dspy.rerankers.rerank import _check_k
 from radio_dspy.signatures import RationaleGuidedRerank
 
@@ -71,7 +71,11 @@ class RationaleRerank(dspy.Module):
         self, question: str, answers: Sequence[str], rationale: str, passages: Sequence[Any], k: int | None
     ) -> dspy.Prediction:
         _check_k(k)
-        texts = [as_passage(item, position).contents for position, item in enumerate(passages)]
+        checked_text(question, "The question")
+        checked_text(rationale, "The rationale")
+        for answer in answers:
+            checked_text(answer, "An answer")
+        texts = [one.contents for one in as_passages(passages)]
         query = self.encoder.encode_queries([guide(question, answers, rationale)])[0]
         scores = (self.encoder.encode_passages(texts) @ query).tolist()
         order = sorted(range(len(scores)), key=lambda position: -scores[position])[:k]

@@ -14,7 +14,7 @@ import dspy
 
 from radio_dspy.endpoints import Endpoint, Recent, ask_in_threads
 from radio_dspy.errors import SettingsError
-from radio_dspy.passages import Ranking, RankRequest, as_passage
+from radio_dspy.passages import Ranking, RankRequest, as_passages, checked_text
 from radio_dspy.rerankers.rerank import Rerank, _check_k
 
 # With one of these as its first part, a reranker's name given as a string is LiteLLM's; see ``as_reranker``.
@@ -116,7 +116,7 @@ class RemoteRerank(dspy.Module):
 
     def _rank(self, query: str, passages: Sequence[Any], k: int | None) -> dspy.Prediction:
         _check_k(k)
-        scores = self._scores(query, [as_passage(item, position).contents for position, item in enumerate(passages)])
+        scores = self._scores(checked_text(query, "The query"), [one.contents for one in as_passages(passages)])
         order = sorted(range(len(scores)), key=lambda position: -scores[position])[: k or self.k]
         return dspy.Prediction(
             passages=[passages[position] for position in order],

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from radio_dspy.errors import DataError, SettingsError
 from radio_dspy.passages import Passage
 from radio_dspy.rerankers import LMRerank
-from radio_dspy.rerankers.lm import _windows, repair_order
+from radio_dspy.rerankers.lm import repair_order, windows_of
 from tests.conftest import scripted
 
 QUERY = "which is the largest?"
