@@ -15,7 +15,7 @@ from radio_dspy.datasets import relevant_of
 from radio_dspy.distillation.extractor import RationaleExtractor
 from radio_dspy.distillation.lm_signals import LMSignal
 from radio_dspy.distillation.observation import PROBED
-from radio_dspy.distillation.rationales import Question, fitting_records, kept_records
+from radio_dspy.distillation.rationales import Question, fitting_records
 from radio_dspy.spending import price_of
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def rationale_stage(
     questions: Sequence[Question], job: Job, lm: dspy.LM, extractor: RationaleExtractor, check: bool
 ) -> StageEstimate | None:
     """The rationales that are still missing."""
-    kept = fitting_records(questions, kept_records(job.run), lm=lm, extractor=extractor)
+    kept = fitting_records(questions, job.run, lm=lm, extractor=extractor)
     missing = [one for one in questions if one[0] not in kept]
     if not missing:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -67,9 +68,16 @@ class Job:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage and book its LM calls."""
-        with self.clock(name), self.ledger.stage(name):
-            yield
+        """Time a stage, book its LM calls, and note both in the run's log."""
+        started = time.perf_counter()
+        with self.clock(name), self.ledger.stage(name) as spent:
+            calls = spent.calls
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # a full disk must not hide what went wrong in the stage
+                    seconds = round(time.perf_counter() - started, 3)
+                    self.run.log("stage", stage=name, seconds=seconds, calls=spent.calls - calls)
 
 
 def questions_of(examples: Sequence[dspy.Example]) -> list[Question]:

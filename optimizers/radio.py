@@ -26,6 +26,7 @@ from radio_dspy.optimizers.job import (
     without_idle_seats,
 )
 from radio_dspy.optimizers.provenance import remember_training
+from radio_dspy.optimizers.resume import keeping_scores, taken_up
 
 from radio_dspy.distillation.extractor import RationaleExtractor
 from radio_dspy.distillation.gate import Gate, as_gate
@@ -128,8 +129,10 @@ class RADIO(Teleprompter):
         max_calls: LM calls that a ``compile`` may make; cached ones are free. One more ends it with a ``BudgetError``,
             and what was bought is kept in ``run_dir``. None has no limit.
         max_cost: The same in US dollars by LiteLLM's price list; calls in flight may still add theirs.
-        run_dir: Folder for records and checkpoints. A folder that is there is taken up again: rationales that fit are
-            not bought twice. None takes a temporary one.
+        run_dir: Folder for records and checkpoints. A folder that is there is taken up again: what fits is not asked or
+            trained twice, and the end is that of a run in one go (see docs/runs.md). None takes a temporary one.
+        checkpoint_updates: Updates between two training checkpoints in ``run_dir``; None saves about every five
+            minutes, so that a shorter training saves none.
         seed: Decides the order of training and the held-out part.
         show_progress: Show progress bars.
 
@@ -187,6 +190,7 @@ class RADIO(Teleprompter):
         max_calls: int | None = None,
         max_cost: float | None = None,
         run_dir: str | PathLike[str] | None = None,
+        checkpoint_updates: int | None = None,
         seed: int = 42,
         show_progress: bool = True,
     ) -> None:
@@ -195,6 +199,8 @@ class RADIO(Teleprompter):
             raise SettingsError(f"rationale_weight must lie in [0, 1], got {rationale_weight}.")
         if candidates < 2 or num_threads < 1:
             raise SettingsError(f"Need candidates >= 2 and num_threads >= 1, got {candidates} and {num_threads}.")
+        if checkpoint_updates is not None and checkpoint_updates < 1:
+            raise SettingsError(f"checkpoint_updates must be at least 1, or None; got {checkpoint_updates}.")
         if signals is not None and not signals:
             raise SettingsError("signals is empty; give at least one signal with its weight, or None.")
         self.rationale_lm = dspy.LM(rationale_lm) if isinstance(rationale_lm, str) else rationale_lm
@@ -213,6 +219,7 @@ class RADIO(Teleprompter):
         self.max_calls = max_calls
         self.max_cost = max_cost
         self.run_dir = run_dir
+        self.checkpoint_updates = checkpoint_updates
         self.seed = seed
         self.show_progress = show_progress
         self.report: Report | None = None
@@ -267,8 +274,15 @@ class RADIO(Teleprompter):
             DataError: If no training question can be used.
             LanguageModelError: If the LM fails; what it had written is kept in ``run_dir``.
             BudgetError: If ``max_calls`` or ``max_cost`` is reached; the same holds.
+            RunError: If another process is writing in ``run_dir``, or the folder is another thing's.
+            KeyboardInterrupt: After Ctrl-C, when the call or update in hand is finished and kept.
         """
         job = self._job(student, trainset, valset)
+        with taken_up(self, job):
+            return self._compile(job)
+
+    def _compile(self, job: Job) -> dspy.Module:
+        """Go through the stages; each takes from the run folder what is there already."""
         with job.stage("retrieval"):
             reached = observe(
                 job.program,
@@ -279,6 +293,7 @@ class RADIO(Teleprompter):
                 candidates=self.candidates,
                 num_threads=self.num_threads,
                 show_progress=self.show_progress,
+                run=job.run,
             )
         job, reached = without_idle_seats(job, reached)
         used = [usable(seen.requests) for seen in reached.train]
@@ -292,7 +307,8 @@ class RADIO(Teleprompter):
             }
         texts, counts = self._explain(job, reached)
         signals = self._teacher(job)
-        parts = self._align_all(job, reached, [requests for requests, _ in used], texts, signals)
+        with keeping_scores(signals, job.run):
+            parts = self._align_all(job, reached, [requests for requests, _ in used], texts, signals)
         with job.clock("evaluation"):
             rows["aligned"] = rank_with(job.seats[0].weights, judged, self.training.device)
             verdict = judge(judged)
@@ -455,7 +471,7 @@ class RADIO(Teleprompter):
         passing: dict[str, Any] = {}
         if self.gate is not None:
             if self.metric is not None:
-                by = judges.by_metric(job.program, seat, job.held_out, self.metric, self.num_threads)
+                by = judges.by_metric(job.program, seat, job.held_out, self.metric, self.num_threads, job.run)
                 passing = {"judge": by, "metric": getattr(self.metric, "__name__", "metric")}
             elif any(one.relevant for one in judged):
                 passing = {"judge": judges.by_labels(judged, device), "metric": "nDCG@10 against labels"}
@@ -473,6 +489,7 @@ class RADIO(Teleprompter):
                 self.training,
                 gate=self.gate,
                 passage_vectors=index_vectors(job, seat, groups) if self.training.tower == "query" else None,
+                checkpoint_updates=self.checkpoint_updates,
                 show_progress=self.show_progress,
                 **passing,
             )

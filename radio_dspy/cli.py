@@ -1,4 +1,4 @@
-"""The command line: radio-dspy demo | index | compile | evaluate | ask | export."""
+"""The command line: radio-dspy demo | index | compile | evaluate | ask | export | runs."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from radio_dspy.commands import (
     open_program,
     open_retriever,
     read_rationales,
+    remember_command,
+    restored_arguments,
     write_result,
 )
 from radio_dspy.errors import RadioError, SettingsError
@@ -35,6 +37,11 @@ app = typer.Typer(
     help="Align the reranker of a RAG program with the LM that has to answer.",
 )
 
+
+runs = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="markdown", help="Compile runs: what they have, and going on."
+)
+app.add_typer(runs, name="runs")
 
 Architecture = Literal["cross-encoder", "bi-encoder"]
 Sampling = Literal["shift", "shift_all_neg", "iteration", "all"]
@@ -71,8 +78,9 @@ def _command(function: Callable[P, None]) -> Callable[P, None]:
 
         try:
             function(*args, **kwargs)
-        except KeyboardInterrupt:
-            typer.echo("\ninterrupted; run the same command again with the same --run-dir to go on.", err=True)
+        except KeyboardInterrupt as error:
+            default = "interrupted; run the same command again with the same --run-dir to go on."
+            typer.echo(f"\n{error}" if str(error) else f"\n{default}", err=True)
             raise typer.Exit(130) from None
         except (RadioError, OSError, DSPyError) as error:
             if _debug:
@@ -95,9 +103,11 @@ def demo(
 
     Example: `radio-dspy demo --json demo.json`
     """
+    arguments = dict(locals())
     from radio_dspy.demonstration import run_demo
     from radio_dspy.report import metrics_table
 
+    remember_command(run_dir, "demo", arguments)
     # Short rationales: a 135M model says nothing more in a longer one.
     with open_lm(lm, seed=seed, max_tokens=48) as model:
         result = run_demo(model, seed=seed, run_dir=run_dir)
@@ -193,6 +203,9 @@ def compile_(
     run_dir: Annotated[
         Path | None, typer.Option(help="Keep records here; a run that stopped goes on from them.")
     ] = None,
+    checkpoint_updates: Annotated[
+        int | None, typer.Option(help="Updates between two training checkpoints; else about every five minutes.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the LM and of training.")] = 42,
     json_file: JsonFile = None,
 ) -> None:
@@ -200,12 +213,15 @@ def compile_(
 
     Example: `radio-dspy compile --corpus corpus.jsonl --train train.jsonl --dev dev.jsonl --out aligned`
     """
+    arguments = dict(locals())
     import dspy
 
     import radio_dspy as radio
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SettingsError(f"{out}: already there; give a new folder for --out.")
+    if not estimate:
+        remember_command(run_dir, "compile", arguments)
     questions = radio.load_questions(train)
     trainset = questions[:limit]
     valset = radio.load_questions(dev) if dev else []
@@ -233,6 +249,7 @@ def compile_(
             max_calls=max_calls,
             max_cost=max_cost,
             run_dir=run_dir,
+            checkpoint_updates=checkpoint_updates,
             seed=seed,
         )
         # A multihop question needs the LM before its second search.
@@ -369,6 +386,80 @@ def export(
     folder = radio.export(program, out, form, reranker=reranker, groups=examples)
     typer.echo(f"written to {folder}; its README.md says how to load it")
     write_result(json_file, {"folder": str(folder), "format": form, "groups": len(examples or [])})
+
+
+@runs.command(name="list")
+@_command
+def list_(
+    folder: Annotated[Path, typer.Argument(help="Where the run folders are.")] = Path("runs"),
+    json_file: JsonFile = None,
+) -> None:
+    """Show every run of a folder: whether it is running, finished, stopped or was killed.
+
+    Example: `radio-dspy runs list runs`
+    """
+    from radio_dspy.runs import look_at, runs_in
+
+    found = [look_at(path) for path in runs_in(folder)]
+    for one in found:
+        kept = ", ".join(f"{count} {name}" for name, count in one.counts.items())
+        typer.echo(f"{one.path.name}: {one.state}, started {one.started}, {one.calls} LM calls; {kept or 'no records'}")
+    if not found:
+        typer.echo(f"no runs in {folder}")
+    write_result(json_file, {"runs": [vars(one) for one in found]})
+
+
+@runs.command()
+@_command
+def show(
+    run_dir: Annotated[Path, typer.Argument(help="The run folder.")],
+    json_file: JsonFile = None,
+) -> None:
+    """Show what a run is, what it has, and how to go on.
+
+    Example: `radio-dspy runs show runs/first`
+    """
+    from radio_dspy.runs import Run, look_at
+
+    one, run = look_at(run_dir), Run(run_dir)
+    settings = (run.read("manifest") or {})["settings"]
+    typer.echo(f"{one.path}: {one.state}" + (f" ({one.holder})" if one.holder else ""))
+    typer.echo(f"started {one.started}, {one.calls} LM calls in all")
+    for name, count in one.counts.items():
+        typer.echo(f"  {name}.jsonl: {count} records")
+    for name, value in settings.items():
+        typer.echo(f"  {name} = {value}")
+    for event in run.records("log"):
+        typer.echo("  " + " ".join(str(value) for value in event.values()))
+    if one.state in ("stopped", "killed"):
+        typer.echo(f"go on with: radio-dspy runs resume {run_dir}")
+    write_result(json_file, {**vars(one), "settings": settings})
+
+
+@runs.command()
+@_command
+def resume(run_dir: Annotated[Path, typer.Argument(help="The run folder.")]) -> None:
+    """Run the command that made a run again: what is there is not asked and not trained twice.
+
+    Example: `radio-dspy runs resume runs/first`
+    """
+    from radio_dspy.runs import Run, look_at
+
+    saved = Run(run_dir).read("command")
+    if saved is None:
+        raise SettingsError(
+            f"{run_dir}: no command was kept there. A run of RADIO(run_dir=...) in a program goes on when the same "
+            "compile is called again."
+        )
+    commands: dict[str, Callable[..., None]] = {"compile": compile_, "demo": demo}
+    command = commands[str(saved["command"])]
+    os.chdir(saved["folder"])  # relative paths and names are meant from there
+    arguments = restored_arguments(command, saved["arguments"])
+    out = arguments.get("out")
+    if out is not None and out.exists() and look_at(arguments["run_dir"]).state == "finished":
+        typer.echo(f"{run_dir}: finished; the program is in {out}")
+        return
+    command(**arguments)
 
 
 def _show_answers(title: str, values: dict[str, float]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 from radio_dspy.errors import DataError, SettingsError
 
@@ -58,11 +58,13 @@ def open_retriever(index_folder: Path | None, corpus: Path | None, encoder: str 
 def read_rationales(path: Path, questions: Sequence[dspy.Example], used: Sequence[dspy.Example]) -> dict[str, str]:
     """The rationales of the questions that are used; one of a question that the files do not hold is an error."""
     from radio_dspy.datasets import read_jsonl
+    from radio_dspy.passages import checked_text
 
     found: dict[str, str] = {}
     for where, row in read_jsonl(path):
         if not isinstance(row.get("rationale"), str) or "id" not in row:
             raise DataError(f"{where}: needs 'id' and a string 'rationale', got {sorted(row)!r}.")
+        checked_text(row["rationale"], f"{where}: 'rationale'")
         if found.setdefault(str(row["id"]), str(row["rationale"])) != row["rationale"]:
             sys.stderr.write(f"{where}: question {row['id']!r} has a rationale already, the first one is used.\n")
     known = {str(example.id) for example in questions}
@@ -83,6 +85,22 @@ def open_program(
     if task == "multihop":
         return radio.MultiHop(retriever, rerank, hops=hops, candidates=candidates, k=k)
     return radio.RetrieveRerankAnswer(retriever, rerank, candidates=candidates, k=k)
+
+
+def remember_command(run_dir: Path | None, command: str, arguments: Mapping[str, Any]) -> None:
+    """Keep a command in its run folder, for ``radio-dspy runs resume``."""
+    from radio_dspy.runs import Run
+
+    if run_dir is not None:
+        told = {name: str(value) if isinstance(value, Path) else value for name, value in arguments.items()}
+        Run(run_dir).remember_command({"command": command, "folder": str(Path.cwd()), "arguments": told})
+
+
+def restored_arguments(command: Callable[..., None], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``remember_command`` kept, with paths as paths again."""
+    hints = get_type_hints(command)
+    paths = {name for name, hint in hints.items() if Path in (hint, *get_args(hint))}
+    return {name: Path(value) if name in paths and value is not None else value for name, value in arguments.items()}
 
 
 def write_result(path: Path | None, value: dict[str, Any]) -> None:

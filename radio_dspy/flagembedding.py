@@ -37,6 +37,8 @@ def load_groups(source: Source, passages: Iterable[Passage] = ()) -> list[dspy.E
         >>> one.question, one.pos, len(one.neg)
         ('why?', ['Yeast dies.'], 2)
     """
+    if isinstance(source, bytes | Mapping) or not isinstance(source, str | PathLike | Iterable):
+        raise DataError(f"Expected a file name or a list of rows, got {type(source).__name__}.")
     if isinstance(source, str | PathLike):
         rows, name = read_jsonl(source), str(source)
     else:
@@ -73,7 +75,7 @@ def _group(where: str, row: Any, contents: Mapping[str, str]) -> dspy.Example:
         row = _with_texts(where, row, contents)
     question = row.get("query", row.get("question"))
     if not isinstance(question, str) or not question.strip():
-        raise DataError(f"{where}: needs a string 'query' that is not empty; the row has {sorted(row)!r}.")
+        raise DataError(f"{where}: needs a string 'query' that is not empty; the row has {sorted(map(str, row))!r}.")
     fields: dict[str, Any] = {"question": question, "pos": _texts(where, row, "pos"), "neg": _texts(where, row, "neg")}
     if not fields["pos"]:
         raise DataError(f"{where}: 'pos' is empty; a preference needs a passage that is preferred.")
@@ -107,7 +109,9 @@ def _with_texts(where: str, row: Mapping[str, Any], contents: Mapping[str, str])
 def _texts(where: str, row: Mapping[str, Any], name: str) -> list[str]:
     value = row.get(name)
     if not isinstance(value, list | tuple):
-        raise DataError(f"{where}: needs a list of strings {name!r}, got {value!r:.80}; the row has {sorted(row)!r}.")
+        raise DataError(
+            f"{where}: needs a list of strings {name!r}, got {value!r:.80}; the row has {sorted(map(str, row))!r}."
+        )
     for one in value:
         if not isinstance(one, str) or not one.strip():
             raise DataError(f"{where}: {name!r} must hold strings that are not empty, got {one!r:.80} in it.")

@@ -101,7 +101,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         manifest = dict(json.loads(path.read_text(encoding="utf-8")))
         number = int(manifest["format"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a manifest of a saved program ({error!r}).") from error
     if number > FORMAT_VERSION:  # said first: a newer manifest may well have another shape
         raise CheckpointError(

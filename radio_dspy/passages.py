@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +12,61 @@ from radio_dspy.errors import DataError
 from radio_dspy.metrics import normalize_answer
 
 _FROM_CJK = "\u2e80"  # scripts from here on write no spaces between words
+_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
+
+
+def checked_text(value: Any, what: str) -> str:
+    """A text that every tokenizer and every file takes.
+
+    Args:
+        value: What should be a text.
+        what: Whose it is, for the message.
+
+    Raises:
+        DataError: If it is no string, or holds half a character: a lone surrogate, which UTF-8 cannot write.
+
+    Example:
+        >>> checked_text("Ice floats.", "Passage 'p1'")
+        'Ice floats.'
+    """
+    if not isinstance(value, str):
+        raise DataError(f"{what}: needs a string, got {value!r:.80}.")
+    if found := _HALF_A_CHARACTER.search(value):
+        raise DataError(
+            f"{what}: holds half a character ({found.group()!r} at {found.start()}), which cannot be written as UTF-8; "
+            "replace or remove it."
+        )
+    return value
+
+
+def finite_scores(scores: Iterable[Any], what: str) -> list[float]:
+    """Scores as floats.
+
+    Args:
+        scores: Numbers.
+        what: Whose they are, for the message.
+
+    Raises:
+        DataError: If one is not a finite number; the message has its position.
+
+    Example:
+        >>> finite_scores([1, 0.5], "Question 'q1'")
+        [1.0, 0.5]
+    """
+    if isinstance(scores, str | bytes) or not isinstance(scores, Iterable):
+        raise DataError(f"{what}: needs a list of scores, got {scores!r:.80}.")
+    values = []
+    for position, score in enumerate(scores):
+        try:
+            value = math.nan if isinstance(score, str | bytes) else float(score)
+        except (TypeError, ValueError, OverflowError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise DataError(
+                f"{what}: The score at position {position} is {score!r:.80}; every score must be a finite number."
+            )
+        values.append(value)
+    return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +105,10 @@ def as_passage(item: Any, position: int = 0) -> Passage:
         DataError: If the item holds no text.
     """
     if isinstance(item, Passage):
+        checked_text(item.text, f"Passage {item.id!r}")
         return item
     if isinstance(item, str):
-        return Passage(str(position), item)
+        return Passage(str(position), checked_text(item, f"Passage {position}"))
     if not isinstance(item, Mapping):
         item = {
             name: getattr(item, name)
@@ -60,18 +118,34 @@ def as_passage(item: Any, position: int = 0) -> Passage:
     text = next((item[name] for name in ("contents", "text", "long_text") if isinstance(item.get(name), str)), None)
     if text is None:
         raise DataError(
-            f"Passage {position} holds no text (got {type(item).__name__} with {sorted(item)!r}); "
+            f"Passage {position} holds no text (got {type(item).__name__} with {sorted(map(str, item))!r}); "
             "give a Passage, a string, or a mapping with 'text' or 'contents'."
         )
     title = item.get("title") or ""
     if not title and "contents" in item and "\n" in text:
         title, _, text = text.partition("\n")
-    return Passage(str(item.get("id", position)), text, str(title))
+    key = str(item.get("id", position))
+    return Passage(key, checked_text(text, f"Passage {key!r}"), checked_text(str(title), f"Passage {key!r}, title"))
 
 
-def texts_of(passages: Iterable[Any]) -> list[str]:
-    """Title and text of each passage, as encoders and LMs read them; see ``as_passage`` for what counts as one."""
-    return [as_passage(item, position).contents for position, item in enumerate(passages)]
+def as_passages(items: Any) -> list[Passage]:
+    """Read a list of passages; see ``as_passage``.
+
+    Raises:
+        DataError: If it is no list, or an item holds no text.
+
+    Example:
+        >>> [one.id for one in as_passages(["Ice floats.", {"id": "b", "text": "Yeast dies."}])]
+        ['0', 'b']
+    """
+    if isinstance(items, str | bytes | Mapping) or not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
+        raise DataError(f"Passages must be a list, got {type(items).__name__}.")
+    return [as_passage(items[position], position) for position in range(len(items))]
+
+
+def texts_of(passages: Sequence[Any]) -> list[str]:
+    """Title and text of each passage, as encoders and LMs read them; see ``as_passages``."""
+    return [one.contents for one in as_passages(passages)]
 
 
 def best_first(scores: Sequence[float]) -> list[int]:
@@ -99,8 +173,9 @@ class Ranking:
     scores: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        finite_scores(self.scores, f"{self.query!r:.80}")
         if len(self.passages) != len(self.scores):
-            raise DataError(f"{self.query!r}: {len(self.passages)} passages but {len(self.scores)} scores.")
+            raise DataError(f"{self.query!r:.80}: {len(self.passages)} passages but {len(self.scores)} scores.")
 
     def __len__(self) -> int:
         return len(self.passages)
@@ -117,9 +192,9 @@ class Ranking:
     @classmethod
     def from_scores(cls, query: str, passages: Sequence[Passage], scores: Iterable[float]) -> Ranking:
         """Order passages by score; equal scores keep the order in which they came."""
-        values = [float(score) for score in scores]
+        values = finite_scores(scores, f"{query!r:.80}")
         if len(values) != len(passages):
-            raise DataError(f"{query!r}: {len(passages)} passages but {len(values)} scores.")
+            raise DataError(f"{query!r:.80}: {len(passages)} passages but {len(values)} scores.")
         order = best_first(values)
         return cls(query, tuple(passages[i] for i in order), tuple(values[i] for i in order))
 
@@ -147,6 +222,8 @@ class RankRequest:
     relevant: frozenset[str] = field(default_factory=frozenset)
 
     def __post_init__(self) -> None:
+        checked_text(self.query, f"Question {self.id!r}")
+        finite_scores(self.scores, f"Question {self.id!r}")
         if len(self.candidates) != len(self.scores):
             raise DataError(f"Question {self.id!r}: {len(self.candidates)} candidates but {len(self.scores)} scores.")
         ids = [passage.id for passage in self.candidates]

@@ -13,7 +13,7 @@ import dspy
 
 from radio_dspy import programs
 from radio_dspy.encoders import copy_weights
-from radio_dspy.errors import CheckpointError, SettingsError
+from radio_dspy.errors import CheckpointError, RadioError, SettingsError
 from radio_dspy.files import sha256_of
 from radio_dspy.manifest import MANIFEST, checked_manifest, folder_name, write_manifest
 from radio_dspy.rerankers.rerank import Rerank
@@ -116,6 +116,10 @@ def load(
             f"{folder}: holds nothing for {error} of the program given; give load(..., program=) a "
             f"{manifest['program']} as it was when it was saved."
         ) from error
+    except RadioError:
+        raise
+    except Exception as error:  # each parameter reads its own part, DSPy's among them
+        raise CheckpointError(f"{folder}: {PROGRAM} is not the state of a saved program ({error!r:.200}).") from error
     for weights in found.values():
         _point_into(folder, weights)
     return program
@@ -130,12 +134,17 @@ def load_weights(path: str | PathLike[str]) -> dict[str, RerankerWeights]:
     folder, links = _located(path, None, None)
     manifest = checked_manifest(folder, links)
     _forget_what_stood_here(folder)
-    states = json.loads((folder / PROGRAM).read_text(encoding="utf-8"))
     found = {}
-    for name, one in manifest["rerankers"].items():
-        found[name] = RerankerWeights(_folder_of(folder, one["folder"]))
-        found[name].load_state(states[name])
-        _point_into(folder, found[name])
+    try:
+        states = json.loads((folder / PROGRAM).read_text(encoding="utf-8"))
+        for name, one in manifest["rerankers"].items():
+            found[name] = RerankerWeights(_folder_of(folder, one["folder"]))
+            found[name].load_state(states[name])
+            _point_into(folder, found[name])
+    except RadioError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{folder}: {PROGRAM} is not the state of a saved program ({error!r:.200}).") from error
     return found
 
 

@@ -159,7 +159,7 @@ def test_an_outer_usage_tracker_sees_the_calls_at_once(lm):
 
 
 def test_the_first_sample_is_kept_where_the_limit_forbids_a_second(server, lm, tmp_path):
-    """It was paid for; with a higher limit the run goes on behind it."""
+    """It was paid for; with a higher limit the run goes on behind it, and asks for the second."""
     questions = [("a", "Why?", ["unnamed"]), ("b", "Why then?", ["unnamed"])]
     run = Run(tmp_path)
     extractor = RationaleExtractor(max_tokens=20)
@@ -168,7 +168,7 @@ def test_the_first_sample_is_kept_where_the_limit_forbids_a_second(server, lm, t
     (record,) = run.read_records("rationales")
     assert (record["id"], record["rationale"], record["problem"]) == ("a", "Yeast dies in hot water.", "answer missing")
     _, counts = explain(questions, run, lm=lm, extractor=extractor, given={}, show_progress=False)
-    assert (counts.reused, counts.written, len(server.calls)) == (1, 1, 3)
+    assert (counts.reused, counts.written, len(server.calls)) == (0, 2, 4)
 
 
 def test_threads_share_one_ledger(server, lm):

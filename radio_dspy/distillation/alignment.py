@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from radio_dspy.distillation.checkpoints import TrainingCheckpoints, remove_checkpoints, training_key
 from radio_dspy.distillation.gate import Decision, Gate, Judge, pass_gate
 from radio_dspy.distillation.settings import TrainingSettings
 from radio_dspy.distillation.training import TextGroup, TrainingResult, train_reranker
@@ -44,9 +46,13 @@ def align(
     metric: str = "",
     recall: Judge | None = None,
     passage_vectors: PassageVectors | None = None,
+    checkpoint_updates: int | None = None,
     show_progress: bool = True,
 ) -> Alignment:
     """Train a reranker on its groups and let the gate decide what is returned.
+
+    A training that the run has finished before, from the same base on the same groups with the same settings, is not
+    done again; one that was interrupted goes on from its last checkpoint.
 
     Args:
         base: Where to start; unchanged.
@@ -58,27 +64,28 @@ def align(
         metric: What the judge measures.
         recall: Judges the query encoder as a first stage.
         passage_vectors: As for ``train_reranker``.
+        checkpoint_updates: Updates between two training checkpoints; None saves about every five minutes.
         show_progress: Show a progress bar.
 
     Raises:
         RadioError: If training diverges and there is no gate.
     """
-    with run.new_checkpoint() as path:
-        result = train_reranker(
-            base,
-            groups,
-            path,
-            settings,
-            passage_vectors=passage_vectors,
-            watch=gate is not None,
-            show_progress=show_progress,
-        )
-        if result.checkpoint is None:
-            sentence = f"Returned the base: training was stopped because {result.stopped}; lower learning_rate."
-            logger.warning(sentence)
-            return Alignment(base, result, Decision("base", sentence, metric, 0))
-        trained = copy.copy(base)
-        trained.checkpoint = str(run.keep_checkpoint(path))
+    result = _trained(
+        base,
+        groups,
+        run,
+        settings,
+        passage_vectors=passage_vectors,
+        watch=gate is not None,
+        checkpoint_updates=checkpoint_updates,
+        show_progress=show_progress,
+    )
+    if result.checkpoint is None:
+        sentence = f"Returned the base: training was stopped because {result.stopped}; lower learning_rate."
+        logger.warning(sentence)
+        return Alignment(base, result, Decision("base", sentence, metric, 0))
+    trained = copy.copy(base)
+    trained.checkpoint = str(result.checkpoint)
     if settings.tower == "query":
         trained.passage_checkpoint = base.passage_side
     if gate is None:
@@ -90,3 +97,48 @@ def align(
         return Alignment(base, result, decision)
     trained.checkpoint = checkpoint
     return Alignment(trained, result, decision)
+
+
+def _trained(
+    base: RerankerWeights,
+    groups: Sequence[TextGroup],
+    run: Run,
+    settings: TrainingSettings,
+    *,
+    passage_vectors: PassageVectors | None,
+    watch: bool,
+    checkpoint_updates: int | None,
+    show_progress: bool,
+) -> TrainingResult:
+    """Train, or take what ``training.jsonl`` says of the same training."""
+    key = training_key(base, groups, settings, watch=watch)
+    for record in run.records("training"):
+        kept = run.path / str(record["checkpoint"]) if record["checkpoint"] else None
+        if record["key"] == key and (kept is None or kept.is_dir()):
+            losses = tuple(math.nan if loss is None else float(loss) for loss in record["losses"])
+            return TrainingResult(kept, losses, len(losses), float(record["seconds"]), str(record["stopped"]))
+    with run.new_checkpoint() as path:
+        result = train_reranker(
+            base,
+            groups,
+            path,
+            settings,
+            passage_vectors=passage_vectors,
+            watch=watch,
+            checkpoints=TrainingCheckpoints(run.path, key, checkpoint_updates),
+            show_progress=show_progress,
+        )
+        if result.checkpoint is not None:
+            result = replace(result, checkpoint=run.keep_checkpoint(path))
+    run.append_record(
+        "training",
+        {
+            "key": key,
+            "checkpoint": result.checkpoint and result.checkpoint.name,
+            "losses": [loss if math.isfinite(loss) else None for loss in result.losses],
+            "seconds": result.seconds,
+            "stopped": result.stopped,
+        },
+    )
+    remove_checkpoints(run.path)
+    return result

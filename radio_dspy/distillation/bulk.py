@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _HOPELESS_AFTER = 3  # refused in a row from the start: then it is not the questions
+_LONGEST_PAUSE = 60.0  # seconds, as DSPy's own between two tries
 
 
 class Refusals:
@@ -57,7 +59,10 @@ def ask_each(
 ) -> None:
     """Ask about every item and hand each result on the moment it is there.
 
-    The first failure ends the run: the calls that are still queued would fail as well.
+    How often a call is tried again, and with what pauses, is the LM's ``num_retries``: DSPy tries again after lost
+    connections, time-outs, 429 and 5xx, this function after replies that are no JSON. What still fails then ends the
+    run: the calls that are still queued would fail as well. The first item is asked alone, so that a wrong key or
+    name costs one call and not one for each thread.
 
     Args:
         lm: Who is asked.
@@ -80,7 +85,7 @@ def ask_each(
     bar = tqdm(total=len(items), desc=title, unit=unit, disable=not show_progress)
 
     def one(item: T) -> None:
-        result = ask(item)
+        result = _readable(lambda: ask(item), getattr(lm, "num_retries", 0))
         with lock:
             keep(item, result)
             bar.update()
@@ -88,11 +93,28 @@ def ask_each(
     # Bulk work: it belongs neither into a program's trace nor into the LM's history.
     with dspy.context(lm=lm, trace=None, disable_history=True), bar, _without_truncation_warnings():
         try:
-            call_each(one, items, num_threads)
+            call_each(one, items[:1], 1)
+            call_each(one, items[1:], num_threads)
         except BudgetError as error:
             raise BudgetError(f"{error} {kept}") from None
         except dspy.LMError as error:
             raise LanguageModelError(f"{lm.model} failed ({type(error).__name__}: {error}). {kept}") from error
+
+
+def _readable(call: Callable[[], R], retries: int) -> R:
+    """Make a call again, at most ``retries`` times, where the reply is a gateway's page or nothing.
+
+    DSPy's own engine gives such replies up at once; LiteLLM calls them server errors, which DSPy tries again.
+    """
+    for attempt in range(retries):
+        try:
+            return call()
+        except dspy.LMProviderError as error:
+            # Its subclasses say what went wrong, and DSPy has tried again whatever may pass.
+            if type(error) is not dspy.LMProviderError or error.status != 200:
+                raise
+            time.sleep(min(2.0**attempt, _LONGEST_PAUSE))
+    return call()
 
 
 def call_each(function: Callable[[T], R], items: Sequence[T], num_threads: int) -> list[R]:
@@ -100,6 +122,7 @@ def call_each(function: Callable[[T], R], items: Sequence[T], num_threads: int) 
 
     Raises:
         BudgetError: If the limit of an enclosing ``Ledger`` stage is reached; calls in flight end first.
+        KeyboardInterrupt: After Ctrl-C; calls in flight end first, unless it comes a second time.
     """
     try:
         return each_in_threads(function, items, num_threads)

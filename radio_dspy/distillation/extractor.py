@@ -82,7 +82,7 @@ class RationaleExtractor(dspy.Module):
             written = self.extract(question=question, answers=list(answers), config=self.settings(sample))
         except AdapterParseError:
             return dspy.Prediction(rationale="")
-        return dspy.Prediction(rationale=str(written.rationale or "").strip())
+        return dspy.Prediction(rationale=_written(written.rationale))
 
     async def aforward(self, question: str, answers: Sequence[str], sample: int = 0) -> dspy.Prediction:
         """Write one rationale asynchronously; see ``forward``."""
@@ -90,7 +90,12 @@ class RationaleExtractor(dspy.Module):
             written = await self.extract.acall(question=question, answers=list(answers), config=self.settings(sample))
         except AdapterParseError:
             return dspy.Prediction(rationale="")
-        return dspy.Prediction(rationale=str(written.rationale or "").strip())
+        return dspy.Prediction(rationale=_written(written.rationale))
+
+
+def _written(rationale: Any) -> str:
+    """A reply as text; a lone surrogate in it, which no file takes, becomes a question mark."""
+    return str(rationale or "").strip().encode("utf-8", "replace").decode("utf-8")
 
 
 def rationale_key(extractor: RationaleExtractor, lm: dspy.LM, question: str, answers: Sequence[str]) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 from radio_dspy.errors import DataError
-from radio_dspy.passages import Ranking, RankRequest
+from radio_dspy.passages import Ranking, RankRequest, finite_scores
 
 
 def min_max(scores: Sequence[float]) -> list[float]:
@@ -21,10 +22,7 @@ def min_max(scores: Sequence[float]) -> list[float]:
         >>> min_max([3.0, 1.0, 2.0]), min_max([5.0, 5.0])
         ([1.0, 0.0, 0.5], [0.0, 0.0])
     """
-    values = [float(score) for score in scores]
-    for position, value in enumerate(values):
-        if not math.isfinite(value):
-            raise DataError(f"The score at position {position} is {value}; every score must be a finite number.")
+    values = finite_scores(scores, "Scores")
     if not values:
         return []
     low, high = min(values), max(values)
@@ -55,20 +53,17 @@ def fuse(signals: Mapping[str, Sequence[float]], weights: Mapping[str, float]) -
         raise DataError("Nothing to fuse: give at least one signal.")
     if set(signals) != set(weights):
         raise DataError(f"Signals {sorted(signals)} and weights {sorted(weights)} must have the same names.")
+    signals = {name: finite_scores(scores, f"Signal {name!r}") for name, scores in signals.items()}
     lengths = {name: len(scores) for name, scores in signals.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"All signals must score the same candidates, got lengths {lengths}.")
     fused = [0.0] * next(iter(lengths.values()))
     # In the order of names, so that the sum does not depend on the order of the keys.
     for name in sorted(signals):
-        weight = float(weights[name])
+        weight = float(weights[name]) if isinstance(weights[name], Real) else math.nan
         if not (math.isfinite(weight) and weight >= 0):
             raise DataError(f"The weight of signal {name!r} is {weight}; weights must be finite and at least 0.")
-        try:
-            scaled = min_max(signals[name])
-        except DataError as error:
-            raise DataError(f"Signal {name!r}: {error}") from error
-        for position, value in enumerate(scaled):
+        for position, value in enumerate(min_max(signals[name])):
             fused[position] += weight * value
     return fused
 

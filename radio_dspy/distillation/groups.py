@@ -78,7 +78,11 @@ def preference_groups(
         raise SettingsError(f"hard_negatives must be (first, last) with 0 <= first < last, got {hard_negatives}.")
     if not callable(sampling) and sampling not in get_args(Sampling):
         raise SettingsError(f"sampling must be one of {get_args(Sampling)} or a function, got {sampling!r}.")
+    if isinstance(ranking, str) or not isinstance(ranking, Ranking | Sequence):
+        raise DataError(f"Expected a Ranking or a list of ids, got {ranking!r:.80}.")
     ids = list(ranking.ids if isinstance(ranking, Ranking) else ranking)
+    if odd := next((one for one in ids if not isinstance(one, str)), None):
+        raise DataError(f"The ranking holds {odd!r:.80}; passage ids are strings.")
     if len(set(ids)) != len(ids):
         raise DataError(f"The ranking holds {next(one for one in ids if ids.count(one) > 1)!r} twice.")
     ids = ids[:depth]

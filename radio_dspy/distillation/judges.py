@@ -9,6 +9,8 @@ import dspy
 
 from radio_dspy.distillation.bulk import call_each
 from radio_dspy.distillation.gate import Judge
+from radio_dspy.distillation.observation import hash_of, run_keys, source_of
+from radio_dspy.distillation.preferences import question_id
 from radio_dspy.distillation.seats import Seat
 from radio_dspy.errors import SettingsError
 from radio_dspy.evaluation import judge as judge_relevance
@@ -18,6 +20,7 @@ from radio_dspy.rerankers.rerank import rank_with
 from radio_dspy.rerankers.weights import RerankerWeights
 from radio_dspy.retrievers.aligned import query_encoder
 from radio_dspy.retrievers.faiss import FaissRetriever
+from radio_dspy.runs import Run
 
 NDCG = "ndcg@10"
 RECALL = "recall@50"
@@ -50,42 +53,65 @@ def _by_ndcg(
 
 
 def by_metric(
-    program: dspy.Module, seat: Seat, examples: Sequence[dspy.Example], metric: Callable[..., Any], num_threads: int = 1
+    program: dspy.Module,
+    seat: Seat,
+    examples: Sequence[dspy.Example],
+    metric: Callable[..., Any],
+    num_threads: int = 1,
+    run: Run | None = None,
 ) -> Judge:
     """The user's own ``metric(example, prediction)`` on what the program gives with these weights.
 
-    A question on which the program fails scores 0, as in ``dspy.Evaluate``.
+    A question on which the program fails scores 0, as in ``dspy.Evaluate``. With a run, each value is kept in its
+    ``judged.jsonl`` the moment it is there, and the same program with the same weights is not asked again.
 
     Raises:
         SettingsError: While judging, if the program fails on every question: that says nothing of the weights.
     """
-    failures: list[Exception] = []
+    about = [getattr(metric, "__qualname__", type(metric).__qualname__), source_of(metric)]
 
-    def one(example: dspy.Example) -> float:
+    def value_of(example: dspy.Example) -> tuple[float, str]:
         try:
             prediction = program(**example.inputs())
         except dspy.LMError:  # the LM is away: that is not the reranker's fault
             raise
         except Exception as error:
-            failures.append(error)
-            return 0.0
-        return float(metric(example, prediction))
+            return 0.0, f"{type(error).__name__}: {error!s:.200}"
+        return float(metric(example, prediction)), ""
+
+    def outcomes() -> list[tuple[float, str]]:
+        if run is None:
+            return call_each(value_of, examples, num_threads)
+        keys = [
+            hash_of([about, key, example.toDict()])
+            for key, example in zip(run_keys(program, examples), examples, strict=True)
+        ]
+        known = {one["key"]: (float(one["value"]), str(one["failure"])) for one in run.records("judged")}
+
+        def one(item: tuple[str, dspy.Example]) -> tuple[float, str]:
+            key, example = item
+            if key in known:
+                return known[key]
+            value, failure = value_of(example)
+            run.append_record("judged", {"id": question_id(example), "value": value, "failure": failure, "key": key})
+            return value, failure
+
+        return call_each(one, list(zip(keys, examples, strict=True)), num_threads)
 
     def values(weights: RerankerWeights) -> list[float]:
         before = seat.weights
         seat.assign(weights)
-        failures.clear()
         try:
             with dspy.context(trace=None, disable_history=True):
-                scores = call_each(one, examples, num_threads)
+                found = outcomes()
         finally:
             seat.assign(before)
-        if failures and len(failures) == len(examples):
+        if found and all(failure for _, failure in found):
             raise SettingsError(
-                f"The metric cannot judge: the program failed on every held-out question, at first with "
-                f"{type(failures[0]).__name__}: {failures[0]!s:.200}. Configure the LM that it needs."
-            ) from failures[0]
-        return scores
+                "The metric cannot judge: the program failed on every held-out question, at first with "
+                f"{found[0][1]}. Configure the LM that it needs."
+            )
+        return [value for value, _ in found]
 
     return values
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -53,7 +54,8 @@ class LMSignal(ABC):
         num_threads: Calls in flight at the same time.
         show_progress: Show a progress bar.
         keep: A ``.jsonl`` file to which every score is added the moment it is there, and from which it is read when the
-            same LM with the same settings is asked again; None keeps nothing.
+            same LM with the same settings is asked again; None keeps nothing, but for ``RADIO``, which has them kept
+            in its run folder.
     """
 
     name: str
@@ -77,6 +79,7 @@ class LMSignal(ABC):
         self.num_threads = num_threads
         self._show_progress = show_progress
         self._keep = Path(keep) if keep is not None else None
+        self._run: Run | None = None
         if self._keep is not None and self._keep.suffix != ".jsonl":
             raise SettingsError(f"{self._keep}: scores are kept as JSON Lines; give a name that ends in .jsonl.")
 
@@ -94,11 +97,20 @@ class LMSignal(ABC):
                     f"Question {request.id!r} has no answer to score passages by; give it one, or leave it out."
                 )
         parts = [[self._part(one, chosen) for chosen in self._split(one.candidates[: self.depth])] for one in requests]
-        found = self._kept()
+        found = self._kept({part.key for own in parts for part in own})
         missing = {part.key: part for own in parts for part in own if part.key not in found}
         if missing:
             self._ask_all(list(missing.values()), found)
         return [_filled(one, [found[part.key] for part in own]) for one, own in zip(requests, parts, strict=True)]
+
+    @contextlib.contextmanager
+    def kept_in(self, run: Run) -> Iterator[None]:
+        """Inside the block scores are kept in a run's ``signals.jsonl``, where no file was given."""
+        before, self._run = self._run, run
+        try:
+            yield
+        finally:
+            self._run = before
 
     def call_sizes(self, candidates: int, answers: int) -> list[int]:
         """The calls that a question takes: how many passages the LM reads in each."""
@@ -124,17 +136,27 @@ class LMSignal(ABC):
         asked = [self.name, self._settings(request), request.query, list(request.answers), texts]
         return _Part(request, passages, call_key(self.lm, self.lm.kwargs, asked))
 
-    def _kept(self) -> dict[str, list[float | None]]:
-        if self._keep is None:
+    def _file(self) -> tuple[Run, str] | None:
+        """Where scores are kept: a folder, and the name of a file in it."""
+        if self._keep is not None:
+            return Run(self._keep.parent), self._keep.stem
+        return (self._run, "signals") if self._run is not None else None
+
+    def _kept(self, wanted: Container[str]) -> dict[str, list[float | None]]:
+        """The kept scores that are asked for: a file may hold many others."""
+        if (file := self._file()) is None:
             return {}
-        return {str(one["key"]): list(one["scores"]) for one in Run(self._keep.parent).read_records(self._keep.stem)}
+        run, name = file
+        return {str(one["key"]): list(one["scores"]) for one in run.records(name) if one["key"] in wanted}
 
     def _append(self, part: _Part, scores: list[float | None]) -> None:
-        if self._keep is None or None in scores:  # what was refused is asked again next time
+        if (file := self._file()) is None or None in scores:  # what was refused is asked again next time
             return
+        run, name = file
         ids = [passage.id for passage in part.passages]
-        record = {"signal": self.name, "id": part.request.id, "passages": ids, "scores": scores, "key": part.key}
-        Run(self._keep.parent).append_record(self._keep.stem, record)
+        run.append_record(
+            name, {"signal": self.name, "id": part.request.id, "passages": ids, "scores": scores, "key": part.key}
+        )
 
     def _ask_all(self, parts: Sequence[_Part], found: dict[str, list[float | None]]) -> None:
         """Ask about every part; each score is kept before the next question is put."""
@@ -153,7 +175,8 @@ class LMSignal(ABC):
             self._append(part, scores)
             found[part.key] = scores
 
-        kept = f"are kept in {self._keep}" if self._keep else "are lost: give keep='scores.jsonl' to keep them"
+        file = self._file()
+        kept = f"are kept in {file[0].path / file[1]}.jsonl" if file else "are lost: give keep='scores.jsonl'"
         ask_each(
             self.lm,
             parts,

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
+import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import dspy
 from dspy.utils.callback import BaseCallback
 
 from radio_dspy.datasets import answer_texts, relevant_of
 from radio_dspy.distillation.bulk import call_each
+from radio_dspy.distillation.extractor import call_key
 from radio_dspy.distillation.preferences import distinct_questions, rank_requests
 from radio_dspy.distillation.seats import Seat, retriever_of
-from radio_dspy.errors import SettingsError
+from radio_dspy.encoders import TextEncoder, fingerprint
+from radio_dspy.errors import RadioError, SettingsError
 from radio_dspy.passages import Passage, RankRequest, as_passage
 from radio_dspy.rerankers.rerank import Rerank
+from radio_dspy.rerankers.weights import RerankerWeights
 from radio_dspy.retrievers.base import Retriever
+from radio_dspy.runs import Run
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +75,12 @@ def record(
     *,
     num_threads: int = 1,
     show_progress: bool = False,
+    run: Run | None = None,
 ) -> tuple[list[Observed], dict[str, Exception]]:
     """Run the program on examples, each question once, and note what reaches each seat.
+
+    With a run, what a question reached is kept in its ``requests.jsonl`` the moment the program has ended, and the same
+    program, with the same LM, is not run on the same question again.
 
     The first stage's scores do not reach a reranker: a candidate's retrieval score is how many stand at or below it.
 
@@ -79,6 +90,7 @@ def record(
         seats: Of this very program.
         num_threads: Examples run at the same time.
         show_progress: Show a progress bar.
+        run: Where to keep it; None keeps nothing.
 
     Returns:
         For each seat what reached it, and the error of each question that failed (what it had reached is kept).
@@ -90,36 +102,188 @@ def record(
     from tqdm.auto import tqdm
 
     questions = distinct_questions(examples)
-    bar = tqdm(total=len(questions), desc="recording", unit="question", disable=not show_progress)
+    owner = {id(rerank): i for i, seat in enumerate(seats) for rerank in seat.rerankers}
+    keys = dict(zip(questions, run_keys(program, questions.values()), strict=True)) if run is not None else {}
+    outcomes = _kept(run, keys) if run is not None else {}
+    missing = [name for name in questions if name not in outcomes]
+    strays: list[Rerank] = []
+    unwritten: list[OSError] = []  # a full disk, for example
+    bar = tqdm(total=len(missing), desc="recording", unit="question", disable=not show_progress)
 
-    def one(example: dspy.Example) -> tuple[list[tuple[Rerank, str, list[Any]]], Exception | None]:
+    def one(name: str) -> None:
+        if strays or unwritten:
+            return
         recorder = _Recorder()
         error: Exception | None = None
         with dspy.context(callbacks=[*dspy.settings.callbacks, recorder], trace=None, disable_history=True):
             try:
-                program(**example.inputs())
+                program(**questions[name].inputs())
             except Exception as raised:  # the program is the user's: what it reached before still counts
                 error = raised
+        strays.extend(rerank for rerank, _, _ in recorder.calls if id(rerank) not in owner)
+        if strays:
+            return
+        calls = [_call(owner[id(rerank)], query, passages) for rerank, query, passages in recorder.calls]
+        outcomes[name] = calls, error
+        if run is not None and not isinstance(error, dspy.LMError):  # an LM that is away may be there next time
+            try:
+                run.append_record("requests", _as_record(name, keys[name], calls, error))
+            except OSError as raised:
+                unwritten.append(raised)
         bar.update()
-        return recorder.calls, error
 
     with bar:
-        outcomes = call_each(one, list(questions.values()), num_threads)
+        call_each(one, missing, num_threads)
+    if unwritten:
+        raise unwritten[0]
+    if strays:
+        raise SettingsError(
+            "A Rerank was called that the student does not hold as an attribute: hold it as one, and use a "
+            "method of the module (not a function around it) as the tool."
+        )
     observed = [Observed() for _ in seats]
-    owner = {id(rerank): i for i, seat in enumerate(seats) for rerank in seat.rerankers}
-    for (key, example), (calls, _) in zip(questions.items(), outcomes, strict=True):
+    for name, example in questions.items():
         counts: Counter[int] = Counter()
-        for rerank, query, passages in calls:
-            if id(rerank) not in owner:
-                raise SettingsError(
-                    "A Rerank was called that the student does not hold as an attribute: hold it as one, and use a "
-                    "method of the module (not a function around it) as the tool."
-                )
-            seat = owner[id(rerank)]
-            counts[seat] += 1
-            name = key if counts[seat] == 1 else f"{key}/{counts[seat]}"
-            observed[seat].add(key, _request(name, example, query, passages))
-    return observed, {key: error for key, (_, error) in zip(questions, outcomes, strict=True) if error is not None}
+        for call in outcomes[name][0]:
+            counts[call.seat] += 1
+            number = counts[call.seat]
+            observed[call.seat].add(name, _request(name if number == 1 else f"{name}/{number}", example, call))
+    return observed, {name: error for name in questions if (error := outcomes[name][1]) is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call of a ``Rerank``, as it is kept.
+
+    Attributes:
+        seat: Whose, by position.
+        query: What it was asked.
+        passages: What it was to order, each once.
+        named: Whether they brought ids of their own.
+    """
+
+    seat: int
+    query: str
+    passages: tuple[Passage, ...]
+    named: bool
+
+
+_Outcome = tuple[list[_Call], Exception | None]
+
+
+def _call(seat: int, query: str, passages: Sequence[Any]) -> _Call:
+    found: dict[str, Passage] = {}
+    named = False
+    for item in passages:
+        passage = as_passage(item)
+        if isinstance(item, Passage) or _has_id(item):
+            named = True
+        else:
+            digest = hashlib.sha256(passage.contents.encode("utf-8", "replace")).hexdigest()
+            passage = Passage(f"p-{digest[:12]}", passage.text, passage.title)
+        found.setdefault(passage.id, passage)
+    return _Call(seat, query, tuple(found.values()), named)
+
+
+def run_keys(program: dspy.Module, examples: Iterable[dspy.Example]) -> list[str]:
+    """For each question a hash of what decides what the program does with it: program, LM, and the inputs."""
+    lm = dspy.settings.lm
+    known = [program_key(program), call_key(lm, lm.kwargs, []) if lm is not None else None]
+    return [hash_of([*known, _inputs(example)]) for example in examples]
+
+
+def _inputs(example: dspy.Example) -> dict[str, str]:
+    try:
+        return {name: str(value) for name, value in example.inputs().items()}
+    except ValueError:  # it does not say which fields are inputs, and the program will fail on it
+        return {}
+
+
+def hash_of(value: Any) -> str:
+    """A hash of JSON types; anything else is told by its text."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:24]
+
+
+def program_key(program: dspy.Module) -> str:
+    """A hash of what a program does, as far as it can be seen from outside.
+
+    That is its state, the plain attributes and the source of every module in it, and its retriever's corpus and
+    encoder. Functions and tools beside the modules are not seen.
+    """
+    parts: list[Any] = []
+    for name, module in program.named_sub_modules():
+        plain = {key: value for key, value in vars(module).items() if isinstance(value, bool | int | float | str)}
+        kind: Any = type(module)
+        parts.append([name, kind.__qualname__, plain, source_of(kind)])
+    for name, one in program.named_parameters():
+        if isinstance(one, RerankerWeights):  # the same weights may lie elsewhere
+            sides = [one.fingerprint, fingerprint(one.passage_side)]
+            parts.append([name, sides, one.architecture, one.max_length, one.query_prefix, one.passage_prefix])
+            continue
+        try:
+            parts.append([name, one.dump_state(json_mode=True)])
+        except TypeError:  # dspy.Retrieve, for example, has none that can be written
+            parts.append([name, type(one).__qualname__])
+    retriever = retriever_of(program)
+    parts.append(retriever_identity(retriever) if retriever is not None else None)
+    return hash_of(parts)
+
+
+@functools.lru_cache(maxsize=64)
+def source_of(kind: Any) -> str:
+    """The source of a class or function; empty where it cannot be seen."""
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):  # typed into an interpreter
+        return ""
+
+
+def retriever_identity(retriever: Retriever) -> dict[str, Any]:
+    """What decides what a retriever finds, in JSON types; the corpus as a hash of its ids and texts."""
+    encoders = [getattr(retriever, name, None) for name in ("encoder", "query_encoder")]
+    told = [{**one.identity, **one.query_settings} for one in encoders if isinstance(one, TextEncoder)]
+    return {"retriever": type(retriever).__name__, "encoders": told, "corpus": _corpus_hash(retriever)}
+
+
+_CORPUS_HASHES: WeakKeyDictionary[Retriever, str] = WeakKeyDictionary()  # a corpus does not change
+
+
+def _corpus_hash(retriever: Retriever) -> str:
+    if retriever not in _CORPUS_HASHES:
+        digest = hashlib.sha256()
+        for passage in getattr(retriever, "passages", ()):
+            digest.update(f"{passage.id}\0{passage.contents}\0".encode("utf-8", "replace"))
+        _CORPUS_HASHES[retriever] = digest.hexdigest()[:16]
+    return _CORPUS_HASHES[retriever]
+
+
+def _as_record(name: str, key: str, calls: Sequence[_Call], error: Exception | None) -> dict[str, Any]:
+    rows = [
+        {
+            "seat": one.seat,
+            "query": one.query,
+            "named": one.named,
+            "passages": [[passage.id, passage.text, passage.title] for passage in one.passages],
+        }
+        for one in calls
+    ]
+    return {"id": name, "key": key, "calls": rows, "error": f"{type(error).__name__}: {error}" if error else ""}
+
+
+def _kept(run: Run, keys: Mapping[str, str]) -> dict[str, _Outcome]:
+    """What the run knows of these questions; a passage that comes again is the same object."""
+    known: dict[Passage, Passage] = {}
+    found: dict[str, _Outcome] = {}
+    for record in run.records("requests"):
+        if keys.get(record["id"]) == record["key"]:
+            calls = []
+            for row in record["calls"]:
+                passages = [Passage(*fields) for fields in row["passages"]]
+                passages = [known.setdefault(one, one) for one in passages]
+                calls.append(_Call(int(row["seat"]), str(row["query"]), tuple(passages), bool(row["named"])))
+            found[record["id"]] = calls, RadioError(record["error"]) if record["error"] else None
+    return found
 
 
 def same_as_retrieved(observed: Sequence[Observed], direct: Mapping[str, RankRequest]) -> bool:
@@ -135,25 +299,15 @@ def same_as_retrieved(observed: Sequence[Observed], direct: Mapping[str, RankReq
     return any(seat.requests for seat in observed)
 
 
-def _request(name: str, example: dspy.Example, query: str, passages: Sequence[Any]) -> RankRequest:
-    found: dict[str, Passage] = {}
-    named = False
-    for item in passages:
-        passage = as_passage(item)
-        if isinstance(item, Passage) or _has_id(item):
-            named = True
-        else:
-            digest = hashlib.sha256(passage.contents.encode("utf-8", "replace")).hexdigest()
-            passage = Passage(f"p-{digest[:12]}", passage.text, passage.title)
-        found.setdefault(passage.id, passage)
+def _request(name: str, example: dspy.Example, call: _Call) -> RankRequest:
     return RankRequest(
         id=name,
-        query=query,
-        candidates=tuple(found.values()),
-        scores=tuple(float(len(found) - position) for position in range(len(found))),
+        query=call.query,
+        candidates=call.passages,
+        scores=tuple(float(len(call.passages) - position) for position in range(len(call.passages))),
         answers=answer_texts(example),
         # Labels name passages by id: where no passage brings one, nothing can be judged by them.
-        relevant=relevant_of(example) if named else frozenset(),
+        relevant=relevant_of(example) if call.named else frozenset(),
     )
 
 
@@ -188,6 +342,7 @@ def observe(
     candidates: int,
     num_threads: int = 1,
     show_progress: bool = True,
+    run: Run | None = None,
 ) -> Reached:
     """Find the candidates of every question for every seat.
 
@@ -204,6 +359,7 @@ def observe(
         candidates: Passages for a training question, where the retriever is asked.
         num_threads: Examples run at the same time while recording.
         show_progress: Show progress bars.
+        run: Where what was recorded is kept; see ``record``.
 
     Raises:
         SettingsError: If no question reaches a reranker.
@@ -212,7 +368,7 @@ def observe(
         served = getattr(program, "candidates", ANSWER_CANDIDATES)
         return _ask(seats, train, held_out, retriever, candidates, served)
     own = retriever_of(program)
-    probe, failures = record(program, train[:PROBED], seats)
+    probe, failures = record(program, train[:PROBED], seats, run=run)
     errors = list(failures.values())
     if not any(seat.requests for seat in probe):
         raise SettingsError(
@@ -227,8 +383,8 @@ def observe(
         direct = {one.id: one for one in rank_requests(train[:PROBED], own, max(candidates, served))}
         if same_as_retrieved(probe, direct):
             return _ask(seats, train, held_out, own, candidates, served)
-    seen, failures = record(program, train, seats, num_threads=num_threads, show_progress=show_progress)
-    judged, more = record(program, held_out, seats, num_threads=num_threads, show_progress=show_progress)
+    seen, failures = record(program, train, seats, num_threads=num_threads, show_progress=show_progress, run=run)
+    judged, more = record(program, held_out, seats, num_threads=num_threads, show_progress=show_progress, run=run)
     reached = {key for seat in (*seen, *judged) for key in seat.question_of.values()}
     lost = sum(key not in reached for key in failures)
     failed = failures | more

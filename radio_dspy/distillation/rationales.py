@@ -58,6 +58,8 @@ def write_rationales(
     *,
     on_record: Callable[[RationaleRecord], None],
     problem_of: Callable[[str, str, Sequence[str]], str] | None = None,
+    on_first: Callable[[RationaleRecord], None] = lambda record: None,
+    first: Mapping[str, str] | None = None,
     num_threads: int = 1,
     show_progress: bool = True,
 ) -> None:
@@ -71,6 +73,8 @@ def write_rationales(
         questions: (id, question, answers) of each.
         on_record: Called once for each question, under a lock.
         problem_of: Says of (rationale, question, answers) why it is no use, empty where it is fine; None never asks.
+        on_first: Called with a first sample that is no use, before the second is asked for: it is paid for, too.
+        first: Such first samples from before, by their key: only the second is asked for.
         num_threads: Calls in flight at the same time.
         show_progress: Show a progress bar.
 
@@ -83,12 +87,17 @@ def write_rationales(
     def ask(item: Question) -> RationaleRecord:
         key, question, answers = item
         source, text, problem, retried = "lm", "", "", False
+        asked = rationale_key(extractor, lm, question, answers)
         with usage_of_block() as used:
             try:
-                text = extractor(question=question, answers=answers).rationale
+                begun = (first or {}).get(asked)
+                text = extractor(question=question, answers=answers).rationale if begun is None else begun
                 refusals.answered()
                 problem = problem_of(text, question, answers) if problem_of else ""
                 if problem:
+                    if begun is None:
+                        half: dict[str, Any] = {"key": asked, "problem": problem, **used.tokens}
+                        on_first(RationaleRecord(key, text, **half))
                     retried = True
                     second = extractor(question=question, answers=answers, sample=1).rationale
                     second_problem = problem_of(second, question, answers) if problem_of else ""
@@ -105,7 +114,7 @@ def write_rationales(
             id=key,
             rationale=text,
             source=source,
-            key=rationale_key(extractor, lm, question, answers),
+            key=asked,
             cached=source == "lm" and not used.calls,
             problem=problem,
             retried=retried,
@@ -158,22 +167,18 @@ class RationaleCounts:
     useless: dict[str, int] = field(default_factory=dict)
 
 
-def kept_records(run: Run) -> dict[str, dict[str, Any]]:
-    """The rationales of a run folder by question id; of several the latest."""
-    return {str(one.get("id")): one for one in run.read_records("rationales")}
-
-
 def fitting_records(
-    questions: Sequence[Question],
-    kept: Mapping[str, dict[str, Any]],
-    *,
-    lm: dspy.LM,
-    extractor: RationaleExtractor,
+    questions: Sequence[Question], run: Run, *, lm: dspy.LM, extractor: RationaleExtractor
 ) -> dict[str, dict[str, Any]]:
-    """The kept records that this LM, asked in this way, need not write again; by question id."""
+    """The records of the run folder that this LM, asked in this way, need not write again; by question id."""
     with dspy.context(lm=lm):
         keys = {key: rationale_key(extractor, lm, question, answers) for key, question, answers in questions}
-    return {key: kept[key] for key, expected in keys.items() if kept.get(key, {}).get("key") == expected}
+    kept: dict[str, dict[str, Any]] = {}
+    for one in run.records("rationales"):  # the last of each question counts; other keys' texts are not held
+        key = str(one.get("id"))
+        if key in keys:
+            kept[key] = one if one.get("key") == keys[key] else {}
+    return {key: record for key, record in kept.items() if record}
 
 
 def explain(
@@ -218,15 +223,21 @@ def explain(
         return rationale_problem(text, answers, tokens=tokens, window=window)
 
     found = {key: given[key].strip() for key, _, _ in questions if given.get(key, "").strip()}
-    kept = kept_records(run)
+    kept = {str(one.get("id")): one.get("rationale") for one in run.records("rationales")} if found else {}
     for key, text in found.items():
-        if kept.get(key, {}).get("rationale") != text:
+        if kept.get(key) != text:
             run.append_record("rationales", RationaleRecord(key, text, source="given").as_dict())
     reused: dict[str, str] = {}
     records: list[RationaleRecord] = []
     if lm is not None:
-        fitting = fitting_records([one for one in questions if one[0] not in found], kept, lm=lm, extractor=extractor)
-        reused = {key: str(record["rationale"]) for key, record in fitting.items()}
+        fitting = fitting_records([one for one in questions if one[0] not in found], run, lm=lm, extractor=extractor)
+        # First samples that are no use, by key: where the run ended between the two, only the second is asked for.
+        first = {str(one["key"]): str(one["rationale"]) for one in run.records("samples")} if check else {}
+        halves = [one for one in fitting.values() if check and one.get("problem") and not one.get("retried")]
+        first |= {str(one["key"]): str(one["rationale"]) for one in halves}
+        reused = {
+            key: str(one["rationale"]) for key, one in fitting.items() if one["key"] not in first or one.get("retried")
+        }
 
         def keep(record: RationaleRecord) -> None:
             run.append_record("rationales", record.as_dict())
@@ -239,6 +250,8 @@ def explain(
             missing,
             on_record=keep,
             problem_of=problem_of if check else None,
+            on_first=lambda record: run.append_record("samples", record.as_dict()),
+            first=first,
             num_threads=num_threads,
             show_progress=show_progress,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import random
 import time
@@ -15,13 +16,17 @@ import torch
 from tqdm.auto import tqdm
 from transformers import get_linear_schedule_with_warmup
 
+from radio_dspy.distillation.checkpoints import Trainee, TrainingCheckpoints, own_random_state
 from radio_dspy.distillation.collapse import CollapseDetector, spread_of
 from radio_dspy.distillation.losses import Loss
 from radio_dspy.distillation.settings import LoraSettings, Precision, TrainingSettings
 from radio_dspy.errors import DataError, RadioError, SettingsError
+from radio_dspy.interrupts import interrupt_later
 from radio_dspy.passages import contains_answer
 from radio_dspy.rerankers.scorers import PassageVectors, Scorer, open_scorer
 from radio_dspy.rerankers.weights import RerankerWeights
+
+logger = logging.getLogger(__name__)
 
 MAX_GRADIENT_NORM = 1.0  # the default of the Hugging Face trainer, which the authors' script runs
 
@@ -76,6 +81,7 @@ def train_reranker(
     *,
     passage_vectors: PassageVectors | None = None,
     watch: bool = False,
+    checkpoints: TrainingCheckpoints | None = None,
     show_progress: bool = True,
 ) -> TrainingResult:
     """Fine-tune a copy of the weights and write it as a new checkpoint.
@@ -90,6 +96,7 @@ def train_reranker(
         settings: How to train; None is the paper's way.
         passage_vectors: With ``tower="query"``: the vectors of all passages of the groups; None computes them.
         watch: Stop when training collapses (see ``CollapseDetector``); then there is no checkpoint.
+        checkpoints: Where training is saved on its way and goes on from; None saves nothing.
         show_progress: Show a progress bar.
 
     Raises:
@@ -107,11 +114,10 @@ def train_reranker(
         raise DataError(f"The {settings.loss} loss reads the teacher's scores: give every group its scores.")
     started = time.perf_counter()
     frozen = _frozen(weights, groups, settings, passage_vectors) if settings.tower == "query" else None
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
+    with own_random_state(settings.seed):
         scorer = open_scorer(weights, settings.device, frozen=frozen)
         with _reading_at_most(scorer.module, settings.max_length), _adapted(scorer.module, settings.lora):
-            losses, stopped = _fit(scorer, groups, criterion, settings, watch, show_progress)
+            losses, stopped = _fit(scorer, groups, criterion, settings, watch, checkpoints, show_progress)
     if not stopped:
         scorer.save(output)
     checkpoint = None if stopped else output
@@ -137,65 +143,85 @@ def _fit(
     criterion: Loss,
     settings: TrainingSettings,
     watch: bool,
+    checkpoints: TrainingCheckpoints | None,
     show_progress: bool,
 ) -> tuple[list[float], str]:
     """Train in place; return the losses and why it was stopped."""
     module = scorer.module.float()  # weights stored in half precision would lose most small updates
     device = next(module.parameters()).device.type
     dtype = _autocast_type(settings.precision, device)
-    accumulation = settings.accumulation(len(groups))
-    passes = math.ceil(len(groups) / settings.groups_per_step)
-    updates = settings.epochs * math.ceil(passes / accumulation)
+    steps = _steps(settings, len(groups))
     optimizer = torch.optim.AdamW(_decay_groups(module, settings.weight_decay), lr=settings.learning_rate)
-    schedule = get_linear_schedule_with_warmup(optimizer, 0, updates)
+    schedule = get_linear_schedule_with_warmup(optimizer, 0, len(steps))
     scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
+    history: list[tuple[float, float, float]] = []
+    trainee = Trainee(module, optimizer, schedule, scaler, history)
+    if checkpoints is not None and checkpoints.restore(trainee):
+        logger.info("Training goes on after update %d of %d.", len(history), len(steps))
     detector = CollapseDetector()
-    losses: list[float] = []
+    for seen in history if watch else ():
+        detector.look(*seen)
     module.train()
-    with tqdm(total=updates, desc="training", unit="update", disable=not show_progress) as bar:
-        for epoch in range(settings.epochs):
-            order = list(range(len(groups)))
-            random.Random(f"{settings.seed}-{epoch}").shuffle(order)
-            batches = [order[i : i + settings.groups_per_step] for i in range(0, len(order), settings.groups_per_step)]
-            for start in range(0, len(batches), accumulation):
-                rows = batches[start : start + accumulation]
-                count = sum(map(len, rows))
-                total = chance = spread = 0.0
-                for batch in rows:
-                    part = len(batch) / count  # every group weighs the same, also in a short last batch
-                    chosen = [groups[i] for i in batch]
-                    lists = _lists(chosen, settings.in_batch_negatives)
-                    sizes = [len(texts) for texts, _ in lists]
-                    with _autocast(device, dtype):
-                        listed = zip(chosen, lists, strict=True)
-                        pairs = [(one.query, text) for one, (texts, _) in listed for text in texts]
-                        logits = scorer.logits(pairs)
-                        scores = logits.new_tensor([score for _, values in lists for score in values])
-                        teacher = scores if criterion.needs_scores else None
-                        loss = criterion(logits, sizes, teacher) * part
-                    scaler.scale(loss).backward()
-                    total += loss.item()
-                    if watch:
-                        chance += criterion(torch.zeros_like(logits), sizes, teacher).item() * part
-                        spread += spread_of(logits, sizes) * part
-                if watch and (reason := detector.look(total, chance, spread)):
-                    return [*losses, total], reason
-                if not math.isfinite(total):
-                    raise RadioError(
-                        f"The loss became {total} at update {len(losses) + 1}: training diverged. Lower learning_rate "
-                        f"(now {settings.learning_rate:g})" + (" or use precision='fp32'." if dtype else ".")
-                    )
-                scaler.unscale_(optimizer)
-                torch.nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT_NORM)
-                scaler.step(optimizer)
-                scaler.update()
-                optimizer.zero_grad(set_to_none=True)
-                schedule.step()
-                losses.append(total)
-                bar.update()
-                bar.set_postfix(loss=f"{total:.3f}")
+    with (
+        tqdm(total=len(steps), initial=len(history), desc="training", unit="update", disable=not show_progress) as bar,
+        interrupt_later("update") as interrupted,
+    ):
+        for rows in steps[len(history) :]:
+            count = sum(map(len, rows))
+            total = chance = spread = 0.0
+            for batch in rows:
+                part = len(batch) / count  # every group weighs the same, also in a short last batch
+                chosen = [groups[i] for i in batch]
+                lists = _lists(chosen, settings.in_batch_negatives)
+                sizes = [len(texts) for texts, _ in lists]
+                with _autocast(device, dtype):
+                    listed = zip(chosen, lists, strict=True)
+                    pairs = [(one.query, text) for one, (texts, _) in listed for text in texts]
+                    logits = scorer.logits(pairs)
+                    scores = logits.new_tensor([score for _, values in lists for score in values])
+                    teacher = scores if criterion.needs_scores else None
+                    loss = criterion(logits, sizes, teacher) * part
+                scaler.scale(loss).backward()
+                total += loss.item()
+                if watch:
+                    chance += criterion(torch.zeros_like(logits), sizes, teacher).item() * part
+                    spread += spread_of(logits, sizes) * part
+            history.append((total, chance, spread))
+            if watch and (reason := detector.look(*history[-1])):
+                return [loss for loss, _, _ in history], reason
+            if not math.isfinite(total):
+                raise RadioError(
+                    f"The loss became {total} at update {len(history)}: training diverged. Lower learning_rate "
+                    f"(now {settings.learning_rate:g})" + (" or use precision='fp32'." if dtype else ".")
+                )
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT_NORM)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            schedule.step()
+            bar.update()
+            bar.set_postfix(loss=f"{total:.3f}")
+            stop, last = interrupted.is_set(), len(history) == len(steps)  # asked once: what ends the loop was saved
+            if checkpoints is not None and (stop or (not last and checkpoints.due(len(history)))):
+                checkpoints.save(trainee)
+            if stop:
+                break
     module.eval()
-    return losses, ""
+    return [loss for loss, _, _ in history], ""
+
+
+def _steps(settings: TrainingSettings, groups: int) -> list[list[list[int]]]:
+    """For every update its forward passes, and for each of these its groups by position."""
+    accumulation = settings.accumulation(groups)
+    size = settings.groups_per_step
+    steps = []
+    for epoch in range(settings.epochs):
+        order = list(range(groups))
+        random.Random(f"{settings.seed}-{epoch}").shuffle(order)
+        batches = [order[start : start + size] for start in range(0, groups, size)]
+        steps += [batches[start : start + accumulation] for start in range(0, len(batches), accumulation)]
+    return steps
 
 
 def _lists(groups: Sequence[TextGroup], in_batch: bool) -> list[tuple[list[str], list[float]]]:

@@ -11,7 +11,7 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from radio_dspy.errors import SettingsError
-from radio_dspy.passages import texts_of
+from radio_dspy.passages import checked_text, texts_of
 from radio_dspy.rerankers.rerank import _check_k
 from radio_dspy.signatures import RankPassages, RationaleGuidedRerank
 
@@ -85,7 +85,8 @@ class LMRerank(dspy.Module):
         for start, end in sorting.windows:
             try:
                 reply = sorting.predict(**sorting.inputs(start, end))
-            except AdapterParseError:
+            except (AdapterParseError, ValueError) as error:
+                _check_it_is_the_replys(error)
                 reply = None
             sorting.take(start, end, reply)
         return sorting.prediction()
@@ -103,7 +104,8 @@ class LMRerank(dspy.Module):
         for start, end in sorting.windows:
             try:
                 reply = await sorting.predict.acall(**sorting.inputs(start, end))
-            except AdapterParseError:
+            except (AdapterParseError, ValueError) as error:
+                _check_it_is_the_replys(error)
                 reply = None
             sorting.take(start, end, reply)
         return sorting.prediction()
@@ -112,6 +114,7 @@ class LMRerank(dspy.Module):
         self, query: str, passages: Sequence[Any], k: int | None, answers: Sequence[str] | None, rationale: str
     ) -> _Sorting:
         _check_k(k)
+        checked_text(query, "The query")
         texts = texts_of(passages)
         if self.max_words is not None:
             texts = [_first_words(text, self.max_words) for text in texts]
@@ -161,6 +164,15 @@ class _Sorting:
             windows=len(self.windows),
             unreadable=self.unreadable,
         )
+
+
+def _check_it_is_the_replys(error: Exception) -> None:
+    """Raise an error again that says more than that the reply cannot be read.
+
+    Brackets nested by the hundred end the parser that DSPy uses with a ValueError of a RecursionError.
+    """
+    if not isinstance(error, AdapterParseError) and not isinstance(error.__cause__, RecursionError):
+        raise error
 
 
 def repair_order(order: Any, n: int) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 import dspy
 
 from radio_dspy.encoders import TextEncoder, as_encoder
-from radio_dspy.passages import texts_of
+from radio_dspy.passages import checked_text, texts_of
 from radio_dspy.rerankers.rerank import _check_k, ranked
 from radio_dspy.signatures import RationaleGuidedRerank
 
@@ -71,6 +71,10 @@ class RationaleRerank(dspy.Module):
         self, question: str, answers: Sequence[str], rationale: str, passages: Sequence[Any], k: int | None
     ) -> dspy.Prediction:
         _check_k(k)
+        checked_text(question, "The question")
+        checked_text(rationale, "The rationale")
+        for answer in answers:
+            checked_text(answer, "An answer")
         query = self.encoder.encode_queries([guide(question, answers, rationale)])[0]
         scores = (self.encoder.encode_passages(texts_of(passages)) @ query).tolist()
         found = ranked(passages, scores, k)

@@ -14,7 +14,7 @@ import dspy
 
 from radio_dspy.endpoints import Endpoint, Recent
 from radio_dspy.errors import SettingsError
-from radio_dspy.passages import Ranking, RankRequest, texts_of
+from radio_dspy.passages import Ranking, RankRequest, checked_text, texts_of
 from radio_dspy.rerankers.rerank import Rerank, _check_k, ranked
 from radio_dspy.threads import each_in_threads
 
@@ -117,7 +117,7 @@ class RemoteRerank(dspy.Module):
 
     def _rank(self, query: str, passages: Sequence[Any], k: int | None) -> dspy.Prediction:
         _check_k(k)
-        return ranked(passages, self._scores(query, texts_of(passages)), k or self.k)
+        return ranked(passages, self._scores(checked_text(query, "The query"), texts_of(passages)), k or self.k)
 
     def rank_all(self, requests: Sequence[RankRequest]) -> list[Ranking]:
         """Order the candidates of many questions, several requests at a time.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import dspy
 
 from radio_dspy.encoders import TextEncoder
 from radio_dspy.errors import SettingsError
-from radio_dspy.passages import Ranking, RankRequest, best_first, texts_of
+from radio_dspy.passages import Ranking, RankRequest, as_passages, best_first, checked_text, texts_of
 from radio_dspy.rerankers.scorers import score_lists
 from radio_dspy.rerankers.weights import Architecture, RerankerWeights
 
@@ -69,7 +70,8 @@ class Rerank(dspy.Module):
 
     def _rank(self, query: str, passages: Sequence[Any], k: int | None) -> dspy.Prediction:
         _check_k(k)
-        scores = score_lists(self.weights, [(query, texts_of(passages))], self.device)[0].tolist()
+        texts = texts_of(passages)
+        scores = score_lists(self.weights, [(checked_text(query, "The query"), texts)], self.device)[0].tolist()
         return ranked(passages, scores, k or self.k)
 
     def rank_all(self, requests: Sequence[RankRequest]) -> list[Ranking]:
@@ -120,12 +122,13 @@ class NoRerank(dspy.Module):
 
     def _rank(self, passages: Sequence[Any], k: int | None) -> dspy.Prediction:
         _check_k(k)
+        as_passages(passages)
         kept = list(passages)[: k or self.k]
         return dspy.Prediction(
             passages=kept, scores=[-float(i) for i in range(len(kept))], indices=list(range(len(kept)))
         )
 
 
-def _check_k(k: int | None) -> None:
-    if k is not None and k < 1:
-        raise SettingsError(f"k must be at least 1, or None for all passages; got {k}.")
+def _check_k(k: Any) -> None:
+    if k is not None and (isinstance(k, bool) or not isinstance(k, Integral) or k < 1):
+        raise SettingsError(f"k must be at least 1 and whole, or None for all passages; got {k!r}.")

@@ -15,6 +15,7 @@ from radio_dspy.encoders import (
     quiet_loading,
 )
 from radio_dspy.errors import CheckpointError, DataError
+from radio_dspy.passages import checked_text
 from radio_dspy.rerankers.weights import Architecture, RerankerWeights
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class CrossEncoderScorer:
                     device=device,
                     model_kwargs={"use_safetensors": True},
                 )
-            except (OSError, ValueError, KeyError, RuntimeError) as error:
+            except Exception as error:  # what a damaged folder raises in three libraries has no class in common
                 raise CheckpointError(
                     f"{weights.checkpoint}: cannot be loaded as a cross-encoder ({error}). Give a folder that holds "
                     "one, or a hub name while the hub can be reached."
@@ -262,7 +263,11 @@ def score_lists(
     """
     import numpy as np
 
-    pairs = [(query, text) for query, texts in lists for text in texts]
+    pairs = [
+        (checked_text(query, "The query"), checked_text(text, f"Passage {position} of {query!r:.80}"))
+        for query, texts in lists
+        for position, text in enumerate(texts)
+    ]
     with MODEL_LOCK:
         scorer = _shared_scorer(
             weights.checkpoint,
@@ -274,6 +279,10 @@ def score_lists(
             device,
         )
         scores = scorer.score(pairs) if pairs else np.zeros(0, dtype=np.float32)
+    if not np.isfinite(scores).all():
+        raise CheckpointError(
+            f"{weights.checkpoint}: scored {np.asarray(scores)[~np.isfinite(scores)][0]}; its weights are damaged."
+        )
     ends = np.cumsum([len(texts) for _, texts in lists])
     return np.split(np.asarray(scores, dtype=np.float32), ends[:-1])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from radio_dspy.datasets import load_corpus
@@ -75,6 +75,9 @@ class FaissRetriever(Retriever):
             DataError: If there are no passages or an id appears twice.
         """
         encoder = as_encoder(encoder)
+        for number, one in enumerate(passages):
+            if not isinstance(one, Passage) or not isinstance(one.id, str):
+                raise DataError(f"Passage {number}: needs a Passage whose id is a string, got {one!r:.80}.")
         if not passages:
             raise DataError("An index needs at least one passage, got none.")
         return cls(_Index(passages, encoder.encode_passages(passages, show_progress=show_progress)), encoder, k)
@@ -129,8 +132,6 @@ class FaissRetriever(Retriever):
         Raises:
             CheckpointError: If a file is missing or was changed, or the encoder is not the one that built the index.
         """
-        import faiss
-
         folder = Path(path)
         manifest = _checked_manifest(folder)
         built = manifest["encoder"]
@@ -145,7 +146,7 @@ class FaissRetriever(Retriever):
             query_encoder = Encoder(
                 str(folder / _QUERY_ENCODER), query_prefix=manifest["query_prefix"], max_length=built["max_length"]
             )
-        index = _Index(passages, flat=faiss.read_index(str(folder / "index.faiss")))
+        index = _Index(passages, flat=_read_flat(folder / "index.faiss", len(passages)))
         return cls(index, encoder, k, query_encoder=query_encoder)
 
 
@@ -158,14 +159,44 @@ def _checked_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         version, files = int(manifest["format"]), dict(manifest["files"])
         manifest["query_prefix"], [manifest["encoder"][name] for name in ("model", "passage_prefix", "max_length")]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{folder / 'manifest.json'}: not an index manifest ({error!r}).") from error
     if version > FORMAT_VERSION:
         raise CheckpointError(f"{folder}: index format {version}; this release reads up to {FORMAT_VERSION}.")
+    for found in sorted(folder.rglob("*")):
+        if found.is_symlink():
+            raise CheckpointError(f"{found}: is a link; copy the folder with the files themselves.")
+    if any(name.startswith(f"{_QUERY_ENCODER}/") for name in files):  # else it is left over from an earlier index
+        for found in sorted((folder / _QUERY_ENCODER).rglob("*")):
+            if found.is_file() and found.relative_to(folder).as_posix() not in files:
+                raise CheckpointError(f"{found}: is not in the manifest; remove it.")
     for name in dict.fromkeys((*_FILES, *files)):
+        if not _is_inside(name):
+            raise CheckpointError(f"{folder / 'manifest.json'}: names {name!r}, which leads out of the folder.")
         if not (folder / name).is_file() or sha256_of(folder / name) != files.get(name):
             raise CheckpointError(f"{folder / name}: was changed after the index was saved; build it again.")
     return dict(manifest)
+
+
+def _read_flat(path: Path, count: int) -> Any:
+    """Read a flat index of so many vectors; the manifest's hash says nothing of who wrote both."""
+    import faiss
+
+    try:
+        flat = faiss.read_index(str(path))
+    except (RuntimeError, MemoryError, ValueError) as error:
+        raise CheckpointError(f"{path}: FAISS cannot read it ({error!s:.200}); build the index again.") from error
+    if not isinstance(flat, faiss.IndexFlat) or flat.metric_type != faiss.METRIC_INNER_PRODUCT or flat.ntotal != count:
+        raise CheckpointError(
+            f"{path}: holds {flat.ntotal} vectors of {type(flat).__name__} for {count} passages; build the index again."
+        )
+    return flat
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a manifest's name stays in its folder, on whatever system it is read."""
+    path = PureWindowsPath(name)
+    return not path.anchor and ".." not in path.parts
 
 
 class _Index:

@@ -161,6 +161,7 @@ def test_kept_records_are_joined_by_id(tmp_path):
     LMRanking(LMRerank(), scripted(order="[1, 0]"), keep=tmp_path / "scores.jsonl").score([request("b", ("x", "y"))])
     first, second = (json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines())
     assert first.pop("key") != second.pop("key")
+    assert first.pop("crc") != second.pop("crc")
     assert first == {"signal": "answer_correctness", "id": "a", "passages": ["a-three"], "scores": [1.0]}
     assert second == {"signal": "lm_ranking", "id": "b", "passages": ["b-x", "b-y"], "scores": [1.0, 2.0]}
 

@@ -1,0 +1,121 @@
+"""Taking up a run folder: what decides the result, what a changed setting invalidates, and where scores are kept."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import dspy
+from radio_dspy.optimizers.provenance import model_name, settings_of
+
+from radio_dspy.datasets import answer_texts, relevant_of
+from radio_dspy.distillation.extractor import call_key
+from radio_dspy.distillation.lm_signals import LMSignal
+from radio_dspy.distillation.observation import program_key, retriever_identity
+from radio_dspy.distillation.preferences import question_id
+from radio_dspy.distillation.signals import Signal
+from radio_dspy.runs import STAGES, Run
+
+if TYPE_CHECKING:
+    from radio_dspy.optimizers.job import Job
+    from radio_dspy.optimizers.radio import RADIO
+
+logger = logging.getLogger(__name__)
+
+# The first stage that a setting decides; one that is not named decides how the reranker is trained.
+_FIRST_STAGE = {
+    **dict.fromkeys(("program", "program_lm", "retriever", "trainset", "held_out", "candidates"), "requests"),
+    **dict.fromkeys(("rationale_lm", "rationales", "extractor", "guards"), "rationales"),
+    **dict.fromkeys(("encoder", "signals", "rationale_weight"), "signals"),
+    **dict.fromkeys(("sampling", "depth", "hard_negatives", "random_negatives", "seed"), "groups"),
+    **dict.fromkeys(("gate", "metric"), "gate"),
+}
+
+
+@contextlib.contextmanager
+def taken_up(optimizer: RADIO, job: Job) -> Iterator[None]:
+    """Be the run folder's one writer, and say which settings are not those of the last time and what that costs."""
+    with job.run.exclusive():
+        changed = job.run.begin(described(optimizer, job))
+        if changed:
+            job.run.log("changed", settings={name: list(pair) for name, pair in changed.items()})
+            logger.warning(changes(changed, job.run))
+        yield
+
+
+@contextlib.contextmanager
+def keeping_scores(signals: Iterable[Signal], run: Run) -> Iterator[None]:
+    """Have the LM's scores kept in the run's ``signals.jsonl``, unless a signal has a file of its own."""
+    with contextlib.ExitStack() as stack:
+        for signal in signals:
+            if isinstance(signal, LMSignal):
+                stack.enter_context(signal.kept_in(run))
+        yield
+
+
+def changes(changed: Mapping[str, Sequence[Any]], run: Run) -> str:
+    """What changed, and from which stage on the run is done again, in a few lines."""
+    first = min((_FIRST_STAGE.get(name, "training") for name in changed), key=STAGES.index)
+    again = STAGES[STAGES.index(first) :]
+    kept = STAGES[: STAGES.index(first)]
+    lines = [f"{name}: {_short(old)} -> {_short(new)}" for name, (old, new) in changed.items()]
+    return (
+        f"{run.path} was made with other settings.\n  "
+        + "\n  ".join(lines)
+        + f"\nDone again: {', '.join(again)}; records that still fit are used."
+        + (f" Kept as they are: {', '.join(kept)}." if kept else "")
+        + " To keep the earlier result, stop here and take another run_dir."
+    )
+
+
+def described(optimizer: RADIO, job: Job) -> dict[str, Any]:
+    """What decides a compile's result, in JSON types: settings, identities, hashes of the data; no path and no key."""
+    lm, program_lm = optimizer.rationale_lm, dspy.settings.lm
+    gate, metric = optimizer.gate, optimizer.metric
+    return {
+        "program": program_key(job.program),
+        "program_lm": _lm(program_lm),
+        "retriever": retriever_identity(job.first_stage) if job.first_stage is not None else None,
+        "trainset": data_hash(job.train),
+        "held_out": data_hash(job.held_out),
+        "rationale_lm": _lm(lm),
+        "rationales": _hash(sorted(optimizer.rationales.items())) if optimizer.rationales else None,
+        "extractor": _hash([type(optimizer.extractor).__qualname__, optimizer.extractor.dump_state()]),
+        "encoder": {**job.encoder.identity, **job.encoder.query_settings},
+        "signals": {one.name: float(weight) for one, weight in (optimizer.signals or {}).items()} or None,
+        "rationale_weight": optimizer.rationale_weight,
+        **settings_of(optimizer),
+        "device": optimizer.training.device,
+        "base": {seat.name: [seat.weights.base, seat.weights.fingerprint] for seat in job.seats},
+        "gate": asdict(gate) if gate else None,
+        "metric": getattr(metric, "__name__", type(metric).__name__) if metric else None,
+    }
+
+
+def data_hash(examples: Iterable[dspy.Example]) -> str:
+    """A hash of questions: ids, texts, answers and labels, in their order."""
+    digest = hashlib.sha256()
+    for one in examples:
+        row = [question_id(one), one.get("question"), answer_texts(one), sorted(relevant_of(one))]
+        digest.update(json.dumps(row).encode("utf-8", "replace"))
+    return digest.hexdigest()[:16]
+
+
+def _lm(lm: Any) -> list[str | None] | None:
+    """An LM by its name, and a hash of the settings that it samples by."""
+    return None if lm is None else [model_name(lm), call_key(lm, getattr(lm, "kwargs", {}), [])[:8]]
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
