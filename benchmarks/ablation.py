@@ -35,7 +35,8 @@ from radio_dspy.distillation import (
     RationaleSimilarity,
     RetrievalScore,
 )
-from radio_dspy.distillation.gate import Gate, decide, mix_weights
+from radio_dspy.distillation.averaging import mix_weights
+from radio_dspy.distillation.gate import Gate, decide
 from radio_dspy.distillation.judges import by_labels, by_teacher
 from radio_dspy.distillation.preferences import fused_rankings, rank_requests
 
@@ -196,6 +197,7 @@ def rows() -> list[Row]:
         return AnswerCorrectness(setup.lm, depth=LM_DEPTH, keep=setup.out / "correctness.jsonl")
 
     few = LM_QUESTIONS
+    whole = {"tower": "both", "sampling": "shift", "learning_rate": 5e-5, "groups_per_step": 16, "epochs": 1}
     return [
         Row("fused: rationale (w=0.5)", gate=True),
         Row("alone: retrieval score (w=0)", signals=alone(lambda _: RetrievalScore())),
@@ -229,6 +231,9 @@ def rows() -> list[Row]:
         Row(f"alone: answer correctness, {few} questions", signals=alone(correctness), questions=few),
         Row(f"fused: answer correctness, {few} questions", signals=fused(correctness), questions=few),
         Row("paper's recipe, both towers", {"tower": "both", "sampling": "shift", "guards": False}),
+        # For --questions 1313, which leaves none for a gate.
+        Row("both towers at 5e-5", whole),
+        Row("both towers at 5e-5, average of 3", {**whole, "averaged_runs": 3}),
     ]
 
 

@@ -120,6 +120,8 @@ class RADIO(Teleprompter):
         metric: What the gate judges by: ``metric(example, prediction)`` on the program's own predictions. None is
             nDCG@10: against labels where held-out questions have ``relevant`` ids, else against the fused teacher.
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        averaged_runs: Train so many times, each in another order, and average the weights: steadier and a little better
+            than one run, at so many times the cost (docs/ablation.md). The paper trains once.
         device: Where to train; None chooses.
         rationales: Rationales that are there already, by question id; the LM is asked only for the others.
         extractor: Asks for the rationales; None is ``RationaleExtractor()``.
@@ -182,6 +184,7 @@ class RADIO(Teleprompter):
         gate: bool | Gate = True,
         metric: Callable[..., Any] | None = None,
         precision: Precision = "auto",
+        averaged_runs: int = 1,
         device: str | None = None,
         rationales: Mapping[str, str] | None = None,
         extractor: RationaleExtractor | None = None,
@@ -237,6 +240,7 @@ class RADIO(Teleprompter):
             in_batch_negatives=in_batch_negatives,
             lora=lora,
             precision=precision,
+            averaged_runs=averaged_runs,
             seed=seed,
             device=device,
         )

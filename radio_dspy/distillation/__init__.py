@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from radio_dspy.distillation.alignment import align as align
+    from radio_dspy.distillation.averaging import average_weights as average_weights
+    from radio_dspy.distillation.averaging import mix_weights as mix_weights
     from radio_dspy.distillation.extractor import RationaleExtractor as RationaleExtractor
     from radio_dspy.distillation.fusion import fuse as fuse
     from radio_dspy.distillation.fusion import fused_ranking as fused_ranking
     from radio_dspy.distillation.fusion import min_max as min_max
     from radio_dspy.distillation.gate import Gate as Gate
     from radio_dspy.distillation.gate import decide as decide
-    from radio_dspy.distillation.gate import mix_weights as mix_weights
     from radio_dspy.distillation.groups import PreferenceGroup as PreferenceGroup
     from radio_dspy.distillation.groups import preference_groups as preference_groups
     from radio_dspy.distillation.guards import FalseNegatives as FalseNegatives
@@ -61,13 +62,14 @@ _HOMES = {
     "TextGroup": "training",
     "TrainingSettings": "settings",
     "align": "alignment",
+    "average_weights": "averaging",
     "build_groups": "preferences",
     "decide": "gate",
     "fuse": "fusion",
     "fused_ranking": "fusion",
     "fused_rankings": "preferences",
     "min_max": "fusion",
-    "mix_weights": "gate",
+    "mix_weights": "averaging",
     "observe": "observation",
     "preference_groups": "groups",
     "train_reranker": "training",

@@ -7,7 +7,9 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from radio_dspy.distillation.averaging import average_weights
 from radio_dspy.distillation.checkpoints import TrainingCheckpoints, remove_checkpoints, training_key
 from radio_dspy.distillation.gate import Decision, Gate, Judge, pass_gate
 from radio_dspy.distillation.settings import TrainingSettings
@@ -70,22 +72,25 @@ def align(
     Raises:
         RadioError: If training diverges and there is no gate.
     """
-    result = _trained(
-        base,
-        groups,
-        run,
-        settings,
-        passage_vectors=passage_vectors,
-        watch=gate is not None,
-        checkpoint_updates=checkpoint_updates,
-        show_progress=show_progress,
-    )
-    if result.checkpoint is None:
-        sentence = f"Returned the base: training was stopped because {result.stopped}; lower learning_rate."
-        logger.warning(sentence)
-        return Alignment(base, result, Decision("base", sentence, metric, 0))
-    trained = copy.copy(base)
-    trained.checkpoint = str(result.checkpoint)
+    results = []
+    for each in settings.each_run():
+        results.append(
+            _trained(
+                base,
+                groups,
+                run,
+                each,
+                passage_vectors=passage_vectors,
+                watch=gate is not None,
+                checkpoint_updates=checkpoint_updates,
+                show_progress=show_progress,
+            )
+        )
+        if results[-1].checkpoint is None:
+            sentence = f"Returned the base: training was stopped because {results[-1].stopped}; lower learning_rate."
+            logger.warning(sentence)
+            return Alignment(base, results[-1], Decision("base", sentence, metric, 0))
+    trained, result = _averaged(base, results, run)
     if settings.tower == "query":
         trained.passage_checkpoint = base.passage_side
     if gate is None:
@@ -97,6 +102,24 @@ def align(
         return Alignment(base, result, decision)
     trained.checkpoint = checkpoint
     return Alignment(trained, result, decision)
+
+
+def _averaged(
+    base: RerankerWeights, results: Sequence[TrainingResult], run: Run
+) -> tuple[RerankerWeights, TrainingResult]:
+    """The mean of the checkpoints, and what all trainings together did."""
+    parts = []
+    for one in results:
+        parts.append(copy.copy(base))
+        parts[-1].checkpoint = str(one.checkpoint)
+    if len(parts) == 1:
+        return parts[0], results[0]
+    mean = copy.copy(base)
+    with run.new_checkpoint() as path:
+        average_weights(parts, path)
+        mean.checkpoint = str(run.keep_checkpoint(path))
+    losses = tuple(loss for one in results for loss in one.losses)
+    return mean, TrainingResult(Path(mean.checkpoint), losses, len(losses), sum(one.seconds for one in results))
 
 
 def _trained(

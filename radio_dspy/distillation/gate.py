@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from radio_dspy.distillation.averaging import mix_weights
 from radio_dspy.errors import SettingsError
 from radio_dspy.rerankers.weights import RerankerWeights
 from radio_dspy.runs import Run
@@ -202,21 +203,6 @@ def pass_gate(
         if share == 0:
             return None, decision
         return str(run.keep_checkpoint(folders[share])) if share < 1 else trained.checkpoint, decision
-
-
-def mix_weights(base: RerankerWeights, trained: RerankerWeights, share: float, output: Path) -> None:
-    """Write the checkpoint ``(1 - share) * base + share * trained``, weight by weight."""
-    import torch
-
-    from radio_dspy.rerankers.scorers import open_scorer
-
-    first, second = open_scorer(base), open_scorer(trained)
-    other = second.module.state_dict()
-    with torch.no_grad():
-        for name, value in first.module.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(other[name].to(value.dtype), share)
-    first.save(output)
 
 
 def _candidate(share: float, values: Sequence[float], base: Sequence[float], gate: Gate, refused: str) -> Candidate:

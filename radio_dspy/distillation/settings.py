@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from radio_dspy.distillation.losses import Loss, LossName, open_loss
@@ -21,6 +21,7 @@ PAPER_ACCUMULATION_STEPS = 4
 PAPER_MAX_LENGTH = 512
 # With few questions the paper's 64 groups an update would leave hardly any updates.
 MIN_UPDATES = 20
+SEED_STEP = 1000  # between the seeds of averaged runs, so that neighbouring seeds share none
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class TrainingSettings:
         in_batch_negatives: Also take the other groups' positives of a forward pass as negatives.
         lora: Train low-rank adapters (peft) instead of all weights; None trains all.
         precision: ``"auto"`` is fp32 on a CPU and bf16 (or fp16) on a GPU.
+        averaged_runs: Train so many times from the base, each in another order and with other dropout, and average the
+            weights; 1 is the paper's. Costs as many times as much and evens out what a single seed happens to do.
         seed: Decides the order of the groups and the dropout.
         device: Where to train; None chooses.
     """
@@ -83,6 +86,7 @@ class TrainingSettings:
     in_batch_negatives: bool = False
     lora: LoraSettings | None = None
     precision: Precision = "auto"
+    averaged_runs: int = 1
     seed: int = 42
     device: str | None = None
 
@@ -92,6 +96,7 @@ class TrainingSettings:
             "groups_per_step": self.groups_per_step,
             "accumulation_steps": 1 if self.accumulation_steps is None else self.accumulation_steps,
             "max_length": self.max_length,
+            "averaged_runs": self.averaged_runs,
         }
         for name, value in whole.items():
             if not isinstance(value, int) or value < 1:
@@ -123,6 +128,12 @@ class TrainingSettings:
                 "tower='query' needs a bi-encoder: a cross-encoder has no query side of its own. "
                 "Give Rerank(..., architecture='bi-encoder') or tower='both'."
             )
+
+    def each_run(self) -> list[TrainingSettings]:
+        """The settings of each of the ``averaged_runs``; the first has this seed."""
+        return [
+            replace(self, averaged_runs=1, seed=self.seed + SEED_STEP * number) for number in range(self.averaged_runs)
+        ]
 
     def open_loss(self) -> Loss:
         """The loss itself."""

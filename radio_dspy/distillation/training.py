@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import math
 import random
@@ -120,6 +121,8 @@ def train_reranker(
             losses, stopped = _fit(scorer, groups, criterion, settings, watch, checkpoints, show_progress)
     if not stopped:
         scorer.save(output)
+    del scorer
+    gc.collect()  # optimizer and schedule hold each other, and all that was trained with them
     checkpoint = None if stopped else output
     return TrainingResult(checkpoint, tuple(losses), len(losses), time.perf_counter() - started, stopped)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 import dspy
 
@@ -41,9 +42,9 @@ class Retriever(dspy.Module):
         return await asyncio.to_thread(self._retrieve, query, k)
 
     def _retrieve(self, query: str, k: int | None) -> dspy.Prediction:
-        depth: Any = self.k if k is None else k  # users may hand on anything, such as a numpy integer
+        depth: Any = self.k if k is None else k
         if isinstance(depth, bool) or not isinstance(depth, Integral) or depth < 1:
             raise SettingsError(f"k must be at least 1, got {depth!r}; give a whole number.")
         checked_text(query, "The query")
-        ranking = self.search([query], depth)[0]
+        ranking = self.search([query], int(depth))[0]
         return dspy.Prediction(passages=list(ranking.passages), scores=list(ranking.scores))
