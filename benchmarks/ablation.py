@@ -151,11 +151,12 @@ class Setup:
             "trained": statistics.mean(self.judge(trained)),
             "report": optimizer.report.as_dict() if optimizer.report else {},
         }
-        judges = {"labels": by_labels(self.gate_requests)}
-        if not any(isinstance(one, AnswerLikelihood | AnswerCorrectness) for one in teacher):  # hours of LM calls
+        judges = {"labels": by_labels(self.gate_requests)} if row.gate else {}
+        by_lm = any(isinstance(one, AnswerLikelihood | AnswerCorrectness) for one in teacher)  # takes hours
+        if row.gate and not by_lm:
             judges["teacher"] = by_teacher(self.gate_requests, fused_rankings(self.gate_requests, teacher))
         candidates = self._mixtures(trained, folder) if row.gate else {}
-        for name, judge in judges.items() if row.gate else ():
+        for name, judge in judges.items():
             values = {share: judge(weights) for share, weights in candidates.items()}
             decision = decide(values, f"nDCG@10 ({name})", Gate())
             chosen = next(one.share for one in decision.candidates if one.name == decision.chosen)

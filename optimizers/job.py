@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from radio_dspy.distillation.seats import Seat
 from radio_dspy.distillation.settings import Tower
 from radio_dspy.encoders import TextEncoder
 from radio_dspy.errors import DataError, SettingsError
-from radio_dspy.passages import RankRequest
+from radio_dspy.passages import RankRequest, checked_text
 from radio_dspy.retrievers.aligned import same_passage_side
 from radio_dspy.retrievers.base import Retriever
 from radio_dspy.retrievers.faiss import FaissRetriever
@@ -78,6 +78,17 @@ class Job:
                 with contextlib.suppress(OSError):  # a full disk must not hide what went wrong in the stage
                     seconds = round(time.perf_counter() - started, 3)
                     self.run.log("stage", stage=name, seconds=seconds, calls=spent.calls - calls)
+
+
+def listed(examples: Any, name: str) -> list[Any]:
+    """A ``trainset`` or ``valset`` as a list, for what can be gone through only once.
+
+    Raises:
+        DataError: If it is nothing of the kind.
+    """
+    if isinstance(examples, str | bytes | Mapping) or not isinstance(examples, Iterable):
+        raise DataError(f"{name} must be a list of dspy.Example, got {type(examples).__name__}.")
+    return list(examples)
 
 
 def questions_of(examples: Sequence[dspy.Example]) -> list[Question]:
@@ -167,15 +178,19 @@ def check_ids(job: Job, rationales: Mapping[str, str]) -> None:
     """Everything joins by id: what belongs to nothing is an error, not a loss.
 
     Raises:
-        DataError: For a rationale of an unknown question, and for a label that is not in the corpus.
+        DataError: For a rationale of an unknown question or one that is no text, and for a label that is not in the
+            corpus.
     """
     questions = {question_id(one) for one in [*job.train, *job.held_out]}
-    if stray := next((key for key in rationales if key not in questions), None):
-        raise DataError(
-            f"A rationale was given for {stray!r}, which is no question of trainset or valset "
-            f"(their ids look like {question_id(job.train[0])!r})."
-        )
+    for key, text in rationales.items():
+        if key not in questions:
+            raise DataError(
+                f"A rationale was given for {key!r}, which is no question of trainset or valset "
+                f"(their ids look like {question_id(job.train[0])!r})."
+            )
+        checked_text(text, f"The rationale of {key!r}")
     corpus = {passage.id for passage in getattr(job.first_stage, "passages", ())}
     for example in [*job.train, *job.held_out] if corpus else ():
-        if unknown := min(relevant_of(example) - corpus, default=None):
+        unknown = min(relevant_of(example) - corpus, default=None)
+        if unknown is not None:
             raise DataError(f"Question {question_id(example)!r}: relevant passage {unknown!r} is not in the corpus.")

@@ -19,6 +19,7 @@ from radio_dspy.optimizers.job import (
     check_ids,
     explained,
     index_vectors,
+    listed,
     questions_of,
     searchable,
     skipped,
@@ -214,6 +215,8 @@ class RADIO(Teleprompter):
         self.guards = bool(guards)
         self.gate = as_gate(gate)
         self.metric = metric
+        if rationales is not None and not isinstance(rationales, Mapping):
+            raise SettingsError(f"rationales go by question id: give a dict, got {type(rationales).__name__}.")
         self.rationales = dict(rationales or {})
         self.extractor = extractor or RationaleExtractor()
         self.retriever = retriever
@@ -363,6 +366,7 @@ class RADIO(Teleprompter):
         self, student: dspy.Module, trainset: Sequence[dspy.Example], valset: Sequence[dspy.Example] | None
     ) -> Job:
         """Copy the student and sort the questions; nothing is computed yet."""
+        trainset, valset = listed(trainset, "trainset"), listed(valset or (), "valset")
         program = student.deepcopy()
         seats = seats_of(program, student)
         for seat in seats:
@@ -445,13 +449,14 @@ class RADIO(Teleprompter):
                 requests = explained(used[number], reached.train[number], texts)
                 fused = fused_rankings(requests, teacher)
                 groups, left_out = build_groups(requests, fused, self.grouping, corpus=corpus)
-                records = [group.as_dict() for group in groups]
-                job.run.write_records("groups" if number == 0 else f"groups-{number + 1}", records)
+                name = "groups" if number == 0 else f"groups-{number + 1}"
+                written = job.run.write_records(name, (group.as_dict() for group in groups))
+                del requests, fused  # training needs the memory
             if not groups:
                 raise DataError(
-                    f"{seat.name}: no preference group came of {len(requests)} questions; left out: {left_out}."
+                    f"{seat.name}: no preference group came of {len(used[number])} questions; left out: {left_out}."
                 )
-            key = json.dumps([seat.weights.dump_state(), records], sort_keys=True)
+            key = json.dumps([seat.weights.dump_state(), written], sort_keys=True)
             if key not in done:
                 judged = explained(reached.held_out[number].requests, reached.held_out[number], texts)
                 done[key] = self._align(job, seat, groups, judged, teacher)

@@ -32,7 +32,7 @@ _FIRST_STAGE = {
     **dict.fromkeys(("program", "program_lm", "retriever", "trainset", "held_out", "candidates"), "requests"),
     **dict.fromkeys(("rationale_lm", "rationales", "extractor", "guards"), "rationales"),
     **dict.fromkeys(("encoder", "signals", "rationale_weight"), "signals"),
-    **dict.fromkeys(("sampling", "depth", "hard_negatives", "random_negatives", "seed"), "groups"),
+    **dict.fromkeys(("sampling", "depth", "hard_negatives", "random_negatives", "confident_share", "seed"), "groups"),
     **dict.fromkeys(("gate", "metric"), "gate"),
 }
 

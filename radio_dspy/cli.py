@@ -191,7 +191,7 @@ def compile_(
     max_length: Annotated[int, typer.Option(help="Longest input in tokens.")] = 128,
     candidates: Annotated[int, typer.Option(help="Passages reranked for a question when answering.")] = 20,
     k: Annotated[int, typer.Option(help="Passages that the answering LM reads.")] = 5,
-    limit: Annotated[int | None, typer.Option(help="Use only the first N training questions.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only the first N training questions.", min=1)] = None,
     num_threads: Annotated[int, typer.Option(help="LM calls in flight at the same time.")] = 1,
     max_calls: Annotated[
         int | None, typer.Option(help="Stop before one more LM call; what was bought is kept.")
@@ -283,7 +283,7 @@ def evaluate(
             "name. Give it once for each."
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Use only the first N questions.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only the first N questions.", min=1)] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Judge a saved program: rankings before and after; with --lm also its answers.

@@ -28,6 +28,8 @@ def open_lm(name: str, *, seed: int, max_tokens: int) -> Iterator[dspy.LM | None
 
     from radio_dspy.lms import local_lm
 
+    if not name.strip():
+        raise SettingsError("--lm is empty; give `local`, `none`, a GGUF file, or a LiteLLM name.")
     if name == "none":
         yield None
     elif name == "local" or name.endswith(".gguf"):
@@ -58,18 +60,18 @@ def open_retriever(index_folder: Path | None, corpus: Path | None, encoder: str 
 def read_rationales(path: Path, questions: Sequence[dspy.Example], used: Sequence[dspy.Example]) -> dict[str, str]:
     """The rationales of the questions that are used; one of a question that the files do not hold is an error."""
     from radio_dspy.datasets import read_jsonl
-    from radio_dspy.passages import checked_text
+    from radio_dspy.passages import checked_text, plain_text
 
+    known = {str(example.id) for example in questions}
     found: dict[str, str] = {}
     for where, row in read_jsonl(path):
         if not isinstance(row.get("rationale"), str) or "id" not in row:
             raise DataError(f"{where}: needs 'id' and a string 'rationale', got {sorted(row)!r}.")
-        checked_text(row["rationale"], f"{where}: 'rationale'")
-        if found.setdefault(str(row["id"]), str(row["rationale"])) != row["rationale"]:
-            sys.stderr.write(f"{where}: question {row['id']!r} has a rationale already, the first one is used.\n")
-    known = {str(example.id) for example in questions}
-    if stray := next((key for key in found if key not in known), None):
-        raise DataError(f"{path}: holds a rationale of {stray!r}, which is no question of --train or --dev.")
+        key, text = plain_text(row["id"], f"{where}: 'id'"), checked_text(row["rationale"], f"{where}: 'rationale'")
+        if key not in known:
+            raise DataError(f"{where}: holds a rationale of {key!r}, which is no question of --train or --dev.")
+        if found.setdefault(key, text) != text:
+            sys.stderr.write(f"{where}: question {key!r} has a rationale already, the first one is used.\n")
     wanted = {str(example.id) for example in used}
     return {key: text for key, text in found.items() if key in wanted}
 

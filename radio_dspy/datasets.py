@@ -16,8 +16,9 @@ from typing import IO, Any
 import dspy
 
 from radio_dspy.errors import DataError
-from radio_dspy.passages import Passage, checked_text
+from radio_dspy.passages import Passage, checked_text, is_plain_number, plain_text, shown
 
+_GZIP = b"\x1f\x8b"
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 Source = str | PathLike[str] | Iterable[Mapping[str, Any]]
@@ -48,7 +49,7 @@ def load_corpus(source: Source) -> list[Passage]:
                 title, text = "", title
         else:
             title, text = row.get("title") or "", _text(where, row, "text", instead_of="contents")
-        text, title = text.strip(), checked_text(str(title).strip(), f"{where}: 'title'")
+        text, title = text.strip(), plain_text(title, f"{where}: 'title'").strip()
         passages.append(Passage(key, text, title) if text else Passage(key, title))
     if not passages:
         raise DataError(f"{_name(source)}: holds no passages.")
@@ -100,8 +101,8 @@ def load_questions(source: Source, qrels: str | PathLike[str] | None = None) -> 
             "relevant": labels.pop(key, None) or _strings(where, metadata, "supporting_ids"),
             "metadata": dict(metadata),
         }
-        if row.get("choices"):
-            fields["choices"] = _strings(where, row, "choices")
+        if any(choices := _strings(where, row, "choices")):
+            fields["choices"] = choices
         inputs = [name for name in ("question", "choices") if name in fields]
         examples[key] = dspy.Example(**fields).with_inputs(*inputs)
     if labels:
@@ -152,19 +153,30 @@ def demo() -> Demo:
 
 
 def answers_of(example: dspy.Example) -> tuple[str, ...]:
-    """The gold answers of an example, whichever of ``answers``, ``golden_answers`` or ``answer`` holds them."""
+    """The gold answers of an example, whichever of ``answers``, ``golden_answers`` or ``answer`` holds them.
+
+    Raises:
+        DataError: If they are no texts; the message names the question.
+    """
     for name in ("answers", "golden_answers", "answer"):
-        value = example.get(name)
-        if isinstance(value, str):
-            value = [value]
-        if value:
-            return tuple(str(one).strip() for one in value if str(one).strip())
+        if found := _strings(_named(example), example, name):
+            return tuple(one.strip() for one in found if one.strip())
     return ()
 
 
 def relevant_of(example: dspy.Example) -> frozenset[str]:
-    """The ids of the passages that an example names as needed for its answer."""
-    return frozenset(map(str, example.get("relevant") or ()))
+    """The ids of the passages that an example names as needed for its answer.
+
+    Raises:
+        DataError: If they are no list of ids; the message names the question.
+    """
+    return frozenset(_strings(_named(example), example, "relevant"))
+
+
+def _named(example: dspy.Example) -> str:
+    """An example's name for error messages."""
+    key = example.get("id")
+    return f"Question {shown(example.get('question') if key is None else key)}"
 
 
 def answer_texts(example: dspy.Example) -> tuple[str, ...]:
@@ -176,8 +188,8 @@ def answer_texts(example: dspy.Example) -> tuple[str, ...]:
         >>> answer_texts(dspy.Example(question="Is ice dense?", choices=["yes", "no"], answers=["B"]))
         ('no',)
     """
-    answers, choices = answers_of(example), list(example.get("choices") or ())
-    letters = {chr(ord("A") + position): str(choice) for position, choice in enumerate(choices)}
+    answers, choices = answers_of(example), _strings(_named(example), example, "choices")
+    letters = {chr(ord("A") + position): choice for position, choice in enumerate(choices)}
     return tuple(letters.get(answer.upper(), answer) for answer in answers)
 
 
@@ -201,16 +213,16 @@ def read_jsonl(source: str | PathLike[str]) -> Iterator[tuple[str, Mapping[str, 
         DataError: If the file is not there, or a line is not a JSON object.
     """
     path = _file(source)
-    with _open(path) as lines:
-        number = 0
-        try:
+    try:
+        with _open(path) as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield f"{path}:{number}", _parse(f"{path}:{number}", line)
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}:{number + 1}: not UTF-8 text ({error.reason}).") from error
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(f"{path}: not a whole gzip file ({error}).") from error
+                    where = f"{path}:{number}"
+                    yield where, _parse(where, _as_utf8(where, line))
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: not a whole gzip file ({error}).") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def _file(source: str | PathLike[str]) -> Path:
@@ -225,9 +237,22 @@ def _file(source: str | PathLike[str]) -> Path:
 
 
 def _open(path: Path) -> IO[str]:
+    # A strict decoder fails on the whole block that it reads ahead, many lines before the one to blame.
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")
+        return gzip.open(path, "rt", encoding="utf-8-sig", errors="surrogateescape")
+    return path.open(encoding="utf-8-sig", errors="surrogateescape")
+
+
+def _as_utf8(where: str, line: str) -> str:
+    """A line in which no byte was anything but UTF-8."""
+    if not line.isascii():
+        data = line.encode("utf-8", "surrogateescape")
+        try:
+            data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            hint = "; a packed file's name must end in .gz" if data.startswith(_GZIP) else ""
+            raise DataError(f"{where}: not UTF-8 text ({error.reason}){hint}.") from error
+    return line
 
 
 def _parse(where: str, line: str) -> Mapping[str, Any]:
@@ -249,9 +274,12 @@ class _Ids:
     @staticmethod
     def read(where: str, row: Mapping[str, Any]) -> str:
         value = row.get("id", row.get("_id"))
-        if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
-            raise DataError(f"{where}: needs an 'id' (or '_id') that is a string or a whole number, got {value!r:.80}.")
-        return checked_text(str(value), f"{where}: 'id'")
+        whole = isinstance(value, int) and is_plain_number(value)
+        if not whole and not (isinstance(value, str) and value.strip()):
+            raise DataError(
+                f"{where}: needs an 'id' (or '_id') that is a string or a whole number, got {shown(value)}."
+            )
+        return plain_text(value, f"{where}: 'id'")
 
     def add(self, where: str, row: Mapping[str, Any]) -> str:
         key = self.read(where, row)
@@ -266,36 +294,37 @@ def _text(where: str, row: Mapping[str, Any], name: str, instead_of: str | None 
     if value is None and instead_of:
         raise DataError(f"{where}: needs {instead_of!r} (or {name!r}); the row has {sorted(map(str, row))!r}.")
     if not isinstance(value, str):
-        raise DataError(f"{where}: needs a string {name!r}, got {value!r:.80}; the row has {sorted(map(str, row))!r}.")
+        raise DataError(f"{where}: needs a string {name!r}, got {shown(value)}; the row has {sorted(map(str, row))!r}.")
     if not value.strip():
         raise DataError(f"{where}: {name!r} is empty.")
     return checked_text(value, f"{where}: {name!r}")
 
 
-def _strings(where: str, row: Mapping[str, Any], name: str) -> list[str]:
+def _strings(where: str, row: Mapping[str, Any] | dspy.Example, name: str) -> list[str]:
     value = row.get(name)
     if value is None:
         return []
     value = [value] if isinstance(value, str) else value
-    if not isinstance(value, Iterable) or isinstance(value, Mapping):
+    if not isinstance(value, Iterable) or isinstance(value, Mapping | bytes | bytearray):
         raise DataError(f"{where}: {name!r} must be a list of strings, got {type(value).__name__}.")
     values = list(value)
     for one in values:
-        if not isinstance(one, str | int | float) or isinstance(one, bool):
-            raise DataError(f"{where}: {name!r} must be a list of strings, got {one!r:.80} in it.")
-    return [checked_text(str(one), f"{where}: {name!r}") for one in values]
+        if not isinstance(one, str) and not is_plain_number(one):
+            raise DataError(f"{where}: {name!r} must be a list of strings, got {shown(one)} in it.")
+    return [plain_text(one, f"{where}: {name!r}") for one in values]
 
 
 def _read_qrels(path: str | PathLike[str]) -> dict[str, list[str]]:
     file = _file(path)
     try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason}).") from error
+        lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
     labels: dict[str, list[str]] = {}
     for number, line in enumerate(lines, start=1):
-        row = line.rstrip("\r").split("\t")
-        if row == [""] or (number == 1 and not _WHOLE_NUMBER.fullmatch(row[-1])):  # the first line may be a heading
+        row = _as_utf8(f"{path}:{number}", line).rstrip("\r").split("\t")
+        # The first line may be a heading, which ends in a word.
+        if row == [""] or (number == 1 and len(row) > 2 and row[-1].strip()[:1].isalpha()):
             continue
         if len(row) < 3 or not _WHOLE_NUMBER.fullmatch(row[-1]):
             raise DataError(

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radio_dspy.errors import CheckpointError, SettingsError
+from radio_dspy.errors import CheckpointError, DataError, SettingsError
 from radio_dspy.files import sha256_of
 from radio_dspy.passages import Passage, checked_text
 
@@ -218,6 +218,8 @@ class TextEncoder(ABC):
 
     def encode_queries(self, texts: Sequence[str], *, show_progress: bool = False) -> Vectors:
         """Encode queries into a float32 array of shape (n, dimension) with rows of length 1."""
+        if isinstance(texts, str) or not isinstance(texts, Sequence):
+            raise DataError(f"Queries must be a list of strings, got {type(texts).__name__}; give [query] for one.")
         texts = [checked_text(text, f"Query {position}") for position, text in enumerate(texts)]
         return self._encode(texts, query=True, show_progress=show_progress)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import OrderedDict
@@ -11,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
 from radio_dspy.errors import LanguageModelError, SettingsError
+from radio_dspy.redaction import redacted
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -18,8 +18,6 @@ R = TypeVar("R")
 LONGEST_WAIT = 60.0  # seconds: a provider that asks for more has run out of something that retries do not bring back
 _BUSY = (408, 429)
 _LONGEST_REASON = 400  # characters of what a provider said
-_SHORTEST_SECRET = 8
-_SECRET_VARIABLES = ("_KEY", "_SECRET", "_TOKEN")
 
 
 class SharedByCopies:
@@ -123,9 +121,8 @@ class Endpoint(SharedByCopies):
     def failure(self, status: int | None, reason: str) -> LanguageModelError:
         """An error that names the model and what to do, without secrets."""
         said = " ".join(reason.partition("\nTraceback")[0].replace("litellm.", "").split())[:_LONGEST_REASON]
-        for secret in self._secrets():
-            said = said.replace(secret, "***")
-        return LanguageModelError(f"{self.model} failed: {said.rstrip('.')}. {self._advice(status)}")
+        said = redacted(said, self._api_key).rstrip(".")
+        return LanguageModelError(f"{self.model} failed: {said}. {self._advice(status)}")
 
     def _advice(self, status: int | None) -> str:
         variable = f"{self.provider.upper()}_API_KEY"
@@ -140,11 +137,6 @@ class Endpoint(SharedByCopies):
                 f"Check the address (api_base=), the key (api_key=, or a variable such as {variable}) and the server."
             )
         return "Check the name of the model and the settings."
-
-    def _secrets(self) -> list[str]:
-        kept = [value for name, value in os.environ.items() if name.endswith(_SECRET_VARIABLES)]
-        # A server of one's own is often given "none": no secret, but a part of other words.
-        return [one for one in (self._api_key, *kept) if one and len(one) >= _SHORTEST_SECRET]
 
 
 class Recent(SharedByCopies, Generic[R]):

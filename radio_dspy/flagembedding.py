@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -13,7 +13,7 @@ import dspy
 from radio_dspy.datasets import Source, read_jsonl
 from radio_dspy.errors import DataError
 from radio_dspy.files import write_lines
-from radio_dspy.passages import Passage
+from radio_dspy.passages import Passage, checked_corpus, checked_text, plain_text, shown
 
 _OPTIONAL = ("pos_scores", "neg_scores", "prompt")
 
@@ -43,7 +43,7 @@ def load_groups(source: Source, passages: Iterable[Passage] = ()) -> list[dspy.E
         rows, name = read_jsonl(source), str(source)
     else:
         rows, name = ((f"row {number}", row) for number, row in enumerate(source, start=1)), "the rows"
-    contents = {passage.id: passage.contents for passage in passages}
+    contents = {passage.id: passage.contents for passage in checked_corpus(passages)}
     groups = [_group(where, row, contents) for where, row in rows]
     if not groups:
         raise DataError(f"{name}: holds no groups.")
@@ -76,6 +76,7 @@ def _group(where: str, row: Any, contents: Mapping[str, str]) -> dspy.Example:
     question = row.get("query", row.get("question"))
     if not isinstance(question, str) or not question.strip():
         raise DataError(f"{where}: needs a string 'query' that is not empty; the row has {sorted(map(str, row))!r}.")
+    checked_text(question, f"{where}: 'query'")
     fields: dict[str, Any] = {"question": question, "pos": _texts(where, row, "pos"), "neg": _texts(where, row, "neg")}
     if not fields["pos"]:
         raise DataError(f"{where}: 'pos' is empty; a preference needs a passage that is preferred.")
@@ -85,21 +86,25 @@ def _group(where: str, row: Any, contents: Mapping[str, str]) -> dspy.Example:
     if ("pos_scores" in fields) != ("neg_scores" in fields):
         raise DataError(f"{where}: give both 'pos_scores' and 'neg_scores', or neither.")
     if row.get("prompt") is not None:
-        fields["prompt"] = str(row["prompt"])
+        fields["prompt"] = checked_text(row["prompt"], f"{where}: 'prompt'")
     if row.get("id") is not None:
-        fields["id"] = str(row["id"])
+        fields["id"] = plain_text(row["id"], f"{where}: 'id'")
     return dspy.Example(**fields).with_inputs("question")
 
 
 def _with_texts(where: str, row: Mapping[str, Any], contents: Mapping[str, str]) -> dict[str, Any]:
     """A record of a run's ``groups.jsonl``, with texts in place of ids."""
-    ids = [row["positive"], *(row.get("negatives") or ()), *(row.get("random") or ())]
+    ids = [*_texts(where, {"positive": [row["positive"]]}, "positive")]
+    for name in ("negatives", "random"):
+        ids += _texts(where, row, name) if row.get(name) is not None else []
     unknown = next((one for one in ids if one not in contents), None)
     if unknown is not None:
         what = "which is not among them" if contents else "whose text is not in the file"
         raise DataError(f"{where}: names passage {unknown!r}, {what}: give load_groups(..., passages=) the corpus.")
     texts = [contents[one] for one in ids]
-    scores = list(row.get("scores") or ())
+    scores = row.get("scores") or []
+    if not isinstance(scores, list | tuple):
+        raise DataError(f"{where}: 'scores' must be a list of numbers, got {shown(scores)}.")
     if scores and len(scores) != len(ids):
         raise DataError(f"{where}: {len(scores)} 'scores' for {len(ids)} passages.")
     named = {"id": row.get("id"), "query": row.get("query"), "pos": texts[:1], "neg": texts[1:]}
@@ -110,21 +115,22 @@ def _texts(where: str, row: Mapping[str, Any], name: str) -> list[str]:
     value = row.get(name)
     if not isinstance(value, list | tuple):
         raise DataError(
-            f"{where}: needs a list of strings {name!r}, got {value!r:.80}; the row has {sorted(map(str, row))!r}."
+            f"{where}: needs a list of strings {name!r}, got {shown(value)}; the row has {sorted(map(str, row))!r}."
         )
     for one in value:
         if not isinstance(one, str) or not one.strip():
-            raise DataError(f"{where}: {name!r} must hold strings that are not empty, got {one!r:.80} in it.")
+            raise DataError(f"{where}: {name!r} must hold strings that are not empty, got {shown(one)} in it.")
+        checked_text(one, f"{where}: {name!r}")
     return list(value)
 
 
 def _scores(where: str, row: Mapping[str, Any], name: str, count: int) -> list[float]:
     value = row[name]
     if not isinstance(value, list | tuple) or len(value) != count:
-        raise DataError(f"{where}: {name!r} must hold one number for each of the {count} texts, got {value!r:.80}.")
+        raise DataError(f"{where}: {name!r} must hold one number for each of the {count} texts, got {shown(value)}.")
     for one in value:
-        if isinstance(one, bool) or not isinstance(one, int | float) or not math.isfinite(one):
-            raise DataError(f"{where}: {name!r} must hold finite numbers, got {one!r:.80} in it.")
+        if isinstance(one, bool) or not isinstance(one, int | float) or not abs(one) <= sys.float_info.max:
+            raise DataError(f"{where}: {name!r} must hold finite numbers, got {shown(one)} in it.")
     return [float(one) for one in value]
 
 

@@ -180,21 +180,23 @@ def ranking_metrics(
         if len(set(ids)) != len(ids):
             raise ValueError(f"A ranking holds an id twice: {next(one for one in ids if list(ids).count(one) > 1)!r}.")
     measures = {name: _measure(name) for name in metrics}
+    # trec_eval ends an id at a NUL: it is given numbers in place of ids.
+    numbers: dict[str, str] = {}
     qrels = [
-        ir_measures.Qrel(str(q), one, gain)
+        ir_measures.Qrel(str(q), numbers.setdefault(one, str(len(numbers))), gain)
         for q, ids in enumerate(relevant)
         for one, gain in (ids.items() if isinstance(ids, Mapping) else ((one, 1) for one in ids))
     ]
     # trec_eval breaks ties by id: the rank itself is given as the score.
     run = [
-        ir_measures.ScoredDoc(str(q), one, float(-rank))
+        ir_measures.ScoredDoc(str(q), numbers.setdefault(one, str(len(numbers))), float(-rank))
         for q, ids in enumerate(rankings)
         for rank, one in enumerate(ids)
     ]
     values = {name: [0.0] * len(rankings) for name in metrics}
-    names = {measure: name for name, measure in measures.items()}
-    for result in ir_measures.iter_calc(list(names), qrels, run) if qrels and run else ():
-        values[names[result.measure]][int(result.query_id)] = float(result.value)
+    name_of = {measure: name for name, measure in measures.items()}
+    for result in ir_measures.iter_calc(list(name_of), qrels, run) if qrels and run else ():
+        values[name_of[result.measure]][int(result.query_id)] = float(result.value)
     return values
 
 

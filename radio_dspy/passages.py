@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,21 @@ from radio_dspy.errors import DataError
 from radio_dspy.metrics import normalize_answer
 
 _FROM_CJK = "\u2e80"  # scripts from here on write no spaces between words
+_LARGEST = 10**100  # of a number that stands for a text
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
+
+
+def shown(value: Any) -> str:
+    """What was got, for an error message: its first 80 characters.
+
+    Example:
+        >>> shown(["ice"]), shown(10**5000)
+        ("['ice']", 'int of more digits than Python writes')
+    """
+    try:
+        return f"{value!r:.80}"
+    except ValueError:  # from 4,300 digits on Python refuses
+        return f"{type(value).__name__} of more digits than Python writes"
 
 
 def checked_text(value: Any, what: str) -> str:
@@ -30,13 +44,39 @@ def checked_text(value: Any, what: str) -> str:
         'Ice floats.'
     """
     if not isinstance(value, str):
-        raise DataError(f"{what}: needs a string, got {value!r:.80}.")
+        raise DataError(f"{what}: needs a string, got {shown(value)}.")
     if found := _HALF_A_CHARACTER.search(value):
         raise DataError(
             f"{what}: holds half a character ({found.group()!r} at {found.start()}), which cannot be written as UTF-8; "
             "replace or remove it."
         )
     return value
+
+
+def is_plain_number(value: Any) -> bool:
+    """Whether a value is a number that stands for a text, as in ``"id": 7``; true, false and NaN do not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
+
+
+def plain_text(value: Any, what: str) -> str:
+    """A text, or a number as one.
+
+    Args:
+        value: A string or a number.
+        what: Whose it is, for the message.
+
+    Raises:
+        DataError: If it is anything else.
+
+    Example:
+        >>> plain_text(7, "The id")
+        '7'
+    """
+    if is_plain_number(value):
+        return str(value)
+    if not isinstance(value, str):
+        raise DataError(f"{what}: needs a string or a number, got {shown(value)}.")
+    return checked_text(value, what)
 
 
 def finite_scores(scores: Iterable[Any], what: str) -> list[float]:
@@ -53,8 +93,8 @@ def finite_scores(scores: Iterable[Any], what: str) -> list[float]:
         >>> finite_scores([1, 0.5], "Question 'q1'")
         [1.0, 0.5]
     """
-    if isinstance(scores, str | bytes) or not isinstance(scores, Iterable):
-        raise DataError(f"{what}: needs a list of scores, got {scores!r:.80}.")
+    if isinstance(scores, str | bytes | Mapping | Set) or not isinstance(scores, Iterable):
+        raise DataError(f"{what}: needs a list of scores, got {shown(scores)}.")
     values = []
     for position, score in enumerate(scores):
         try:
@@ -63,7 +103,7 @@ def finite_scores(scores: Iterable[Any], what: str) -> list[float]:
             value = math.nan
         if not math.isfinite(value):
             raise DataError(
-                f"{what}: The score at position {position} is {score!r:.80}; every score must be a finite number."
+                f"{what}: The score at position {position} is {shown(score)}; every score must be a finite number."
             )
         values.append(value)
     return values
@@ -102,7 +142,7 @@ def as_passage(item: Any, position: int = 0) -> Passage:
         position: The id of an item that brings none.
 
     Raises:
-        DataError: If the item holds no text.
+        DataError: If the item holds no text, or id or title are something else.
     """
     if isinstance(item, Passage):
         checked_text(item.text, f"Passage {item.id!r}")
@@ -121,11 +161,11 @@ def as_passage(item: Any, position: int = 0) -> Passage:
             f"Passage {position} holds no text (got {type(item).__name__} with {sorted(map(str, item))!r}); "
             "give a Passage, a string, or a mapping with 'text' or 'contents'."
         )
-    title = item.get("title") or ""
+    key = plain_text(position if item.get("id") is None else item["id"], f"Passage {position}, id")
+    title = plain_text(item.get("title") or "", f"Passage {key!r}, title")
     if not title and "contents" in item and "\n" in text:
         title, _, text = text.partition("\n")
-    key = str(item.get("id", position))
-    return Passage(key, checked_text(text, f"Passage {key!r}"), checked_text(str(title), f"Passage {key!r}, title"))
+    return Passage(key, checked_text(text, f"Passage {key!r}"), title)
 
 
 def as_passages(items: Any) -> list[Passage]:
@@ -140,7 +180,32 @@ def as_passages(items: Any) -> list[Passage]:
     """
     if isinstance(items, str | bytes | Mapping) or not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
         raise DataError(f"Passages must be a list, got {type(items).__name__}.")
-    return [as_passage(items[position], position) for position in range(len(items))]
+    try:
+        found = [items[position] for position in range(len(items))]
+    except (KeyError, TypeError) as error:  # a table, or a column with an index of its own
+        raise DataError(
+            f"Passages must be a list, and {type(items).__name__} gives none at position {error}; give list(...) of it."
+        ) from error
+    return [as_passage(item, position) for position, item in enumerate(found)]
+
+
+def checked_corpus(passages: Iterable[Any]) -> list[Passage]:
+    """The passages of a corpus, each of which can be written down and read again.
+
+    Raises:
+        DataError: For what is no ``Passage``, and for an id or a text that is empty or no text.
+    """
+    if isinstance(passages, str | bytes | Mapping) or not isinstance(passages, Iterable):
+        raise DataError(f"Passages must be a list of Passage, got {type(passages).__name__}.")
+    found = list(passages)
+    for number, one in enumerate(found):
+        if not isinstance(one, Passage) or not isinstance(one.id, str):
+            raise DataError(f"Passage {number}: needs a Passage whose id is a string, got {shown(one)}.")
+        for name in ("id", "text", "title"):
+            text = checked_text(getattr(one, name), f"Passage {one.id!r}, {name}")
+            if name != "title" and not text.strip():
+                raise DataError(f"Passage {number} ({one.id!r}): its {name} is empty; leave it out, or fill it in.")
+    return found
 
 
 def texts_of(passages: Sequence[Any]) -> list[str]:

@@ -75,8 +75,7 @@ class Report:
             f"questions: {questions['used']} of {questions['train']} used, skipped: {_counts(questions['skipped'])}",
             *_rationale_lines(self.rationales),
             f"training: {self.groups} groups, negatives left out: {_counts(self.left_out)}; "
-            f"{self.training['updates']} updates, "
-            f"loss {_loss(self.training['first_loss'])} -> {_loss(self.training['last_loss'])}, "
+            f"{self.training['updates']} updates, {_losses(self.training)}, "
             f"{self.training['architecture']} from {self.training['base']}",
             *(f"{other['reranker']}: {other['groups']} groups. {_sentence(other)}" for other in self.others),
             *(_spending_line(stage, spent) for stage, spent in self.spending.items()),
@@ -109,6 +108,8 @@ def _gate_lines(gate: Mapping[str, Any] | None) -> list[str]:
 def _rationale_lines(rationales: Mapping[str, Any]) -> list[str]:
     if not rationales:  # none were asked for: the groups were given
         return []
+    if not any(rationales[name] for name in ("written", "reused", "given", "refused")):
+        return ["rationales: none, every question is guided by its answer alone"]
     return [
         f"rationales: {rationales['written']} written ({rationales['cached']} from the cache, "
         f"{rationales['refused']} refused, {rationales['retried']} asked twice), "
@@ -126,8 +127,9 @@ def _spending_line(stage: str, spent: Mapping[str, Any]) -> str:
     )
 
 
-def _loss(value: float | None) -> str:
-    return "not a number" if value is None else f"{value:.3f}"
+def _losses(training: Mapping[str, Any]) -> str:
+    names = ("first_loss", "last_loss") if training["updates"] > 1 else ("first_loss",)
+    return "loss " + " -> ".join("not a number" if training[one] is None else f"{training[one]:.3f}" for one in names)
 
 
 def _sentence(part: Mapping[str, Any]) -> str:

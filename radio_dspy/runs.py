@@ -24,7 +24,8 @@ from typing import Any
 from radio_dspy import __version__
 from radio_dspy.encoders import fingerprint
 from radio_dspy.errors import DataError, RunError
-from radio_dspy.files import write_json, write_lines
+from radio_dspy.files import sha256_of, write_json, write_lines
+from radio_dspy.redaction import told
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1  # goes up when earlier releases could not go on from what is written now
@@ -112,9 +113,11 @@ class Run:
                 file.truncate(whole)
                 raise
 
-    def write_records(self, name: str, records: Iterable[dict[str, Any]]) -> None:
-        """Write the whole of ``NAME.jsonl`` in one step."""
-        write_lines(self.path / f"{name}.jsonl", iter(records))
+    def write_records(self, name: str, records: Iterable[dict[str, Any]]) -> str:
+        """Write the whole of ``NAME.jsonl`` in one step; return the file's SHA-256."""
+        path = self.path / f"{name}.jsonl"
+        write_lines(path, iter(records))
+        return sha256_of(path)
 
     def write(self, name: str, value: Any) -> None:
         """Write ``NAME.json`` in one step."""
@@ -165,7 +168,7 @@ class Run:
                     "from there (radio-dspy compile --run-dir, or radio-dspy runs resume)."
                 ) from None
             except BaseException as error:
-                self._stopped(f"{type(error).__name__}: {error}")
+                self._stopped(told(error))
                 raise
             self.log("finished")
 

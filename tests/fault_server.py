@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.loopback import Handler, Loopback
 from tests.stub_servers import COMPLETION_TOKENS, PROMPT_TOKENS
 
 REFUSED, RESET, SILENT = "refused", "reset", "silent"
@@ -30,6 +31,7 @@ USELESS = (TRUNCATED, ENDLESS)
 ALL_KINDS = (*TRANSPORT, *UNREADABLE, *USELESS)
 _STATUS = {BUSY: 429, BUSY_NO_HINT: 429, BROKEN: 500, AWAY: 503}
 _REFUSED_SECONDS = 0.03
+JSON = {"content-type": "application/json"}
 
 
 def mixed(share: float, kinds: tuple[str, ...] = ALL_KINDS) -> dict[str, float]:
@@ -37,7 +39,89 @@ def mixed(share: float, kinds: tuple[str, ...] = ALL_KINDS) -> dict[str, float]:
     return dict.fromkeys(kinds, share / len(kinds))
 
 
-class FaultServer:
+class _Handler(Handler):
+    stub: FaultServer
+
+    def do_POST(self) -> None:
+        body = json.loads(self.body())
+        prompt = "\n".join(message["content"] for message in body["messages"])
+        kind = self.stub.take(prompt)
+        try:
+            self._reply(body, prompt, kind)
+        finally:
+            self.stub.done()
+
+    def _reply(self, body: dict[str, Any], prompt: str, kind: str) -> None:
+        if self.stub.always is not None:
+            return self._error(self.stub.always, body["model"])
+        if kind == REFUSED:
+            self.stub.stop_listening()
+            return self._hang_up()
+        if kind == SILENT:
+            self._wait_for_the_caller()
+            return self._hang_up()
+        if kind == RESET:
+            whole = self._completion(body, self.stub.brain(prompt))
+            self.send_data(200, whole[: len(whole) // 2], {**JSON, "content-length": str(len(whole))})
+            return self._hang_up()
+        if kind in _STATUS:
+            return self._error(_STATUS[kind], body["model"], "0" if kind != BUSY_NO_HINT else None)
+        if kind in UNREADABLE:
+            bodies = {EMPTY: b"", NO_JSON: b"<html>Bad gateway</html>", OTHER_SHAPE: b'{"result": "ok"}'}
+            return self.send_data(200, bodies[kind], JSON)
+        text, reason = self.stub.brain(prompt), "stop"
+        if kind == TRUNCATED:
+            text, reason = text[: len(text) // 2], "length"
+        if kind == ENDLESS:
+            text, reason = text.split("\n")[0] + "\nthe dough and" + " the dough and" * 300, "length"
+        return self.send_data(200, self._completion(body, text, reason), JSON)
+
+    def _completion(self, body: dict[str, Any], text: str, reason: str = "stop") -> bytes:
+        message = {"role": "assistant", "content": text}
+        usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": COMPLETION_TOKENS}
+        return json.dumps(
+            {
+                "id": "chatcmpl-1",
+                "object": "chat.completion",
+                "created": 1,
+                "model": body["model"],
+                "choices": [{"index": 0, "message": message, "finish_reason": reason}],
+                "usage": {**usage, "total_tokens": PROMPT_TOKENS + COMPLETION_TOKENS},
+            }
+        ).encode()
+
+    def _error(self, status: int, model: str, retry_after: str | None = None) -> None:
+        told = {
+            401: (f"Incorrect API key provided: {self.headers['authorization']}.", "invalid_api_key"),
+            403: ("Your project has no access to this model.", "permission_denied"),
+            404: (f"The model {model} does not exist.", "model_not_found"),
+            429: ("Rate limit reached.", "rate_limit_exceeded"),
+        }
+        message, code = told.get(status, ("The server had an error.", None))
+        error = {"error": {"message": message, "type": "error", "param": None, "code": code}}
+        return self.send_json(status, error, {} if retry_after is None else {"retry-after": retry_after})
+
+    def _wait_for_the_caller(self) -> None:
+        """Say nothing until the caller hangs up."""
+        self.connection.settimeout(0.05)
+        while not self.stub.closing.is_set():
+            try:
+                if not self.connection.recv(1):
+                    return
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+
+    def _hang_up(self) -> None:
+        """Close the connection with a reset in place of a farewell."""
+        self.close_connection = True
+        self.wfile.flush()
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+
+
+class FaultServer(Loopback):
     """A server for the length of a ``with`` block.
 
     Args:
@@ -46,14 +130,16 @@ class FaultServer:
         seed: Decides which requests meet which.
 
     Attributes:
-        url: ``http://127.0.0.1:PORT/v1``.
         always: A status that every request gets from now on, whatever the rates; None for none.
         outcomes: How many requests met which fault; ``"answered"`` are those that met none.
         answered: How often each prompt was answered.
         most: The most requests that were in hand at one time.
     """
 
+    handler = _Handler
+
     def __init__(self, brain: Callable[[str], str], rates: Mapping[str, float] | None = None, seed: int = 0) -> None:
+        super().__init__()
         self.brain = brain
         self.rates = dict(rates or {})
         self.seed = seed
@@ -61,31 +147,26 @@ class FaultServer:
         self.outcomes: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
         self.most = 0
-        self.closing = threading.Event()
         self._tries: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._in_hand = 0
 
-    def __enter__(self) -> FaultServer:
-        handler = type("Handler", (_Handler,), {"owner": self})
+    def open(self, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
         # A port asked for by its number stays this socket's while it does not listen, one of the system's choice not.
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = probe.getsockname()
-        self._server = ThreadingHTTPServer(address, handler, bind_and_activate=False)
-        self._server.daemon_threads = True
-        self._server.request_queue_size = 128
-        self._server.server_bind()
-        self._server.server_activate()
-        self._server.socket.setblocking(False)  # what waited to be accepted may be gone when it is accepted
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        return self
+        server = ThreadingHTTPServer(address, handler, bind_and_activate=False)
+        server.request_queue_size = 128
+        server.server_bind()
+        server.server_activate()
+        server.socket.setblocking(False)  # what waited to be accepted may be gone when it is accepted
+        return server
 
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        self._server.shutdown()
-        self._server.server_close()
+    def __enter__(self) -> FaultServer:
+        super().__enter__()
+        self.url += "/v1"  # as OpenAI's clients take it
+        return self
 
     @property
     def requests(self) -> int:
@@ -120,98 +201,3 @@ class FaultServer:
             time.sleep(_REFUSED_SECONDS)
             if not self.closing.is_set():
                 listening.listen(128)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    owner: FaultServer
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
-        prompt = "\n".join(message["content"] for message in body["messages"])
-        kind = self.owner.take(prompt)
-        try:
-            self._reply(body, prompt, kind)
-        finally:
-            self.owner.done()
-
-    def _reply(self, body: dict[str, Any], prompt: str, kind: str) -> None:
-        if self.owner.always is not None:
-            return self._error(self.owner.always, body["model"])
-        if kind == REFUSED:
-            self.owner.stop_listening()
-            return self._hang_up()
-        if kind == SILENT:
-            self._wait_for_the_caller()
-            return self._hang_up()
-        if kind == RESET:
-            whole = self._completion(body, self.owner.brain(prompt))
-            self._send(200, whole[: len(whole) // 2], declared=len(whole))
-            return self._hang_up()
-        if kind in _STATUS:
-            return self._error(_STATUS[kind], body["model"], "0" if kind != BUSY_NO_HINT else None)
-        if kind in UNREADABLE:
-            bodies = {EMPTY: b"", NO_JSON: b"<html>Bad gateway</html>", OTHER_SHAPE: b'{"result": "ok"}'}
-            return self._send(200, bodies[kind])
-        text, reason = self.owner.brain(prompt), "stop"
-        if kind == TRUNCATED:
-            text, reason = text[: len(text) // 2], "length"
-        if kind == ENDLESS:
-            text, reason = text.split("\n")[0] + "\nthe dough and" + " the dough and" * 300, "length"
-        return self._send(200, self._completion(body, text, reason))
-
-    def _completion(self, body: dict[str, Any], text: str, reason: str = "stop") -> bytes:
-        message = {"role": "assistant", "content": text}
-        usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": COMPLETION_TOKENS}
-        return json.dumps(
-            {
-                "id": "chatcmpl-1",
-                "object": "chat.completion",
-                "created": 1,
-                "model": body["model"],
-                "choices": [{"index": 0, "message": message, "finish_reason": reason}],
-                "usage": {**usage, "total_tokens": PROMPT_TOKENS + COMPLETION_TOKENS},
-            }
-        ).encode()
-
-    def _error(self, status: int, model: str, retry_after: str | None = None) -> None:
-        told = {
-            401: ("Incorrect API key provided.", "invalid_api_key"),
-            403: ("Your project has no access to this model.", "permission_denied"),
-            404: (f"The model {model} does not exist.", "model_not_found"),
-            429: ("Rate limit reached.", "rate_limit_exceeded"),
-        }
-        message, code = told.get(status, ("The server had an error.", None))
-        error = {"error": {"message": message, "type": "error", "param": None, "code": code}}
-        return self._send(status, json.dumps(error).encode(), retry_after=retry_after)
-
-    def _send(self, status: int, data: bytes, *, declared: int | None = None, retry_after: str | None = None) -> None:
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data) if declared is None else declared))
-        if retry_after is not None:
-            self.send_header("retry-after", retry_after)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def _wait_for_the_caller(self) -> None:
-        """Say nothing until the caller hangs up."""
-        self.connection.settimeout(0.05)
-        while not self.owner.closing.is_set():
-            try:
-                if not self.connection.recv(1):
-                    return
-            except TimeoutError:
-                continue
-            except OSError:
-                return
-
-    def _hang_up(self) -> None:
-        """Close the connection with a reset in place of a farewell."""
-        self.close_connection = True
-        self.wfile.flush()
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.connection.close()
-
-    def log_message(self, *_: object) -> None:
-        """Nothing on standard error."""

@@ -7,13 +7,13 @@ provider does not know is a 404, so an address that would fail at the provider f
 from __future__ import annotations
 
 import json
-import threading
 import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.loopback import Handler, Loopback
 
 KEY = "sk-MARKED-KEY-0001"
 DIMENSIONS = 32
@@ -42,74 +42,46 @@ class Fault:
     text: str = "The server had an error."
 
 
-class StubEndpoint:
-    """A server for the length of a ``with`` block.
-
-    Attributes:
-        url: ``http://127.0.0.1:PORT``, without a path.
-        calls: Every request, faults included.
-        faults: What the next requests get, one each.
-        change: Changes what is about to be sent.
-    """
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.faults: deque[Fault] = deque()
-        self.change: Callable[[dict[str, Any]], Any] = lambda reply: reply
-        self.closing = threading.Event()
-
-    def __enter__(self) -> StubEndpoint:
-        handler = type("Handler", (_Handler,), {"stub": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-    @property
-    def texts(self) -> list[str]:
-        """All that was asked for, in no certain order where requests came from several threads."""
-        return [text for call in self.calls for text in call.texts]
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Handler):
     stub: StubEndpoint
 
     def do_POST(self) -> None:
-        raw = self.rfile.read(int(self.headers.get("content-length", 0)))
-        call = Call(self.path, {name.lower(): value for name, value in self.headers.items()}, json.loads(raw))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        call = Call(self.path, headers, json.loads(self.body()))
         self.stub.calls.append(call)
         fault = self.stub.faults.popleft() if self.stub.faults else None
         if fault is None and call.path in _ANSWERS:
-            return self._send(200, self.stub.change(_ANSWERS[call.path](call.body)))
+            return self.send_json(200, self.stub.change(_ANSWERS[call.path](call.body)))
         if fault is not None and not fault.status:
             self.stub.closing.wait(30)
             self.close_connection = True
             return None
         fault = fault or Fault(404, text=f"no such path: {call.path}")
         body = {"error": {"message": fault.text, "type": "error", "code": None}}
-        return self._send(fault.status, body, {"retry-after": fault.retry_after} if fault.retry_after else {})
+        return self.send_json(fault.status, body, {"retry-after": fault.retry_after} if fault.retry_after else {})
 
-    def _send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {
-            "content-type": "application/json",
-            "content-length": str(len(data)),
-            **(headers or {}),
-        }.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
 
-    def log_message(self, *_: object) -> None:
-        """Nothing on standard error."""
+class StubEndpoint(Loopback):
+    """A server for the length of a ``with`` block.
+
+    Attributes:
+        calls: Every request, faults included.
+        faults: What the next requests get, one each.
+        change: Changes what is about to be sent.
+    """
+
+    handler = _Handler
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+        self.faults: deque[Fault] = deque()
+        self.change: Callable[[dict[str, Any]], Any] = lambda reply: reply
+
+    @property
+    def texts(self) -> list[str]:
+        """All that was asked for, in no certain order where requests came from several threads."""
+        return [text for call in self.calls for text in call.texts]
 
 
 def vector(text: str, dimensions: int = DIMENSIONS) -> list[float]:

@@ -10,11 +10,11 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
+
+from tests.loopback import Handler, Loopback
 
 TOKEN = "hf_MARKEDTOKEN"
 
@@ -41,37 +41,8 @@ class Repo:
         self.messages.append(message)
 
 
-class StubHub:
-    """The hub on a loopback port, for the length of a ``with`` block.
-
-    Attributes:
-        url: ``http://127.0.0.1:PORT``.
-        repos: By name.
-        large: What was uploaded through LFS, by SHA-256.
-        asked: Method and path of every request.
-    """
-
-    def __init__(self) -> None:
-        self.repos: dict[str, Repo] = {}
-        self.large: dict[str, bytes] = {}
-        self.asked: list[tuple[str, str]] = []
-
-    def __enter__(self) -> StubHub:
-        handler = type("Handler", (_Handler,), {"hub": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    hub: StubHub
+class _Handler(Handler):
+    stub: StubHub
 
     def do_POST(self) -> None:
         body = self._body()
@@ -101,14 +72,14 @@ class _Handler(BaseHTTPRequestHandler):
         oid = self.path.rpartition("/")[2]
         if _sha(data) != oid:
             return self._json({"error": "another content"}, 400)
-        self.hub.large[oid] = data
+        self.stub.large[oid] = data
         return self._json({})
 
     def do_GET(self) -> None:
-        self.hub.asked.append((self.command, self.path))
+        self.stub.asked.append((self.command, self.path))
         path = unquote(self.path.partition("?")[0])
         match = re.fullmatch(r"(?:/api/models)?/([^/]+/[^/]+)/(revision|tree|resolve)/([^/]+)/?(.*)", path)
-        repo = self.hub.repos.get(match[1]) if match else None
+        repo = self.stub.repos.get(match[1]) if match else None
         if repo is None or (repo.private and self.headers.get("authorization") != f"Bearer {TOKEN}"):
             return self._json({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
         commit = repo.head if match[3] == "main" else match[3]
@@ -124,26 +95,26 @@ class _Handler(BaseHTTPRequestHandler):
         if match[4] not in files:
             return self._json({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
         data = files[match[4]]
-        return self._send(data, 200, {"X-Repo-Commit": commit, "ETag": f'"{_sha(data)}"'})
+        return self.send_data(200, data, {"X-Repo-Commit": commit, "ETag": f'"{_sha(data)}"'})
 
     def do_HEAD(self) -> None:
         self.do_GET()
 
     def _create(self, asked: dict[str, Any]) -> None:
         name = f"{asked['organization']}/{asked['name']}"
-        url = {"url": f"{self.hub.url}/{name}"}
-        if name in self.hub.repos:
+        url = {"url": f"{self.stub.url}/{name}"}
+        if name in self.stub.repos:
             return self._json({"error": "You already created this model repo", **url}, 409)
-        self.hub.repos[name] = Repo(private=asked.get("visibility") == "private")
-        self.hub.repos[name].commit("initial commit", {".gitattributes": b"*.safetensors filter=lfs\n"})
+        self.stub.repos[name] = Repo(private=asked.get("visibility") == "private")
+        self.stub.repos[name].commit("initial commit", {".gitattributes": b"*.safetensors filter=lfs\n"})
         return self._json(url)
 
     def _batch(self, one: dict[str, Any]) -> dict[str, Any]:
-        href = f"{self.hub.url}/lfs/{one['oid']}"
-        return one if one["oid"] in self.hub.large else {**one, "actions": {"upload": {"href": href}}}
+        href = f"{self.stub.url}/lfs/{one['oid']}"
+        return one if one["oid"] in self.stub.large else {**one, "actions": {"upload": {"href": href}}}
 
     def _commit(self, name: str, lines: list[dict[str, Any]]) -> None:
-        repo = self.hub.repos[name]
+        repo = self.stub.repos[name]
         files, message = dict(repo.files), ""
         for line in lines:
             value = line["value"]
@@ -152,29 +123,36 @@ class _Handler(BaseHTTPRequestHandler):
             elif line["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
-                files[value["path"]] = self.hub.large[value["oid"]]
+                files[value["path"]] = self.stub.large[value["oid"]]
             elif line["key"] == "deletedFile":
                 del files[value["path"]]
         repo.commit(message, files)
-        self._json({"commitUrl": f"{self.hub.url}/{name}/commit/{repo.head}", "commitOid": repo.head})
+        self._json({"commitUrl": f"{self.stub.url}/{name}/commit/{repo.head}", "commitOid": repo.head})
 
     def _body(self) -> bytes:
-        self.hub.asked.append((self.command, self.path))
-        return self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.stub.asked.append((self.command, self.path))
+        return self.body()
 
     def _json(self, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        self._send(json.dumps(value).encode(), status, {"Content-Type": "application/json", **(headers or {})})
+        self.send_json(status, value, headers)
 
-    def _send(self, data: bytes, status: int, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(data))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
 
-    def log_message(self, *_: object) -> None:
-        """Nothing on standard error."""
+class StubHub(Loopback):
+    """The hub on a loopback port, for the length of a ``with`` block.
+
+    Attributes:
+        repos: By name.
+        large: What was uploaded through LFS, by SHA-256.
+        asked: Method and path of every request.
+    """
+
+    handler = _Handler
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.repos: dict[str, Repo] = {}
+        self.large: dict[str, bytes] = {}
+        self.asked: list[tuple[str, str]] = []
 
 
 def _sha(data: bytes) -> str:

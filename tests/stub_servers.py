@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.loopback import Handler, Loopback
 
 KEY = "sk-MARKED-KEY"
 # What every answer reports.
@@ -75,38 +75,51 @@ SLOW = Fault(silent=True)
 DROPPED = Fault(dropped=True)
 
 
-class StubServer:
+class _Handler(Handler):
+    stub: StubServer
+
+    def do_POST(self) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        call = Call(self.path.split("?")[0], headers, json.loads(self.body()))
+        self.stub.calls.append(call)
+        if call.path == _SHOW:
+            return self.send_json(200, {"template": "", "model_info": {}, "capabilities": ["completion"]})
+        provider = next((one for path, one in _PATHS.items() if re.fullmatch(path, call.path)), None)
+        fault = self.stub.next_fault()
+        if fault is None:
+            if provider is None:
+                return self.send_json(404, {"error": f"no such path: {call.path}"})
+            return self.send_json(200, _ANSWERS[provider](call, self.stub.brain(call.prompt)))
+        if fault.silent:
+            self.stub.closing.wait(30)
+        if fault.silent or fault.dropped:
+            self.close_connection = True
+            return None
+        model = call.body.get("model") or call.path.rpartition("/")[2].partition(":")[0]
+        retry_after = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
+        return self.send_json(fault.status, _error(provider, fault.status, model), retry_after)
+
+
+class StubServer(Loopback):
     """A provider on a loopback port, for the length of a ``with`` block.
 
     Args:
         brain: Gives the reply to a prompt: all messages, one after the other.
 
     Attributes:
-        url: ``http://127.0.0.1:PORT``, without a path.
         calls: Every request, faults included.
         faults: What the next requests get, one each.
         always: What every request gets once ``faults`` is empty; None answers.
     """
 
+    handler = _Handler
+
     def __init__(self, brain: Callable[[str], str]) -> None:
+        super().__init__()
         self.brain = brain
         self.calls: list[Call] = []
         self.faults: deque[Fault] = deque()
         self.always: Fault | None = None
-        self.closing = threading.Event()
-
-    def __enter__(self) -> StubServer:
-        handler = type("Handler", (_Handler,), {"stub": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        self._server.shutdown()
-        self._server.server_close()
 
     @property
     def asked(self) -> list[Call]:
@@ -115,44 +128,6 @@ class StubServer:
 
     def next_fault(self) -> Fault | None:
         return self.faults.popleft() if self.faults else self.always
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    stub: StubServer
-
-    def do_POST(self) -> None:
-        raw = self.rfile.read(int(self.headers.get("content-length", 0)))
-        call = Call(self.path.split("?")[0], {k.lower(): v for k, v in self.headers.items()}, json.loads(raw))
-        self.stub.calls.append(call)
-        if call.path == _SHOW:
-            return self._send(200, {"template": "", "model_info": {}, "capabilities": ["completion"]})
-        provider = next((one for path, one in _PATHS.items() if re.fullmatch(path, call.path)), None)
-        fault = self.stub.next_fault()
-        if fault is None:
-            if provider is None:
-                return self._send(404, {"error": f"no such path: {call.path}"})
-            return self._send(200, _ANSWERS[provider](call, self.stub.brain(call.prompt)))
-        if fault.silent:
-            self.stub.closing.wait(30)
-        if fault.silent or fault.dropped:
-            self.close_connection = True
-            return None
-        model = call.body.get("model") or call.path.rpartition("/")[2].partition(":")[0]
-        return self._send(fault.status, _error(provider, fault.status, model), fault.retry_after)
-
-    def _send(self, status: int, body: dict[str, Any], retry_after: int | None = None) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        if retry_after is not None:
-            self.send_header("retry-after", str(retry_after))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing on standard error."""
 
 
 def _openai(call: Call, reply: str) -> dict[str, Any]:

@@ -210,3 +210,61 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, tmp_path):
     result = CliRunner().invoke(app, ["index", "corpus.jsonl", str(tmp_path)])
     assert result.exit_code == 130
     assert "with the same --run-dir to go on" in result.output
+
+
+@pytest.fixture
+def small_compile(files, small, tmp_path):
+    """A compile that asks no LM."""
+    arguments = ["compile", "--corpus", files / "corpus.jsonl", "--train", files / "train.jsonl", "--dev"]
+    arguments += [files / "dev.jsonl", "--encoder", small.name, "--reranker", small.name, "--lm", "none", "--limit", 6]
+    arguments += ["--epochs", 1, "--max-length", 32, "--no-gate", "--out", tmp_path / "aligned"]
+    return [*map(str, arguments), "--run-dir", str(tmp_path / "runs" / "first")]
+
+
+def invoke(*arguments):
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    return done.exit_code, done.output
+
+
+def test_runs_are_listed_shown_and_gone_on_with(small_compile, tmp_path, monkeypatch):
+    import radio_dspy.optimizers.radio as optimizer
+
+    folder = tmp_path / "runs" / "first"
+    assert invoke("runs", "list", tmp_path / "runs") == (0, f"no runs in {tmp_path / 'runs'}\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(optimizer, "build_groups", lambda *args, **kwargs: 1 / 0)
+        assert invoke(*small_compile)[0] == 1
+    code, listed = invoke("runs", "list", tmp_path / "runs", "--json", tmp_path / "runs.json")
+    assert (code, listed.startswith("first: stopped, started 20")) == (0, True)
+    assert [one["state"] for one in json.loads((tmp_path / "runs.json").read_text())["runs"]] == ["stopped"]
+    code, shown = invoke("runs", "show", folder, "--json", tmp_path / "run.json")
+    assert "ZeroDivisionError" in shown
+    assert f"go on with: radio-dspy runs resume {folder}" in shown
+    assert json.loads((tmp_path / "run.json").read_text())["settings"]["epochs"] == 1
+    monkeypatch.chdir(tmp_path)  # resume goes back to where the command was given
+    code, resumed = invoke("runs", "resume", folder)
+    assert code == 0, resumed
+    assert (tmp_path / "aligned" / "manifest.json").is_file()
+    code, listed = invoke("runs", "list", tmp_path / "runs")
+    assert listed.startswith("first: finished")
+    trained = len((folder / "training.jsonl").read_text().splitlines())
+    code, again = invoke("runs", "resume", folder)
+    assert (code, "finished; the program is in" in again) == (0, True)
+    assert len((folder / "training.jsonl").read_text().splitlines()) == trained == 1
+
+
+@pytest.mark.parametrize("command", ["show", "resume"])
+def test_what_is_no_run_is_an_error(command, tmp_path):
+    (tmp_path / "other").mkdir()
+    code, said = invoke("runs", command, tmp_path / "other")
+    assert code == 2
+    assert "not a run folder" in said or "no command was kept there" in said
+
+
+def test_a_run_of_a_program_is_not_resumed_by_the_command_line(tmp_path):
+    from radio_dspy.runs import Run
+
+    Run(tmp_path / "run").begin({"epochs": 1})
+    code, said = invoke("runs", "resume", tmp_path / "run")
+    assert code == 2
+    assert "goes on when the same compile is called again" in " ".join(said.split())

@@ -91,7 +91,7 @@ def test_further_rerankers_are_told_of():
 def test_a_training_whose_loss_never_was_a_number():
     stopped = {**REPORT.training, "first_loss": None, "last_loss": None, "updates": 1}
     text = str(dataclasses.replace(REPORT, training=stopped))
-    assert "1 updates, loss not a number -> not a number" in text
+    assert "1 updates, loss not a number, " in text
 
 
 def test_the_report_is_json():
@@ -99,3 +99,10 @@ def test_the_report_is_json():
     read = json.loads(json.dumps(report.as_dict(), allow_nan=False))
     assert read["metrics"]["aligned"]["mrr"] == 0.4
     assert Report(**read) == report
+
+
+def test_where_no_lm_was_asked_there_are_no_lines_of_zeros():
+    counts = {**dict.fromkeys(REPORT.rationales, 0), "empty": 8, "useless": {}}
+    text = str(dataclasses.replace(REPORT, rationales=counts))
+    assert "rationales: none, every question is guided by its answer alone" in text
+    assert "0 written" not in text

@@ -12,6 +12,7 @@ from typing import TypeVar
 import dspy
 
 from radio_dspy.errors import BudgetError, LanguageModelError
+from radio_dspy.redaction import cause_of, told
 from radio_dspy.spending import StopSpending
 from radio_dspy.threads import each_in_threads
 
@@ -98,7 +99,7 @@ def ask_each(
         except BudgetError as error:
             raise BudgetError(f"{error} {kept}") from None
         except dspy.LMError as error:
-            raise LanguageModelError(f"{lm.model} failed ({type(error).__name__}: {error}). {kept}") from error
+            raise LanguageModelError(f"{lm.model} failed ({told(error, lm)}). {kept}") from cause_of(error, lm)
 
 
 def _readable(call: Callable[[], R], retries: int) -> R:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from numbers import Real
+from typing import Any
 
 from radio_dspy.errors import DataError
-from radio_dspy.passages import Ranking, RankRequest, finite_scores
+from radio_dspy.passages import Ranking, RankRequest, finite_scores, shown
 
 
 def min_max(scores: Sequence[float]) -> list[float]:
@@ -49,6 +51,13 @@ def fuse(signals: Mapping[str, Sequence[float]], weights: Mapping[str, float]) -
         >>> fuse({"retrieval": [0.9, 0.5, 0.1], "rationale": [0.2, 0.8, 0.2]}, {"retrieval": 0.5, "rationale": 0.5})
         [0.5, 0.75, 0.0]
     """
+    if not isinstance(signals, Mapping) or not isinstance(weights, Mapping):
+        raise DataError(
+            f"Signals and weights go by name: give a dict of each, got {type(signals).__name__} and "
+            f"{type(weights).__name__}."
+        )
+    if odd := [one for one in (*signals, *weights) if not isinstance(one, str)]:
+        raise DataError(f"A signal is named {shown(odd[0])}; names are strings.")
     if not signals:
         raise DataError("Nothing to fuse: give at least one signal.")
     if set(signals) != set(weights):
@@ -60,12 +69,20 @@ def fuse(signals: Mapping[str, Sequence[float]], weights: Mapping[str, float]) -
     fused = [0.0] * next(iter(lengths.values()))
     # In the order of names, so that the sum does not depend on the order of the keys.
     for name in sorted(signals):
-        weight = float(weights[name]) if isinstance(weights[name], Real) else math.nan
-        if not (math.isfinite(weight) and weight >= 0):
-            raise DataError(f"The weight of signal {name!r} is {weight}; weights must be finite and at least 0.")
+        finite = _is_finite(weights[name])
+        weight = float(weights[name]) if finite else math.nan
+        if not weight >= 0:
+            told = weight if finite else shown(weights[name])
+            raise DataError(f"The weight of signal {name!r} is {told}; weights must be finite and at least 0.")
         for position, value in enumerate(min_max(signals[name])):
             fused[position] += weight * value
-    return fused
+    return finite_scores(fused, "Fused by weights whose sum is too large")
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a value is a number that a float can hold; ``math.isfinite`` fails on larger whole numbers."""
+    number: Any = value if isinstance(value, Real) else math.nan
+    return bool(abs(number) <= sys.float_info.max)
 
 
 def fused_ranking(
@@ -77,12 +94,16 @@ def fused_ranking(
         DataError: As for ``fuse``, naming the question and, for a bad score, the passage.
     """
     for name, scores in signals.items():
+        if not hasattr(scores, "__len__"):
+            raise DataError(f"Question {request.id!r}: signal {name!r} needs a list of scores, got {shown(scores)}.")
         if len(scores) != len(request.candidates):
             raise DataError(
                 f"Question {request.id!r}: signal {name!r} has {len(scores)} scores "
                 f"for {len(request.candidates)} candidates."
             )
         for passage, score in zip(request.candidates, scores, strict=True):
-            if not math.isfinite(score):
-                raise DataError(f"Question {request.id!r}, passage {passage.id!r}: signal {name!r} scored {score}.")
+            if not _is_finite(score):
+                raise DataError(
+                    f"Question {request.id!r}, passage {passage.id!r}: signal {name!r} scored {shown(score)}."
+                )
     return Ranking.from_scores(request.query, request.candidates, fuse(signals, weights))

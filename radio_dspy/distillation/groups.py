@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from numbers import Integral
+from typing import Any, Literal, get_args
 
 from radio_dspy.errors import DataError, SettingsError
-from radio_dspy.passages import Ranking
+from radio_dspy.passages import Ranking, shown
 
 Sampling = Literal["shift", "shift_all_neg", "iteration", "all"]
 # A sampling of one's own: ids best first -> (positive, negatives) of each group.
@@ -72,17 +73,20 @@ def preference_groups(
         >>> preference_groups([f"p{i}" for i in range(20)])
         [PreferenceGroup(positive='p0', negatives=('p3', 'p4', 'p6', 'p9', 'p13', 'p18'))]
     """
-    if depth < 2 or block < 2:
-        raise SettingsError(f"depth and block must be at least 2, got {depth} and {block}.")
-    if hard_negatives is not None and not 0 <= hard_negatives[0] < hard_negatives[1]:
-        raise SettingsError(f"hard_negatives must be (first, last) with 0 <= first < last, got {hard_negatives}.")
-    if not callable(sampling) and sampling not in get_args(Sampling):
-        raise SettingsError(f"sampling must be one of {get_args(Sampling)} or a function, got {sampling!r}.")
+    if not all(_is_whole(one) and one >= 2 for one in (depth, block)):
+        raise SettingsError(f"depth and block must be at least 2 and whole, got {shown(depth)} and {shown(block)}.")
+    if hard_negatives is not None and not _is_window(hard_negatives):
+        raise SettingsError(
+            f"hard_negatives must be (first, last) with 0 <= first < last, got {shown(hard_negatives)}."
+        )
+    if not callable(sampling) and not (isinstance(sampling, str) and sampling in get_args(Sampling)):
+        raise SettingsError(f"sampling must be one of {get_args(Sampling)} or a function, got {shown(sampling)}.")
     if isinstance(ranking, str) or not isinstance(ranking, Ranking | Sequence):
-        raise DataError(f"Expected a Ranking or a list of ids, got {ranking!r:.80}.")
+        raise DataError(f"Expected a Ranking or a list of ids, got {shown(ranking)}.")
     ids = list(ranking.ids if isinstance(ranking, Ranking) else ranking)
-    if odd := next((one for one in ids if not isinstance(one, str)), None):
-        raise DataError(f"The ranking holds {odd!r:.80}; passage ids are strings.")
+    for position, one in enumerate(ids):
+        if not isinstance(one, str):
+            raise DataError(f"The ranking holds {shown(one)} at position {position}; passage ids are strings.")
     if len(set(ids)) != len(ids):
         raise DataError(f"The ranking holds {next(one for one in ids if ids.count(one) > 1)!r} twice.")
     ids = ids[:depth]
@@ -94,6 +98,14 @@ def preference_groups(
     window = set(ids[slice(*hard_negatives)])
     kept = ((one.positive, tuple(negative for negative in one.negatives if negative in window)) for one in groups)
     return [PreferenceGroup(positive, negatives) for positive, negatives in kept if negatives]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_window(value: Any) -> bool:
+    return isinstance(value, Sequence) and len(value) == 2 and all(map(_is_whole, value)) and 0 <= value[0] < value[1]
 
 
 def _sample(ids: list[str], sampling: Sampling | SamplingFunction, block: int) -> list[PreferenceGroup]:

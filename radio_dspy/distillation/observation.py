@@ -24,6 +24,7 @@ from radio_dspy.distillation.seats import Seat, retriever_of
 from radio_dspy.encoders import TextEncoder, fingerprint
 from radio_dspy.errors import RadioError, SettingsError
 from radio_dspy.passages import Passage, RankRequest, as_passage
+from radio_dspy.redaction import cause_of, told
 from radio_dspy.rerankers.rerank import Rerank
 from radio_dspy.rerankers.weights import RerankerWeights
 from radio_dspy.retrievers.base import Retriever
@@ -106,13 +107,9 @@ def record(
     keys = dict(zip(questions, run_keys(program, questions.values()), strict=True)) if run is not None else {}
     outcomes = _kept(run, keys) if run is not None else {}
     missing = [name for name in questions if name not in outcomes]
-    strays: list[Rerank] = []
-    unwritten: list[OSError] = []  # a full disk, for example
     bar = tqdm(total=len(missing), desc="recording", unit="question", disable=not show_progress)
 
     def one(name: str) -> None:
-        if strays or unwritten:
-            return
         recorder = _Recorder()
         error: Exception | None = None
         with dspy.context(callbacks=[*dspy.settings.callbacks, recorder], trace=None, disable_history=True):
@@ -120,27 +117,19 @@ def record(
                 program(**questions[name].inputs())
             except Exception as raised:  # the program is the user's: what it reached before still counts
                 error = raised
-        strays.extend(rerank for rerank, _, _ in recorder.calls if id(rerank) not in owner)
-        if strays:
-            return
+        if any(id(rerank) not in owner for rerank, _, _ in recorder.calls):
+            raise SettingsError(
+                "A Rerank was called that the student does not hold as an attribute: hold it as one, and use a "
+                "method of the module (not a function around it) as the tool."
+            )
         calls = [_call(owner[id(rerank)], query, passages) for rerank, query, passages in recorder.calls]
         outcomes[name] = calls, error
         if run is not None and not isinstance(error, dspy.LMError):  # an LM that is away may be there next time
-            try:
-                run.append_record("requests", _as_record(name, keys[name], calls, error))
-            except OSError as raised:
-                unwritten.append(raised)
+            run.append_record("requests", _as_record(name, keys[name], calls, error))
         bar.update()
 
     with bar:
         call_each(one, missing, num_threads)
-    if unwritten:
-        raise unwritten[0]
-    if strays:
-        raise SettingsError(
-            "A Rerank was called that the student does not hold as an attribute: hold it as one, and use a "
-            "method of the module (not a function around it) as the tool."
-        )
     observed = [Observed() for _ in seats]
     for name, example in questions.items():
         counts: Counter[int] = Counter()
@@ -214,6 +203,8 @@ def program_key(program: dspy.Module) -> str:
     parts: list[Any] = []
     for name, module in program.named_sub_modules():
         plain = {key: value for key, value in vars(module).items() if isinstance(value, bool | int | float | str)}
+        if isinstance(module, dspy.Predict):
+            plain.pop("stage", None)  # drawn at random for each object
         kind: Any = type(module)
         parts.append([name, kind.__qualname__, plain, source_of(kind)])
     for name, one in program.named_parameters():
@@ -268,7 +259,7 @@ def _as_record(name: str, key: str, calls: Sequence[_Call], error: Exception | N
         }
         for one in calls
     ]
-    return {"id": name, "key": key, "calls": rows, "error": f"{type(error).__name__}: {error}" if error else ""}
+    return {"id": name, "key": key, "calls": rows, "error": told(error, dspy.settings.lm) if error else ""}
 
 
 def _kept(run: Run, keys: Mapping[str, str]) -> dict[str, _Outcome]:
@@ -373,11 +364,11 @@ def observe(
     if not any(seat.requests for seat in probe):
         raise SettingsError(
             "None of the first training questions reached a Rerank"
-            + (f" (the program failed: {type(errors[0]).__name__}: {errors[0]!s:.200}). " if errors else ". ")
+            + (f" (the program failed: {told(errors[0], dspy.settings.lm):.200}). " if errors else ". ")
             + "Configure the LM that the program needs, or give RADIO(retriever=...)."
-        ) from (errors[0] if errors else None)
+        ) from (cause_of(errors[0], dspy.settings.lm) if errors else None)
     if errors and dspy.settings.lm is not None:
-        logger.warning("The program failed after its reranker (%s: %s).", type(errors[0]).__name__, errors[0])
+        logger.warning("The program failed after its reranker (%s).", told(errors[0], dspy.settings.lm))
     if own is not None:
         served = max(len(one.candidates) for seat in probe for one in seat.requests)
         direct = {one.id: one for one in rank_requests(train[:PROBED], own, max(candidates, served))}
@@ -393,7 +384,7 @@ def observe(
             "The program failed on %d questions, on %d of them before it reached a reranker; at first with: %s",
             len(failed),
             len(failed.keys() - reached),
-            next(iter(failed.values())),
+            told(next(iter(failed.values())), dspy.settings.lm),
         )
     return Reached(seen, judged, recorded=True, failed=lost)
 

@@ -18,7 +18,7 @@ from radio_dspy.distillation.groups import DEPTH, PreferenceGroup, Sampling, Sam
 from radio_dspy.distillation.guards import NO_GUARD, FalseNegatives, telling, without_false_negatives
 from radio_dspy.distillation.signals import Signal, score_all
 from radio_dspy.errors import DataError, SettingsError
-from radio_dspy.passages import Passage, Ranking, RankRequest, best_first, contains_answer
+from radio_dspy.passages import Passage, Ranking, RankRequest, best_first, checked_text, contains_answer, plain_text
 from radio_dspy.retrievers.base import Retriever
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def distinct_questions(examples: Sequence[dspy.Example]) -> dict[str, dspy.Examp
     """Each question once, by its id.
 
     Raises:
-        DataError: For what is no example, one without a question, and an id that two different questions share.
+        DataError: For what is no example, one without a question, an id that two different questions share, and a
+            text that cannot be written.
     """
     questions: dict[str, dspy.Example] = {}
     for position, example in enumerate(examples):
@@ -73,7 +74,8 @@ def distinct_questions(examples: Sequence[dspy.Example]) -> dict[str, dspy.Examp
         text = example.get("question")
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"Example {position} has no 'question' (it has {sorted(example.keys())}).")
-        key = question_id(example)
+        key = checked_text(question_id(example), f"Example {position}, id")
+        checked_text(text, f"Question {key!r}")
         if key in questions and questions[key].question != text:
             raise DataError(f"Two questions share the id {key!r}: {questions[key].question!r:.60} and {text!r:.60}.")
         questions.setdefault(key, example)
@@ -81,9 +83,16 @@ def distinct_questions(examples: Sequence[dspy.Example]) -> dict[str, dspy.Examp
 
 
 def question_id(example: dspy.Example) -> str:
-    """A question's id; one without gets one made from its text."""
+    """A question's id; one without gets one made from its text.
+
+    Raises:
+        DataError: If it is a number that is none, such as NaN, or true or false.
+    """
     text = str(example.get("question") or "")
-    return str(example.get("id") or f"q-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:12]}")
+    key = example.get("id")
+    if key is None or key == "":
+        return f"q-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:12]}"
+    return plain_text(key, f"Question {text!r:.60}, id") if isinstance(key, int | float) else str(key)
 
 
 def usable(requests: Sequence[RankRequest]) -> tuple[list[RankRequest], dict[str, int]]:
@@ -107,14 +116,14 @@ class QuestionGroup:
     Attributes:
         request: The question and its candidates.
         group: The preference, by passage id.
-        fused: The teacher's score of each candidate, by passage id.
+        scores: The teacher's scores of the positive and of each negative.
         random: Further negatives from anywhere in the corpus; they score 0, like the last candidate.
         checked: Whether in-batch negatives are checked for the answer, too.
     """
 
     request: RankRequest
     group: PreferenceGroup
-    fused: Mapping[str, float]
+    scores: tuple[float, ...]
     random: tuple[Passage, ...] = ()
     checked: bool = True
 
@@ -126,7 +135,7 @@ class QuestionGroup:
             "positive": self.group.positive,
             "negatives": list(self.group.negatives),
             "random": [passage.id for passage in self.random],
-            "scores": [round(score, 6) for score in self._scores()],
+            "scores": [round(score, 6) for score in self._all_scores()],
         }
 
     def texts(self) -> TextGroup:
@@ -139,13 +148,12 @@ class QuestionGroup:
             self.request.query,
             contents[self.group.positive],
             (*negatives, *(passage.contents for passage in self.random)),
-            tuple(self._scores()),
+            self._all_scores(),
             tuple(telling(self.request.answers)) if self.checked else (),
         )
 
-    def _scores(self) -> list[float]:
-        found = [self.fused[one] for one in (self.group.positive, *self.group.negatives)]
-        return found + [0.0] * len(self.random)
+    def _all_scores(self) -> tuple[float, ...]:
+        return self.scores + (0.0,) * len(self.random)
 
 
 @dataclass(frozen=True)
@@ -232,7 +240,8 @@ def build_groups(
         checked = settings.guard.with_answer
         for number, group in enumerate(sampled):
             drawn = _draw(request, corpus, settings, number, left_out) if settings.random_negatives else ()
-            groups.append(QuestionGroup(request, group, fused, drawn, checked))
+            scores = tuple(fused[one] for one in (group.positive, *group.negatives))
+            groups.append(QuestionGroup(request, group, scores, drawn, checked))
     return groups, dict(+left_out)
 
 

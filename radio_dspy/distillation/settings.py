@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from radio_dspy.distillation.losses import Loss, LossName, open_loss
 from radio_dspy.errors import SettingsError
+from radio_dspy.passages import shown
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Tower = Literal["both", "query"]
@@ -21,6 +22,7 @@ PAPER_ACCUMULATION_STEPS = 4
 PAPER_MAX_LENGTH = 512
 # With few questions the paper's 64 groups an update would leave hardly any updates.
 MIN_UPDATES = 20
+MAX_SEED = 2**62  # torch takes 64 bits, and averaged runs count up from it
 SEED_STEP = 1000  # between the seeds of averaged runs, so that neighbouring seeds share none
 
 
@@ -101,6 +103,8 @@ class TrainingSettings:
         for name, value in whole.items():
             if not isinstance(value, int) or value < 1:
                 raise SettingsError(f"{name} must be a whole number of at least 1, got {value!r}.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not abs(self.seed) < MAX_SEED:
+            raise SettingsError(f"seed must be a whole number between -2**62 and 2**62, got {shown(self.seed)}.")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise SettingsError(f"learning_rate must be above 0, got {self.learning_rate!r}.")
         if not self.weight_decay >= 0 or not self.temperature > 0 or not self.target_temperature > 0:

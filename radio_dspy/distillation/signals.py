@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from radio_dspy.encoders import TextEncoder, as_encoder
@@ -75,8 +75,10 @@ class RationaleSimilarity:
         queries = self.encoder.encode_queries(guides, show_progress=self._show_progress)
         if self._index is not None:
             index = self._index
-            vectors = [index.vectors([passage.id for passage in one.candidates]) for one in requests]
-            return [passages @ query for passages, query in zip(vectors, queries, strict=True)]
+            return [  # one question at a time: the vectors of all their candidates may be more than the index itself
+                index.vectors([passage.id for passage in one.candidates]) @ query
+                for one, query in zip(requests, queries, strict=True)
+            ]
         rows: dict[str, int] = {}
         positions = [[rows.setdefault(passage.contents, len(rows)) for passage in one.candidates] for one in requests]
         encoded = self.encoder.encode_passages(list(rows), show_progress=self._show_progress)
@@ -132,7 +134,8 @@ class Labels:
         ]
 
 
-def score_all(signals: Sequence[Signal], requests: Sequence[RankRequest]) -> list[dict[str, list[float]]]:
+def score_all(signals: Sequence[Signal], requests: Sequence[RankRequest]) -> Iterator[dict[str, list[float]]]:
     """Ask every signal and turn the answers around: for each question, each signal's scores by its name."""
     columns: dict[str, list[Any]] = {signal.name: signal.score(requests) for signal in signals}
-    return [{name: scores[i].tolist() for name, scores in columns.items()} for i in range(len(requests))]
+    for position in range(len(requests)):
+        yield {name: scores[position].tolist() for name, scores in columns.items()}

@@ -9,6 +9,7 @@ from typing import Any
 import dspy
 
 from radio_dspy.encoders import TextEncoder, as_encoder
+from radio_dspy.errors import DataError
 from radio_dspy.passages import checked_text, texts_of
 from radio_dspy.rerankers.rerank import _check_k, ranked
 from radio_dspy.signatures import RationaleGuidedRerank
@@ -73,8 +74,11 @@ class RationaleRerank(dspy.Module):
         _check_k(k)
         checked_text(question, "The question")
         checked_text(rationale, "The rationale")
-        for answer in answers:
-            checked_text(answer, "An answer")
+        answers = [answers] if isinstance(answers, str) else answers
+        if not isinstance(answers, Sequence):
+            raise DataError(f"The answers must be a list of strings, got {type(answers).__name__}.")
+        for position, answer in enumerate(answers):
+            checked_text(answer, f"Answer {position}")
         query = self.encoder.encode_queries([guide(question, answers, rationale)])[0]
         scores = (self.encoder.encode_passages(texts_of(passages)) @ query).tolist()
         found = ranked(passages, scores, k)

@@ -10,7 +10,18 @@ from typing import Any
 import dspy
 
 from radio_dspy.errors import SettingsError
-from radio_dspy.passages import Ranking, checked_text
+from radio_dspy.passages import Ranking, checked_text, shown
+
+
+def checked_k(k: Any) -> int:
+    """How many passages to find.
+
+    Raises:
+        SettingsError: If it is no whole number of at least 1.
+    """
+    if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
+        raise SettingsError(f"k must be at least 1, got {shown(k)}; give a whole number.")
+    return int(k)
 
 
 class Retriever(dspy.Module):
@@ -42,9 +53,7 @@ class Retriever(dspy.Module):
         return await asyncio.to_thread(self._retrieve, query, k)
 
     def _retrieve(self, query: str, k: int | None) -> dspy.Prediction:
-        depth: Any = self.k if k is None else k
-        if isinstance(depth, bool) or not isinstance(depth, Integral) or depth < 1:
-            raise SettingsError(f"k must be at least 1, got {depth!r}; give a whole number.")
+        depth = checked_k(self.k if k is None else k)
         checked_text(query, "The query")
-        ranking = self.search([query], int(depth))[0]
+        ranking = self.search([query], depth)[0]
         return dspy.Prediction(passages=list(ranking.passages), scores=list(ranking.scores))

@@ -12,8 +12,8 @@ from radio_dspy.datasets import load_corpus
 from radio_dspy.encoders import Encoder, TextEncoder, as_encoder, copy_weights, reopened_encoder
 from radio_dspy.errors import CheckpointError, DataError
 from radio_dspy.files import replacing, sha256_of, write_json, write_lines
-from radio_dspy.passages import Passage, Ranking
-from radio_dspy.retrievers.base import Retriever
+from radio_dspy.passages import Passage, Ranking, checked_corpus
+from radio_dspy.retrievers.base import Retriever, checked_k
 
 if TYPE_CHECKING:
     from radio_dspy.encoders import Vectors
@@ -72,19 +72,24 @@ class FaissRetriever(Retriever):
             show_progress: Show a progress bar while encoding.
 
         Raises:
-            DataError: If there are no passages or an id appears twice.
+            DataError: If there are no passages, an id appears twice, or an id or a text is empty.
         """
         encoder = as_encoder(encoder)
-        for number, one in enumerate(passages):
-            if not isinstance(one, Passage) or not isinstance(one.id, str):
-                raise DataError(f"Passage {number}: needs a Passage whose id is a string, got {one!r:.80}.")
+        passages = checked_corpus(passages)
         if not passages:
             raise DataError("An index needs at least one passage, got none.")
         return cls(_Index(passages, encoder.encode_passages(passages, show_progress=show_progress)), encoder, k)
 
     def search(self, queries: Sequence[str], k: int) -> list[Ranking]:
-        """Find the ``k`` best passages for each query, in one batch."""
-        return self._index.search(list(queries), self.query_encoder.encode_queries(queries), k)
+        """Find the ``k`` best passages for each query, in one batch.
+
+        Raises:
+            DataError: For queries that are no list of strings.
+            SettingsError: If ``k`` is no whole number of at least 1.
+        """
+        k = checked_k(k)
+        vectors = self.query_encoder.encode_queries(queries)
+        return self._index.search(list(queries), vectors, k)
 
     def vectors(self, ids: Sequence[str]) -> Vectors:
         """The stored unit vectors of passages, float32 of shape (n, dimension)."""

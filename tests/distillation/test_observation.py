@@ -6,10 +6,12 @@ import threading
 
 import dspy
 import pytest
+from radio_dspy.programs import RetrieveRerankAnswer
 
 from radio_dspy.distillation.observation import (
     Observed,
     observe,
+    program_key,
     record,
     same_as_retrieved,
 )
@@ -370,3 +372,16 @@ class TestObserve:
         agent = dspy.ReAct("question -> answer", tools=[Searcher(index).search])
         assert retriever_of(Holder(agent=agent)) is index
         assert retriever_of(Holder(rerank=rerank())) is None
+
+
+def test_the_same_program_made_again_has_the_same_key(index):
+    """DSPy draws each ``Predict`` a random name, which another process would not have."""
+
+    def key(**settings):
+        program = RetrieveRerankAnswer(index, rerank(), **{"candidates": 5, **settings})
+        return program_key(program), program.answer.stage
+
+    (first, name), (again, other) = key(), key()
+    assert first == again
+    assert name != other
+    assert key(candidates=6)[0] != first

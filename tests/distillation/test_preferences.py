@@ -267,5 +267,5 @@ def test_an_example_without_a_question_is_named():
 
 def test_groups_made_by_hand_serve_as_well():
     (made,), _ = build()
-    group = QuestionGroup(made.request, made.group, made.fused)
+    group = QuestionGroup(made.request, made.group, made.scores)
     assert group.texts().scores == made.texts().scores

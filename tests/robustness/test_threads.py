@@ -1,0 +1,91 @@
+"""One program in many threads, and two compiles on one machine, disturb each other in nothing."""
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import radio_dspy as radio
+from radio_dspy.files import sha256_of
+from tests.conftest import ROOT, scripted
+
+THREADS, CALLS = 16, 2000
+
+
+def test_two_thousand_calls_from_sixteen_threads_answer_as_one_thread_does(index, small, topic):
+    program = radio.RetrieveRerankAnswer(index, radio.Rerank(small, "bi-encoder"), candidates=8, k=3)
+    questions = [one.question for one in [*topic.train, *topic.test]]
+    program.set_lm(scripted(answer="by evaporation"))
+
+    def ask(number):
+        found = program(question=questions[number % len(questions)])
+        return found.answer, [passage.id for passage in found.passages], [round(one, 4) for one in found.scores]
+
+    alone = [ask(number) for number in range(len(questions))]
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(ask, range(CALLS)))
+    assert len({json.dumps(one) for one in alone}) > len(questions) / 2  # else a mix-up could not be seen
+    assert found == [alone[number % len(questions)] for number in range(CALLS)]
+
+
+def test_hundreds_of_calls_of_each_reranker_from_sixteen_threads(small, topic):
+    passages = [one.contents for one in topic.passages[:6]]
+    questions = [one.question for one in topic.train[:12]]
+    for rerank in (radio.Rerank(small, "cross-encoder"), radio.RationaleRerank(small)):
+
+        def ask(number, rerank=rerank):
+            query = questions[number % len(questions)]
+            if isinstance(rerank, radio.Rerank):
+                found = rerank(query=query, passages=passages)
+            else:
+                found = rerank(question=query, answers=["vapour"], rationale="It cools.", passages=passages)
+            return [round(float(score), 4) for score in found.scores]
+
+        alone = [ask(number) for number in range(len(questions))]
+        with ThreadPoolExecutor(THREADS) as pool:
+            found = list(pool.map(ask, range(192)))
+        assert found == [alone[number % len(questions)] for number in range(192)]
+
+
+COMPILE = """
+import json, sys, dspy
+import radio_dspy as radio
+folder, encoder, run_dir, first = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+passages = radio.load_corpus(f"{folder}/corpus.jsonl")
+train = radio.load_questions(f"{folder}/train.jsonl")[first : first + 8]
+index = radio.FaissRetriever.build(passages, encoder=encoder)
+student = radio.RetrieveRerankAnswer(index, radio.Rerank(encoder, "bi-encoder"), candidates=8)
+optimizer = radio.RADIO(
+    rationales={str(one.id): one.answers[0] for one in train}, run_dir=run_dir, epochs=1, max_length=32,
+    candidates=8, gate=False, show_progress=False,
+)
+aligned = optimizer.compile(student, trainset=train[:6], valset=train[6:])
+print(json.dumps(aligned.rerank.weights.checkpoint))
+"""
+
+
+@pytest.mark.slow
+def test_two_compiles_in_two_processes(topic, small, tmp_path):
+    corpus = [{"id": one.id, "contents": one.contents} for one in topic.passages]
+    train = [{"id": one.id, "question": one.question, "golden_answers": one.answers} for one in topic.train]
+    for name, rows in (("corpus", corpus), ("train", train)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    def start(run, first):
+        command = [sys.executable, "-c", COMPILE, str(tmp_path), small.name, str(tmp_path / run), str(first)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+    def outcome(process, run):
+        out, error = process.communicate()
+        assert process.returncode == 0, error
+        checkpoint = json.loads(out.splitlines()[-1])
+        return (tmp_path / run / "groups.jsonl").read_bytes(), sha256_of(Path(checkpoint) / "model.safetensors")
+
+    alone = [outcome(start(f"alone-{first}", first), f"alone-{first}") for first in (0, 4)]
+    both = [start(f"both-{first}", first) for first in (0, 4)]
+    found = [outcome(process, f"both-{first}") for process, first in zip(both, (0, 4), strict=True)]
+    assert found == alone
+    assert alone[0] != alone[1]
