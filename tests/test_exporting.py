@@ -8,6 +8,7 @@ from radio_dspy.programs import RetrieveRerankAnswer
 from typer.testing import CliRunner
 
 import radio_dspy as radio
+from radio_dspy import onnx_export
 from radio_dspy.cli import app
 from radio_dspy.distillation import TrainingSettings
 from radio_dspy.encoders import Encoder, fingerprint, quiet_loading
@@ -293,17 +294,14 @@ def test_what_cannot_be_exported_leaves_nothing_behind(small, tmp_path):
         export(dspy.Predict("question -> answer"), tmp_path / "new")
 
 
-def test_onnx_without_its_packages_says_what_to_install(small, tmp_path):
-    try:
-        import onnxruntime  # noqa: F401
-    except ImportError:
-        with pytest.raises(MissingExtraError, match=re.escape("pip install 'radio-dspy[onnx]'")):
-            export(Rerank(small, "bi-encoder"), tmp_path / "out", "onnx")
-        assert not (tmp_path / "out").exists()
-    else:
-        pytest.skip("the packages are there")
+def test_onnx_without_its_packages_says_what_to_install(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_export, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=re.escape("pip install 'radio-dspy[onnx]'")):
+        export(Rerank(small, "bi-encoder"), tmp_path / "out", "onnx")
+    assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["tiny", "small"])
 def test_onnx_scores_with_a_cross_encoder_as_we_do(base, request, tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
@@ -319,6 +317,7 @@ def test_onnx_scores_with_a_cross_encoder_as_we_do(base, request, tmp_path, monk
     assert run_readme(out, monkeypatch)["scores"].shape == (2,)
 
 
+@pytest.mark.slow
 def test_onnx_scores_with_a_bi_encoder_as_we_do(small, groups, tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
