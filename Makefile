@@ -10,7 +10,7 @@ demo: .venv/.ready
 
 # Two workers of one thread each: most tests wait for one core anyway.
 test: .venv/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/.ready
 	$(BIN)/python -m pytest -m slow

@@ -96,6 +96,7 @@ def test_index_compile_evaluate_ask(files, tmp_path):
     assert asked["answer"].splitlines()[0] in done.stdout
 
 
+@pytest.mark.slow
 def test_rationales_that_are_there_need_no_lm(files, tmp_path, topic):
     rows = [json.dumps({"id": one.id, "rationale": "Heat kills yeast."}) for one in topic.train]
     (tmp_path / "rationales.jsonl").write_text("\n".join(rows))

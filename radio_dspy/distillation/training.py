@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import math
 import random
@@ -121,8 +120,6 @@ def train_reranker(
             losses, stopped = _fit(scorer, groups, criterion, settings, watch, checkpoints, show_progress)
     if not stopped:
         scorer.save(output)
-    del scorer
-    gc.collect()  # optimizer and schedule hold each other, and all that was trained with them
     checkpoint = None if stopped else output
     return TrainingResult(checkpoint, tuple(losses), len(losses), time.perf_counter() - started, stopped)
 

@@ -12,12 +12,12 @@ GROUPS = [
     TextGroup("why is the jug cold?", "Vapour carries warmth away.", ("The jug is old.", "A cold day.")),
     TextGroup("why do ships float?", "A body displaces its weight of water.", ("Ships sail.",)),
 ]
-FAST = {"epochs": 2, "learning_rate": 1e-3, "max_length": 32, "groups_per_step": 1}
+FAST = {"epochs": 1, "learning_rate": 1e-3, "max_length": 32, "groups_per_step": 1}
 
 
-@pytest.fixture(params=["bi-encoder", "cross-encoder"])
-def base(small, request):
-    return RerankerWeights(small, request.param)
+@pytest.fixture
+def base(small):
+    return RerankerWeights(small, "bi-encoder")
 
 
 def trained(base, output, **settings):
@@ -39,7 +39,7 @@ def test_the_runs_are_those_of_the_seeds_and_their_mean_is_returned(base, tmp_pa
         expected = sum(one[name].double() for one in alone) / 3
         assert torch.allclose(value.double(), expected, rtol=0, atol=1e-6), name
     assert any(not torch.equal(alone[0][name], alone[1][name]) for name in mean)
-    assert found.training.updates == len(found.training.losses) == 3 * 6
+    assert found.training.updates == len(found.training.losses) == 3 * 3
     assert found.training.checkpoint.is_dir()
 
 

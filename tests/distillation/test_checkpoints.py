@@ -58,7 +58,14 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"groups_per_step": 3}, {"tower": "query"}, {"in_batch_negatives": True}, {"lora": LoraSettings(rank=2)}],
+    [
+        {},
+        {"lora": LoraSettings(rank=2)},
+        *(
+            pytest.param(one, marks=pytest.mark.slow)
+            for one in ({"groups_per_step": 3}, {"tower": "query"}, {"in_batch_negatives": True})
+        ),
+    ],
     ids=str,
 )
 def test_a_killed_training_goes_on_and_ends_in_the_same_weights(tmp_path, folder, base, settings):

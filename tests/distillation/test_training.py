@@ -73,8 +73,8 @@ def test_training_lowers_the_loss_and_reranks(tmp_path, architecture):
         assert rerank(group.query, [*group.negatives, group.positive]).passages[0] == group.positive
 
 
-def test_training_repeats_to_the_bit_and_leaves_the_callers_random_state(tmp_path):
-    base = RerankerWeights(ENCODER, "bi-encoder")
+def test_training_repeats_to_the_bit_and_leaves_the_callers_random_state(tmp_path, small):
+    base = RerankerWeights(small.name, "bi-encoder")
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
@@ -88,10 +88,10 @@ def test_training_repeats_to_the_bit_and_leaves_the_callers_random_state(tmp_pat
 
 
 @pytest.fixture
-def without_dropout(tmp_path):
+def without_dropout(tmp_path, small):
     """A checkpoint whose training is the same function whatever the batch."""
     folder = tmp_path / "plain"
-    shutil.copytree(weights(ENCODER), folder)
+    shutil.copytree(weights(small.name), folder)
     config = json.loads((folder / "config.json").read_text())
     config.update(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     (folder / "config.json").write_text(json.dumps(config))
@@ -112,15 +112,15 @@ def test_accumulated_batches_train_like_one_large_batch(without_dropout, tmp_pat
     assert losses[2] == pytest.approx(losses[0], abs=1e-4)
 
 
-def test_the_checkpoint_reads_as_far_as_its_base(tmp_path):
+def test_the_checkpoint_reads_as_far_as_its_base(tmp_path, small):
     result = train_reranker(
-        RerankerWeights(ENCODER, "bi-encoder"),
+        RerankerWeights(small.name, "bi-encoder"),
         GROUPS,
         tmp_path / "out",
         TrainingSettings(epochs=1, **FAST),
         show_progress=False,
     )
-    base, aligned = Encoder(ENCODER), Encoder(str(result.checkpoint))
+    base, aligned = Encoder(small.name), Encoder(str(result.checkpoint))
     text = "filler " * 100
     for encoder in (base, aligned):
         tail, other = encoder.encode_passages([text + "yeast", text + "granite"])
@@ -140,32 +140,34 @@ def test_defaults_are_the_papers():
     assert (settings.groups_per_step, settings.max_length, settings.temperature) == (16, 512, 1.0)
 
 
-def test_bf16_trains(tmp_path):
+def test_bf16_trains(tmp_path, small):
     settings = TrainingSettings(epochs=1, precision="bf16", **FAST)
     result = train_reranker(
-        RerankerWeights(ENCODER, "bi-encoder"), GROUPS, tmp_path / "out", settings, show_progress=False
+        RerankerWeights(small.name, "bi-encoder"), GROUPS, tmp_path / "out", settings, show_progress=False
     )
     full = TrainingSettings(epochs=1, precision="fp32", **FAST)
-    other = train_reranker(RerankerWeights(ENCODER, "bi-encoder"), GROUPS, tmp_path / "full", full, show_progress=False)
+    other = train_reranker(
+        RerankerWeights(small.name, "bi-encoder"), GROUPS, tmp_path / "full", full, show_progress=False
+    )
     assert result.losses == pytest.approx(other.losses, rel=0.1)
     assert result.losses != other.losses
 
 
-def test_a_loss_that_is_no_number_stops_with_advice(tmp_path):
+def test_a_loss_that_is_no_number_stops_with_advice(tmp_path, small):
     settings = TrainingSettings(epochs=30, learning_rate=1e30, max_length=32, groups_per_step=2)
     with pytest.raises(RadioError, match=r"training diverged\. Lower learning_rate"):
         train_reranker(
-            RerankerWeights(ENCODER, "cross-encoder"), GROUPS, tmp_path / "out", settings, show_progress=False
+            RerankerWeights(small.name, "cross-encoder"), GROUPS, tmp_path / "out", settings, show_progress=False
         )
     assert not (tmp_path / "out").exists()
 
 
-def test_checkpoints_are_never_overwritten(tmp_path):
+def test_checkpoints_are_never_overwritten(tmp_path, small):
     (tmp_path / "there").mkdir()
     with pytest.raises(SettingsError, match="never overwritten"):
-        train_reranker(RerankerWeights(ENCODER, "bi-encoder"), GROUPS, tmp_path / "there")
+        train_reranker(RerankerWeights(small.name, "bi-encoder"), GROUPS, tmp_path / "there")
     with pytest.raises(DataError, match="no preference groups"):
-        train_reranker(RerankerWeights(ENCODER, "bi-encoder"), [], tmp_path / "new")
+        train_reranker(RerankerWeights(small.name, "bi-encoder"), [], tmp_path / "new")
 
 
 @pytest.mark.parametrize(
@@ -222,9 +224,9 @@ def test_given_passage_vectors_are_the_ones_that_would_be_computed(bi_encoder, t
     assert other.losses[0] != pytest.approx(computed.losses[0], abs=0.1)
 
 
-def test_a_cross_encoder_has_no_query_tower(tmp_path):
+def test_a_cross_encoder_has_no_query_tower(tmp_path, small):
     with pytest.raises(SettingsError, match="tower='query' needs a bi-encoder"):
-        train(RerankerWeights(ENCODER, "cross-encoder"), GROUPS, tmp_path / "out", tower="query")
+        train(RerankerWeights(small.name, "cross-encoder"), GROUPS, tmp_path / "out", tower="query")
     assert not (tmp_path / "out").exists()
 
 
@@ -340,8 +342,8 @@ def test_scores_and_passages_of_a_group_must_match():
 
 
 @pytest.mark.parametrize("architecture", ["bi-encoder", "cross-encoder"])
-def test_a_ruinous_learning_rate_is_stopped_and_leaves_no_checkpoint(tmp_path, architecture):
-    base = RerankerWeights(ENCODER, architecture)
+def test_a_ruinous_learning_rate_is_stopped_and_leaves_no_checkpoint(tmp_path, architecture, small):
+    base = RerankerWeights(small.name, architecture)
     result = train(base, GROUPS, tmp_path / "out", watch=True, learning_rate=1e3, epochs=12)
     assert result.checkpoint is None
     assert result.stopped.endswith(f"at update {result.updates}")

@@ -12,10 +12,11 @@ import radio_dspy as radio
 from radio_dspy.files import sha256_of
 from tests.conftest import ROOT, scripted
 
-THREADS, CALLS = 16, 2000
+THREADS = 16
 
 
-def test_two_thousand_calls_from_sixteen_threads_answer_as_one_thread_does(index, small, topic):
+@pytest.mark.parametrize("calls", [200, pytest.param(2000, marks=pytest.mark.slow)])
+def test_calls_from_sixteen_threads_answer_as_one_thread_does(index, small, topic, calls):
     program = radio.RetrieveRerankAnswer(index, radio.Rerank(small, "bi-encoder"), candidates=8, k=3)
     questions = [one.question for one in [*topic.train, *topic.test]]
     program.set_lm(scripted(answer="by evaporation"))
@@ -26,11 +27,12 @@ def test_two_thousand_calls_from_sixteen_threads_answer_as_one_thread_does(index
 
     alone = [ask(number) for number in range(len(questions))]
     with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(ask, range(CALLS)))
+        found = list(pool.map(ask, range(calls)))
     assert len({json.dumps(one) for one in alone}) > len(questions) / 2  # else a mix-up could not be seen
-    assert found == [alone[number % len(questions)] for number in range(CALLS)]
+    assert found == [alone[number % len(questions)] for number in range(calls)]
 
 
+@pytest.mark.slow
 def test_hundreds_of_calls_of_each_reranker_from_sixteen_threads(small, topic):
     passages = [one.contents for one in topic.passages[:6]]
     questions = [one.question for one in topic.train[:12]]
