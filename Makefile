@@ -8,7 +8,7 @@ export LITELLM_LOCAL_MODEL_COST_MAP := True
 demo: .venv/.ready
 	$(BIN)/radio-dspy demo
 
-# Two workers of one thread each: most tests wait for one core anyway.
+# Two workers of one thread each, since most tests wait for one core anyway; a file's fixtures are made in one of them.
 test: .venv/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
