@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 
-from radio_dspy.datasets import answer_texts, relevant_of
+from radio_dspy.datasets import answer_texts, check_labels
 from radio_dspy.distillation.observation import Observed, Reached
 from radio_dspy.distillation.preferences import QuestionGroup, question_id
 from radio_dspy.distillation.rationales import Question
@@ -189,8 +189,4 @@ def check_ids(job: Job, rationales: Mapping[str, str]) -> None:
                 f"(their ids look like {question_id(job.train[0])!r})."
             )
         checked_text(text, f"The rationale of {key!r}")
-    corpus = {passage.id for passage in getattr(job.first_stage, "passages", ())}
-    for example in [*job.train, *job.held_out] if corpus else ():
-        unknown = min(relevant_of(example) - corpus, default=None)
-        if unknown is not None:
-            raise DataError(f"Question {question_id(example)!r}: relevant passage {unknown!r} is not in the corpus.")
+    check_labels([*job.train, *job.held_out], getattr(job.first_stage, "passages", ()))

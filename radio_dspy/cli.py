@@ -291,6 +291,7 @@ def evaluate(
     Example: `radio-dspy evaluate aligned --corpus corpus.jsonl --questions dev.jsonl --lm local`
     """
     import radio_dspy as radio
+    from radio_dspy.datasets import check_labels
     from radio_dspy.distillation.preferences import rank_requests
     from radio_dspy.evaluation import answer_metrics, compare, judge
     from radio_dspy.report import metrics_table
@@ -298,6 +299,7 @@ def evaluate(
 
     examples = radio.load_questions(questions)[:limit]
     retriever = open_retriever(index_folder, corpus, encoder)
+    check_labels(examples, retriever.passages)
     aligned: Any = radio.load(program, retriever=retriever)
     requests = rank_requests(examples, retriever, aligned.candidates)
     rows = {"first_stage": [one.ranking() for one in requests]}

@@ -173,6 +173,19 @@ def relevant_of(example: dspy.Example) -> frozenset[str]:
     return frozenset(_strings(_named(example), example, "relevant"))
 
 
+def check_labels(examples: Iterable[dspy.Example], corpus: Iterable[Passage]) -> None:
+    """Make sure that every labelled passage is in the corpus; where there is no corpus, nothing is checked.
+
+    Raises:
+        DataError: If one is not; the message names question and passage.
+    """
+    known = {passage.id for passage in corpus}
+    for example in examples if known else ():
+        unknown = min(relevant_of(example) - known, default=None)
+        if unknown is not None:
+            raise DataError(f"{_named(example)}: relevant passage {unknown!r} is not in the corpus.")
+
+
 def _named(example: dspy.Example) -> str:
     """An example's name for error messages."""
     key = example.get("id")

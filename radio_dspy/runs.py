@@ -314,7 +314,13 @@ def look_at(path: Path) -> RunState:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The run folders in a folder, by name."""
+    """The run folders in a folder, by name; none where there is no such folder yet.
+
+    Raises:
+        DataError: If it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is a file; give the folder in which the run folders are.")
     found = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if (path / MANIFEST).is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Literal, get_args
 
 from radio_dspy.distillation.losses import Loss, LossName, open_loss
@@ -22,6 +23,7 @@ PAPER_ACCUMULATION_STEPS = 4
 PAPER_MAX_LENGTH = 512
 # With few questions the paper's 64 groups an update would leave hardly any updates.
 MIN_UPDATES = 20
+_NUMBERS = ("learning_rate", "weight_decay", "temperature", "target_temperature")
 MAX_SEED = 2**62  # torch takes 64 bits, and averaged runs count up from it
 SEED_STEP = 1000  # between the seeds of averaged runs, so that neighbouring seeds share none
 
@@ -105,6 +107,9 @@ class TrainingSettings:
                 raise SettingsError(f"{name} must be a whole number of at least 1, got {value!r}.")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not abs(self.seed) < MAX_SEED:
             raise SettingsError(f"seed must be a whole number between -2**62 and 2**62, got {shown(self.seed)}.")
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        if odd := [name for name, value in numbers.items() if isinstance(value, bool) or not isinstance(value, Real)]:
+            raise SettingsError(f"{odd[0]} must be a number, got {shown(numbers[odd[0]])}.")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise SettingsError(f"learning_rate must be above 0, got {self.learning_rate!r}.")
         if not self.weight_decay >= 0 or not self.temperature > 0 or not self.target_temperature > 0:

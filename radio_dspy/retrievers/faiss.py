@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from radio_dspy.datasets import load_corpus
 from radio_dspy.encoders import Encoder, TextEncoder, as_encoder, copy_weights, reopened_encoder
-from radio_dspy.errors import CheckpointError, DataError
+from radio_dspy.errors import CheckpointError, DataError, SettingsError
 from radio_dspy.files import replacing, sha256_of, write_json, write_lines
 from radio_dspy.passages import Passage, Ranking, checked_corpus
 from radio_dspy.retrievers.base import Retriever, checked_k
@@ -100,10 +100,15 @@ class FaissRetriever(Retriever):
 
         A query encoder of its own goes into the subfolder ``query-encoder``. A hosted encoder is written down by its
         name and settings, never with address or key.
+
+        Raises:
+            SettingsError: If the path is a file.
         """
         import faiss
 
         folder = Path(path)
+        if folder.exists() and not folder.is_dir():
+            raise SettingsError(f"{folder}: is a file; an index is saved into a folder.")
         folder.mkdir(parents=True, exist_ok=True)
         rows = ({"id": one.id, "title": one.title, "text": one.text} for one in self.passages)
         write_lines(folder / "passages.jsonl", rows)

@@ -1270,3 +1270,34 @@ def test_a_trainset_that_can_be_gone_through_only_once(pantry):
 def test_a_seed_that_torch_would_refuse(seed):
     with pytest.raises(SettingsError, match="seed must be a whole number between"):
         radio.RADIO(None, seed=seed)
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "weight_decay", "temperature", "target_temperature"])
+@pytest.mark.parametrize("value", ["x", None, True])
+def test_settings_that_are_no_numbers(name, value):
+    with pytest.raises(SettingsError, match=f"{name} must be a number, got"):
+        radio.RADIO(None, **{name: value})
+
+
+def test_an_index_is_not_saved_onto_a_file(pantry, tmp_path):
+    (tmp_path / "index").write_text("mine")
+    with pytest.raises(SettingsError, match="index: is a file; an index is saved into a folder"):
+        pantry.save(tmp_path / "index")
+    assert (tmp_path / "index").read_text() == "mine"
+
+
+def test_runs_are_not_looked_for_in_a_file(tmp_path):
+    (tmp_path / "runs").write_text("")
+    done = CliRunner().invoke(app, ["runs", "list", str(tmp_path / "runs")])
+    assert (done.exit_code, "runs: is a file; give the folder" in " ".join(done.output.split())) == (2, True)
+
+
+def test_evaluate_refuses_labels_of_another_corpus(pantry, tmp_path):
+    """Every metric of such a question was too low, and nothing said so."""
+    pantry.save(tmp_path / "index")
+    question = {"id": "q0", "question": "why?", "golden_answers": ["so"], "metadata": {"supporting_ids": ["p99"]}}
+    (tmp_path / "dev.jsonl").write_text(json.dumps(question))
+    command = ["evaluate", str(tmp_path / "saved"), "--index", str(tmp_path / "index"), "--encoder"]
+    done = CliRunner().invoke(app, [*command, pantry.encoder.name, "--questions", str(tmp_path / "dev.jsonl")])
+    assert done.exit_code == 2
+    assert "Question 'q0': relevant passage 'p99' is not in the corpus" in " ".join(done.output.split())
