@@ -1,9 +1,12 @@
 """Shared fixtures: everything runs offline, without keys, on the real small models."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
+# Started in the background, Python ignores Ctrl-C, and the tests of what it does would see nothing.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 os.environ["HF_HUB_OFFLINE"] = "1"
 # All temporary files in one folder that is gone at the end: a compile without run_dir leaves its checkpoint behind.

@@ -58,6 +58,7 @@ def card_of(hub) -> ModelCard:
     return ModelCard(hub.repos[NAME].files["README.md"].decode())
 
 
+@pytest.mark.slow
 def test_pushed_and_loaded_by_name_in_another_process_it_ranks_the_same(hub, program, index, tmp_path):
     program.answer.demos = [dspy.Example(question="Why?", passages=["p"], answer="because")]
     address = radio.push_to_hub(program, NAME, token=TOKEN, commit_message="First try")

@@ -59,9 +59,9 @@ def bi_encoder():
     return RerankerWeights(ENCODER, "bi-encoder")
 
 
-@pytest.mark.parametrize("architecture", ["bi-encoder", "cross-encoder"])
-def test_training_lowers_the_loss_and_reranks(tmp_path, architecture):
-    base = RerankerWeights(ENCODER, architecture)
+@pytest.mark.parametrize("architecture", ["bi-encoder", pytest.param("cross-encoder", marks=pytest.mark.slow)])
+def test_training_lowers_the_loss_and_reranks(tmp_path, architecture, small):
+    base = RerankerWeights(small.name if architecture == "bi-encoder" else ENCODER, architecture)
     before = contents(base.checkpoint)
     settings = TrainingSettings(epochs=12, **FAST)
     result = train_reranker(base, GROUPS, tmp_path / "out", settings, show_progress=False)

@@ -186,6 +186,7 @@ class TestMetric:
         assert {prediction.answer for _, prediction in calls} == {"an answer"}
         assert not lm.history
 
+    @pytest.mark.slow
     def test_it_holds_back_what_it_does_not(self, student, topic):
         metric, calls = self.spy(student, prefer_change=False)
         optimizer = RADIO(metric=metric, num_threads=2, **RUINOUS, **QUICK)
@@ -207,6 +208,7 @@ class TestMetric:
             optimizer.compile(student, trainset=topic.train[:4], valset=topic.test)
         assert not calls
 
+    @pytest.mark.slow
     def test_a_question_on_which_the_program_fails_scores_nothing(self, student, topic):
         metric, calls = self.spy(student, prefer_change=False)
         retrieve = student.retriever
