@@ -48,7 +48,8 @@ def load_corpus(source: Source) -> list[Passage]:
             if not newline:
                 title, text = "", title
         else:
-            title, text = row.get("title") or "", _text(where, row, "text", instead_of="contents")
+            title = "" if row.get("title") is None else row["title"]
+            text = _text(where, row, "text", instead_of="contents")
         text, title = text.strip(), plain_text(title, f"{where}: 'title'").strip()
         passages.append(Passage(key, text, title) if text else Passage(key, title))
     if not passages:

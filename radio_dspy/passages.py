@@ -162,7 +162,7 @@ def as_passage(item: Any, position: int = 0) -> Passage:
             "give a Passage, a string, or a mapping with 'text' or 'contents'."
         )
     key = plain_text(position if item.get("id") is None else item["id"], f"Passage {position}, id")
-    title = plain_text(item.get("title") or "", f"Passage {key!r}, title")
+    title = "" if item.get("title") is None else plain_text(item["title"], f"Passage {key!r}, title")
     if not title and "contents" in item and "\n" in text:
         title, _, text = text.partition("\n")
     return Passage(key, checked_text(text, f"Passage {key!r}"), title)

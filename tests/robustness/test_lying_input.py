@@ -26,7 +26,7 @@ from radio_dspy.distillation import fuse, fused_ranking, min_max, preference_gro
 from radio_dspy.distillation.preferences import distinct_questions, question_id
 from radio_dspy.errors import DataError, RadioError, SettingsError
 from radio_dspy.metrics import ranking_metrics
-from radio_dspy.passages import Passage, RankRequest, shown
+from radio_dspy.passages import Passage, RankRequest, as_passage, shown
 
 INPUTS: Counter[str] = Counter()  # how many there were, by what came of them
 
@@ -1301,3 +1301,11 @@ def test_evaluate_refuses_labels_of_another_corpus(pantry, tmp_path):
     done = CliRunner().invoke(app, [*command, pantry.encoder.name, "--questions", str(tmp_path / "dev.jsonl")])
     assert done.exit_code == 2
     assert "Question 'q0': relevant passage 'p99' is not in the corpus" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize("title", [np.array(["x", "y"]), [], False, {}], ids=["array", "list", "false", "dict"])
+def test_a_title_that_is_no_text(title):
+    """An array has no truth value to ask for, and an empty list was taken for no title."""
+    with pytest.raises(DataError, match="Passage '0', title: needs a string or a number"):
+        as_passage({"text": "ice", "title": title})
+    assert as_passage({"text": "ice", "title": None}).title == as_passage({"text": "ice"}).title == ""
