@@ -16,7 +16,7 @@ from radio_dspy.optimizers.provenance import model_name, settings_of
 from radio_dspy.datasets import answer_texts, relevant_of
 from radio_dspy.distillation.extractor import call_key
 from radio_dspy.distillation.lm_signals import LMSignal
-from radio_dspy.distillation.observation import program_key, retriever_identity
+from radio_dspy.distillation.observation import hash_of, program_key, retriever_identity
 from radio_dspy.distillation.preferences import question_id
 from radio_dspy.distillation.signals import Signal
 from radio_dspy.runs import STAGES, Run
@@ -84,8 +84,8 @@ def described(optimizer: RADIO, job: Job) -> dict[str, Any]:
         "trainset": data_hash(job.train),
         "held_out": data_hash(job.held_out),
         "rationale_lm": _lm(lm),
-        "rationales": _hash(sorted(optimizer.rationales.items())) if optimizer.rationales else None,
-        "extractor": _hash([type(optimizer.extractor).__qualname__, optimizer.extractor.dump_state()]),
+        "rationales": hash_of(sorted(optimizer.rationales.items())) if optimizer.rationales else None,
+        "extractor": hash_of([type(optimizer.extractor).__qualname__, optimizer.extractor.dump_state()]),
         "encoder": {**job.encoder.identity, **job.encoder.query_settings},
         "signals": {one.name: float(weight) for one, weight in (optimizer.signals or {}).items()} or None,
         "rationale_weight": optimizer.rationale_weight,
@@ -109,11 +109,6 @@ def data_hash(examples: Iterable[dspy.Example]) -> str:
 def _lm(lm: Any) -> list[str | None] | None:
     """An LM by its name, and a hash of the settings that it samples by."""
     return None if lm is None else [model_name(lm), call_key(lm, getattr(lm, "kwargs", {}), [])[:8]]
-
-
-def _hash(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _short(value: Any) -> str:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 from radio_dspy.errors import DataError
@@ -56,6 +57,11 @@ def checked_text(value: Any, what: str) -> str:
 def is_plain_number(value: Any) -> bool:
     """Whether a value is a number that stands for a text, as in ``"id": 7``; true, false and NaN do not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, numpy's among them; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def plain_text(value: Any, what: str) -> str:

@@ -136,11 +136,6 @@ class TrainingCheckpoints:
         _set_random_state(load_file(found[-1] / _RANDOM), state["random"])
         return True
 
-    def clear(self) -> None:
-        """Remove them: the training has ended."""
-        for path in self._found():
-            shutil.rmtree(path)
-
     def _found(self) -> list[Path]:
         """The checkpoints of this training, the last one last."""
         return sorted(self._folder.glob(f"training-{self._key}-*"), key=lambda path: int(path.name.rpartition("-")[2]))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Literal, get_args
 
 from radio_dspy.errors import DataError, SettingsError
-from radio_dspy.passages import Ranking, shown
+from radio_dspy.passages import Ranking, is_whole, shown
 
 Sampling = Literal["shift", "shift_all_neg", "iteration", "all"]
 # A sampling of one's own: ids best first -> (positive, negatives) of each group.
@@ -73,7 +72,7 @@ def preference_groups(
         >>> preference_groups([f"p{i}" for i in range(20)])
         [PreferenceGroup(positive='p0', negatives=('p3', 'p4', 'p6', 'p9', 'p13', 'p18'))]
     """
-    if not all(_is_whole(one) and one >= 2 for one in (depth, block)):
+    if not all(is_whole(one) and one >= 2 for one in (depth, block)):
         raise SettingsError(f"depth and block must be at least 2 and whole, got {shown(depth)} and {shown(block)}.")
     if hard_negatives is not None and not _is_window(hard_negatives):
         raise SettingsError(
@@ -100,12 +99,8 @@ def preference_groups(
     return [PreferenceGroup(positive, negatives) for positive, negatives in kept if negatives]
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
 def _is_window(value: Any) -> bool:
-    return isinstance(value, Sequence) and len(value) == 2 and all(map(_is_whole, value)) and 0 <= value[0] < value[1]
+    return isinstance(value, Sequence) and len(value) == 2 and all(map(is_whole, value)) and 0 <= value[0] < value[1]
 
 
 def _sample(ids: list[str], sampling: Sampling | SamplingFunction, block: int) -> list[PreferenceGroup]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any
 
 import dspy
 
 from radio_dspy.encoders import TextEncoder
 from radio_dspy.errors import SettingsError
-from radio_dspy.passages import Ranking, RankRequest, as_passages, best_first, checked_text, shown, texts_of
+from radio_dspy.passages import Ranking, RankRequest, as_passages, best_first, checked_text, is_whole, shown, texts_of
 from radio_dspy.rerankers.scorers import score_lists
 from radio_dspy.rerankers.weights import Architecture, RerankerWeights
 
@@ -130,5 +129,5 @@ class NoRerank(dspy.Module):
 
 
 def _check_k(k: Any) -> None:
-    if k is not None and (isinstance(k, bool) or not isinstance(k, Integral) or k < 1):
+    if k is not None and (not is_whole(k) or k < 1):
         raise SettingsError(f"k must be at least 1 and whole, or None for all passages; got {shown(k)}.")

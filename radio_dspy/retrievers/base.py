@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any
 
 import dspy
 
 from radio_dspy.errors import SettingsError
-from radio_dspy.passages import Ranking, checked_text, shown
+from radio_dspy.passages import Ranking, checked_text, is_whole, shown
 
 
 def checked_k(k: Any) -> int:
@@ -19,7 +18,7 @@ def checked_k(k: Any) -> int:
     Raises:
         SettingsError: If it is no whole number of at least 1.
     """
-    if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
+    if not is_whole(k) or k < 1:
         raise SettingsError(f"k must be at least 1, got {shown(k)}; give a whole number.")
     return int(k)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from radio_dspy.distillation import InfoNCE, TextGroup, TrainingSettings, train_reranker
-from radio_dspy.distillation.checkpoints import TrainingCheckpoints, training_key
+from radio_dspy.distillation.checkpoints import TrainingCheckpoints, remove_checkpoints, training_key
 from radio_dspy.distillation.settings import LoraSettings
 from radio_dspy.encoders import weight_files
 from radio_dspy.errors import SettingsError
@@ -81,7 +81,7 @@ def test_a_killed_training_goes_on_and_ends_in_the_same_weights(tmp_path, folder
     again = train(base, tmp_path / "again", checkpoints, **settings)
     assert again.losses == whole.losses
     assert contents(tmp_path / "again") == contents(tmp_path / "whole")
-    checkpoints.clear()
+    remove_checkpoints(folder)
     assert not list(folder.iterdir())
 
 

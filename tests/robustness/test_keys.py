@@ -117,6 +117,32 @@ def test_nor_does_that_of_a_program_whose_own_lm_fails(small, index, topic, tmp_
     assert files_with(tmp_path, KEY) == []
 
 
+def test_nor_do_the_values_of_a_metric_on_a_program_that_says_what_its_lm_said(index, small, topic, tmp_path):
+    """It was written down as the server said it."""
+
+    class Telling(radio.RetrieveRerankAnswer):
+        def forward(self, question):
+            try:
+                return super().forward(question)
+            except dspy.LMError as error:
+                raise ValueError(str(error)) from None
+
+    student = Telling(index, radio.Rerank(small, "bi-encoder"), candidates=5, k=3)
+    with FaultServer(brain) as server:
+        server.always = 401
+        optimizer = radio.RADIO(
+            encoder=small, run_dir=tmp_path / "run", metric=lambda *_: 1.0, **{**FAST, "gate": True}
+        )
+        with (
+            dspy.context(lm=lm_of(server)),
+            pytest.raises(RadioError, match="cannot judge: the program failed") as caught,
+        ):
+            optimizer.compile(student, trainset=topic.train[:4], valset=topic.test[:2])
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+    assert (tmp_path / "run" / "judged.jsonl").exists()
+    assert files_with(tmp_path, KEY) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("status", [None, 401])
 def test_the_command_line_with_a_key_in_the_environment(topic, tmp_path, status):
