@@ -77,9 +77,17 @@ def test_cached_calls_are_free_and_do_not_count_against_the_limit(server, lm):
     cached = dspy.LM("openai/gpt-4o-mini", api_base=f"{server.url}/v1", api_key=KEY, num_retries=0)
     ask(cached, range(4), Ledger())
     ledger = Ledger(max_calls=2)
-    ask(cached, range(6), ledger, num_threads=4)
+    ask(cached, range(6), ledger)
     assert ledger.total == Spending(2, 4, 0, 2 * PROMPT_TOKENS, 2 * COMPLETION_TOKENS, pytest.approx(ledger.total.cost))
     assert len(server.calls) == 6
+
+
+def test_cached_calls_of_many_threads_wait_for_each_other_and_all_pass(server, lm):
+    cached = dspy.LM("openai/gpt-4o-mini", api_base=f"{server.url}/v1", api_key=KEY, num_retries=0)
+    ask(cached, range(100, 112), Ledger())
+    ledger = Ledger(max_calls=1)
+    ask(cached, range(100, 112), ledger, num_threads=4)
+    assert (ledger.total.calls, ledger.total.cached) == (0, 12)
 
 
 @pytest.mark.parametrize("num_threads", [1, 8])
