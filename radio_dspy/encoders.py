@@ -377,16 +377,19 @@ def reopened_encoder(identity: Mapping[str, Any], query_settings: Mapping[str, A
 
 
 def open_sentence_transformer(name: str, device: str | None, max_length: int | None) -> SentenceTransformer:
-    """Load a model of one's own; only safetensors, never code that comes with the weights.
+    """Load a model of one's own; only safetensors, never code that comes with the weights. It packs its texts.
 
     Raises:
         CheckpointError: If the weights cannot be found or read.
     """
     from sentence_transformers import SentenceTransformer
 
+    from radio_dspy.packing import enable_packing
+
     try:
         with quiet_loading():
             model = SentenceTransformer(name, device=device, model_kwargs={"use_safetensors": True})
+            enable_packing(model)
     except Exception as error:  # what a damaged folder raises in three libraries has no class in common
         raise CheckpointError(
             f"{name}: cannot be loaded as a sentence-transformers model ({error}). Give a folder that holds one, or a "

@@ -46,6 +46,7 @@ def write_graph(module: Any, folder: Path, *, pairs: bool) -> None:
     import onnxruntime
     import torch
 
+    module[0].unpad_inputs = False  # the graph takes padded batches, as every tokenizer gives them
     queries: list[Any] = [[one, two] for one in _SAMPLES for two in _SAMPLES] if pairs else _SAMPLES
     features = {name: one for name, one in module.preprocess(queries).items() if isinstance(one, torch.Tensor)}
 

@@ -60,6 +60,8 @@ class CrossEncoderScorer:
         import torch
         from sentence_transformers import CrossEncoder
 
+        from radio_dspy.packing import enable_packing
+
         # Weights without a scoring head get a fresh one: seeded, so that the base is the same in every process.
         with torch.random.fork_rng(), quiet_loading():
             torch.manual_seed(_HEAD_SEED)
@@ -72,6 +74,7 @@ class CrossEncoderScorer:
                     device=device,
                     model_kwargs={"use_safetensors": True},
                 )
+                enable_packing(self.module)
             except Exception as error:  # what a damaged folder raises in three libraries has no class in common
                 raise CheckpointError(
                     f"{weights.checkpoint}: cannot be loaded as a cross-encoder ({error}). Give a folder that holds "
@@ -90,6 +93,8 @@ class CrossEncoderScorer:
             features = self.module.preprocess([list(pair) for pair in chunk])
             return self.module(_on_device(features, self.module))["scores"].view(-1).float()
 
+        if _packs(self.module):
+            return forward(list(pairs))
         return _by_length(list(pairs), [len(query) + len(passage) for query, passage in pairs], forward)
 
     def save(self, folder: Path) -> None:
@@ -179,6 +184,8 @@ class BiEncoderScorer:
             features = _on_device(self.module.preprocess(chunk, prompt=prompt, task=task), self.module)
             return torch.nn.functional.normalize(self.module(features)["sentence_embedding"].float(), dim=-1)
 
+        if _packs(self.module):
+            return forward(texts)
         return _by_length(texts, [len(text) for text in texts], forward)
 
     def save(self, folder: Path) -> None:
@@ -301,6 +308,11 @@ def _shared_scorer(
     weights.passage_checkpoint = passage_checkpoint
     weights.query_prefix, weights.passage_prefix = query_prefix, passage_prefix
     return CrossEncoderScorer(weights, device) if architecture == "cross-encoder" else BiEncoderScorer(weights, device)
+
+
+def _packs(module: Any) -> bool:
+    """Whether texts of any length go into one batch without padding."""
+    return bool(module._can_flatten_inputs())
 
 
 def _by_length(items: list[T], lengths: list[int], forward: Callable[[list[T]], torch.Tensor]) -> torch.Tensor:

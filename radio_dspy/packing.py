@@ -1,0 +1,186 @@
+"""Encoder batches without padding: texts of different lengths stand one after the other in a single row.
+
+Everything but attention works on each token by itself, so it need not know where a text ends. Attention runs over
+buckets of texts of similar length. The results are those of a padded batch; the padding is not computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from sentence_transformers.base.modules import Transformer
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+ATTENTION = "radio_packed"
+# Encoders that mix tokens in attention only, take positions as an input, and classify by a text's first token.
+PACKED_MODELS = frozenset({"bert", "camembert", "electra", "roberta", "xlm-roberta"})
+_TASKS = ("feature-extraction", "sequence-classification")
+_BUCKET = 1.2  # a bucket's longest text against its shortest
+_BY_TOKEN = ("input_ids", "token_type_ids")
+
+
+class Packing:
+    """Where the texts of a packed row stand.
+
+    Args:
+        lengths: Tokens of each text, in the row's order.
+        device: Where the row is.
+
+    Attributes:
+        starts: Position of each text's first token, int64 of shape (texts,).
+    """
+
+    def __init__(self, lengths: Sequence[int], device: str | torch.device = "cpu") -> None:
+        self.lengths = torch.tensor(lengths)
+        self.device = torch.device(device)
+        self.starts = (self.lengths.cumsum(0) - self.lengths).to(device)
+        self._moved: dict[torch.device, Packing] = {self.device: self}
+
+    def on(self, device: torch.device) -> Packing:
+        """The same for a row on another device, made once."""
+        if device not in self._moved:
+            self._moved[device] = Packing(self.lengths.tolist(), device)
+        return self._moved[device]
+
+    @cached_property
+    def buckets(self) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        """For each bucket its tokens' positions, (texts, longest), and which are real; None where all are."""
+        lengths, order = self.lengths.sort(stable=True)
+        firsts = [0]
+        for place, length in enumerate(lengths.tolist()):
+            if length > _BUCKET * lengths[firsts[-1]]:
+                firsts.append(place)
+        return [self._bucket(order[first:last]) for first, last in zip(firsts, [*firsts[1:], None], strict=True)]
+
+    def _bucket(self, texts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        lengths = self.lengths[texts][:, None]
+        steps = torch.arange(int(lengths.max()))
+        starts = self.starts.cpu()[texts][:, None]
+        real = steps < lengths
+        rows = starts + torch.minimum(steps, lengths - 1)
+        return rows.to(self.device), None if real.all() else real.to(self.device)
+
+    @cached_property
+    def places(self) -> torch.Tensor:
+        """Where each of the row's tokens stands among the real tokens of all buckets, int64 of shape (tokens,)."""
+        rows = torch.cat([rows.flatten() if real is None else rows[real] for rows, real in self.buckets])
+        return torch.empty_like(rows).scatter_(0, rows, torch.arange(len(rows), device=rows.device))
+
+
+def pack(samples: Sequence[dict[str, list[int]]], first_position: int = 0) -> dict[str, Any]:
+    """Put the tokens of several texts into one row.
+
+    Args:
+        samples: What a tokenizer gives for each text, unpadded.
+        first_position: Position of a text's first token; RoBERTa and its kin do not begin at 0.
+
+    Returns:
+        The model's inputs, int64 of shape (1, tokens); ``cu_seq_lens_q``, int64 of shape (texts + 1,), which
+        sentence-transformers' pooling reads; and the ``packing``.
+
+    Example:
+        >>> row = pack([{"input_ids": [101, 7, 102]}, {"input_ids": [101, 102]}])
+        >>> row["input_ids"].tolist(), row["position_ids"].tolist(), row["cu_seq_lens_q"].tolist()
+        ([[101, 7, 102, 101, 102]], [[0, 1, 2, 0, 1]], [0, 3, 5])
+    """
+    lengths = [len(one["input_ids"]) for one in samples]
+    names = [name for name in _BY_TOKEN if name in samples[0]]
+    row = {name: torch.tensor([[token for one in samples for token in one[name]]]) for name in names}
+    positions = [first_position + step for length in lengths for step in range(length)]
+    return {
+        **row,
+        "position_ids": torch.tensor([positions]),
+        "cu_seq_lens_q": torch.tensor([0, *lengths]).cumsum(0),
+        "packing": Packing(lengths),
+    }
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    packing: Packing | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention within each text of a packed row; a padded batch goes to SDPA as it is.
+
+    Args:
+        module: The attention layer.
+        query: Float of shape (1, heads, tokens, dimension); ``key`` and ``value`` alike.
+        key: See ``query``.
+        value: See ``query``.
+        attention_mask: Of a padded batch.
+        packing: Where the texts stand; None for a padded batch.
+
+    Returns:
+        Float of shape (1, tokens, heads, dimension), and None in place of attention weights.
+    """
+    if packing is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    packing = packing.on(query.device)
+    streams = [one[0].transpose(0, 1) for one in (query, key, value)]  # (tokens, heads, dimension)
+    attended = []
+    for rows, real in packing.buckets:
+        picked = [one.index_select(0, rows.flatten()).unflatten(0, rows.shape).transpose(1, 2) for one in streams]
+        mask = None if real is None else real[:, None, None, :]
+        found, _ = sdpa_attention_forward(module, *picked, mask, **kwargs)
+        attended.append(found.flatten(0, 1) if real is None else found[real])
+    return torch.cat(attended).index_select(0, packing.places)[None], None
+
+
+def enable_packing(model: torch.nn.Module) -> int:
+    """Make a ``SentenceTransformer`` or ``CrossEncoder`` pack its texts from now on, where its encoder allows it.
+
+    It uses the seam that sentence-transformers has for flash attention, which itself needs a GPU and drops token types.
+    ``model[0].unpad_inputs = False`` goes back to padding.
+
+    Returns:
+        How many of its encoders pack: 0 for a kind of model that is not in ``PACKED_MODELS``.
+    """
+    found = [one for one in model.modules() if isinstance(one, Transformer) and _can_pack(one)]
+    for transformer in found:
+        _enable(transformer)
+    return len(found)
+
+
+def _can_pack(transformer: Transformer) -> bool:
+    config = transformer.config
+    return (
+        transformer.backend == "torch"
+        and transformer.transformer_task in _TASKS
+        and transformer.unpad_inputs is not False
+        and not transformer.can_flatten_inputs  # flash attention packs by itself
+        and config.model_type in PACKED_MODELS
+        and config._attn_implementation == "sdpa"
+        and not config.is_decoder
+    )
+
+
+def _enable(transformer: Transformer) -> None:
+    AttentionInterface.register(ATTENTION, packed_attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    encoder: Any = transformer.model
+    encoder.set_attn_implementation(ATTENTION)
+    first_position = transformer._infer_flatten_position_offset()
+    transformer._flatten_position_offset = 0  # what would be added to the collator's positions
+    transformer.data_collator = lambda samples: pack(samples, first_position)
+    transformer.can_flatten_inputs = True
+    if transformer.model_forward_params is not None:
+        transformer.model_forward_params = {*transformer.model_forward_params, "position_ids", "packing"}
+    if transformer.transformer_task == "sequence-classification":
+        encoder.base_model.encoder.register_forward_hook(_first_tokens, with_kwargs=True)
+
+
+def _first_tokens(module: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+    """Put the first token of every text where a classification head looks for it: (texts, 1, dimension)."""
+    if packing := kwargs.get("packing"):
+        hidden = output.last_hidden_state
+        output.last_hidden_state = hidden[0].index_select(0, packing.on(hidden.device).starts)[:, None]
+    return output

@@ -1,0 +1,136 @@
+"""Packed batches: the numbers of padded ones, in scores and in gradients, for every kind of encoder that packs."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+
+from radio_dspy.encoders import open_sentence_transformer, weights
+from radio_dspy.packing import PACKED_MODELS, Packing, enable_packing, pack
+from radio_dspy.rerankers.scorers import open_scorer
+from radio_dspy.rerankers.weights import RerankerWeights
+
+ENCODER = weights("all-MiniLM-L6-v2")
+TEXTS = ["yeast", "Ice floats on water, since it is lighter.", "Why did the dough not rise? " * 12, "", "a b c d e"]
+PAIRS = [(query, passage) for query in ("why?", TEXTS[2]) for passage in TEXTS]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A folder with a tiny random model of a kind, with the tokenizer of all-MiniLM."""
+
+    def make(kind: str, task: str) -> str:
+        folder = tmp_path_factory.mktemp(f"{kind}-{task}")
+        size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        config = transformers.AutoConfig.for_model(
+            kind, vocab_size=30522, max_position_embeddings=300, type_vocab_size=2, num_labels=1, **size
+        )
+        make_model = transformers.AutoModel if task == "encode" else transformers.AutoModelForSequenceClassification
+        torch.manual_seed(1)
+        model = make_model.from_config(config)
+        for one in model.parameters():  # fresh weights tell texts hardly apart
+            torch.nn.init.normal_(one, std=0.2)
+        model.save_pretrained(folder)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(ENCODER)
+        tokenizer.model_max_length = 256
+        tokenizer.save_pretrained(folder)
+        return str(folder)
+
+    return make
+
+
+@pytest.mark.parametrize("kind", sorted(PACKED_MODELS))
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+def test_vectors_are_those_of_padded_batches(small, kind, pooling):
+    transformer = Transformer(small(kind, "encode"))
+    model = SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension(), pooling)])
+    padded = model.encode(TEXTS)
+    assert enable_packing(model) == 1
+    assert "packing" in model.preprocess(TEXTS)
+    np.testing.assert_allclose(model.encode(TEXTS), padded, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", sorted(PACKED_MODELS))
+def test_scores_of_pairs_are_those_of_padded_batches(small, kind):
+    model = CrossEncoder(small(kind, "classify"), activation_fn=torch.nn.Identity())
+    padded = model.predict(PAIRS)
+    assert np.ptp(padded) > 1e-3
+    assert enable_packing(model) == 1
+    np.testing.assert_allclose(model.predict(PAIRS), padded, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["bi-encoder", "cross-encoder"])
+def test_gradients_are_those_of_padded_batches(architecture):
+    found = []
+    for packed in (True, False):
+        scorer = open_scorer(RerankerWeights(ENCODER, architecture), "cpu")
+        if not packed:
+            scorer.module[0].unpad_inputs = False
+        logits = scorer.logits(PAIRS)
+        torch.nn.functional.cross_entropy(logits.view(2, -1), torch.tensor([1, 2])).backward()
+        found.append({name: one.grad for name, one in scorer.module.named_parameters() if one.grad is not None})
+    packed, padded = found
+    assert packed.keys() == padded.keys()
+    for name in packed:
+        torch.testing.assert_close(packed[name], padded[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_at_least_nine_tenths_of_what_attention_computes_is_no_padding():
+    generator = np.random.default_rng(5)
+    lengths = generator.lognormal(3, 0.7, 500).astype(int) + 3
+    computed = sum(rows.numel() for rows, _ in Packing(lengths.tolist()).buckets)
+    assert lengths.sum() / computed > 0.9  # and every other layer computes lengths.sum()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30))
+def test_every_token_comes_back_to_its_place(lengths):
+    packing = Packing(lengths)
+    tokens = torch.arange(sum(lengths))
+    parts = [tokens[rows] for rows, _ in packing.buckets]
+    real = torch.cat(
+        [part.flatten() if keep is None else part[keep] for part, (_, keep) in zip(parts, packing.buckets, strict=True)]
+    )
+    assert real[packing.places].tolist() == tokens.tolist()
+    row = pack([{"input_ids": [5] * length} for length in lengths])
+    assert row["cu_seq_lens_q"].diff().tolist() == lengths
+    assert packing.starts.tolist() == row["cu_seq_lens_q"][:-1].tolist()
+
+
+def test_a_model_of_another_kind_pads(small):
+    folder = small("distilbert", "encode")
+    model = SentenceTransformer(modules=[Transformer(folder), Pooling(32)])
+    assert enable_packing(model) == 0
+    assert "attention_mask" in model.preprocess(TEXTS)
+
+
+def test_padding_can_be_asked_for_and_nothing_of_it_is_saved(tmp_path):
+    model = open_sentence_transformer(ENCODER, "cpu", None)
+    packed = model.encode(TEXTS)
+    model[0].unpad_inputs = False
+    assert "attention_mask" in model.preprocess(TEXTS)
+    np.testing.assert_allclose(model.encode(TEXTS), packed, atol=1e-6)
+    model.save(str(tmp_path / "saved"), create_model_card=False)
+    assert "radio" not in json.dumps(
+        [
+            path.read_text()
+            for path in tmp_path.rglob("*.json")
+            if "vocab" not in path.name and path.name != "tokenizer.json"
+        ]
+    )
+    assert SentenceTransformer(str(tmp_path / "saved"))[0].config._attn_implementation == "sdpa"
+
+
+def test_dropout_is_drawn_while_training_only():
+    scorer = open_scorer(RerankerWeights(ENCODER, "bi-encoder"), "cpu")
+    scorer.module.train()
+    assert not torch.equal(scorer.logits(PAIRS), scorer.logits(PAIRS))
+    scorer.module.eval()
+    torch.testing.assert_close(scorer.logits(PAIRS), scorer.logits(PAIRS), rtol=0, atol=0)
