@@ -59,8 +59,8 @@ class Ledger:
     adapter's second try, or the user's own program. The limit holds over all stages.
 
     Args:
-        max_calls: How many calls may be made. Never exceeded, also with several threads. Cached calls are free, but once
-            the limit is reached none begins: whether a cache answers a call shows only when it is made.
+        max_calls: How many calls may be made. Never exceeded, also with several threads. Cached calls are free, but
+            once the limit is reached none begins: whether a cache answers a call shows only when it is made.
         max_cost: US dollars. No call begins once they are spent; calls in flight may still add theirs.
 
     Example:

@@ -14,7 +14,7 @@ T = TypeVar("T")
 HELD_OUT = 0.2  # of the questions
 MIN_HELD_OUT = 10  # below that nothing can be told from noise; never more than half of the questions
 SAME_QUESTION = 0.9  # cosine from which two questions count as one question asked twice
-_ROWS = 1024
+_ROWS, _COLUMNS = 1024, 4096  # compared at a time: memory does not grow with the questions
 
 
 def question_groups(texts: Sequence[str], encoder: TextEncoder, *, threshold: float = SAME_QUESTION) -> list[int]:
@@ -40,9 +40,11 @@ def question_groups(texts: Sequence[str], encoder: TextEncoder, *, threshold: fl
         return one
 
     for start in range(0, len(texts), _ROWS):
-        for row, other in np.argwhere(vectors[start : start + _ROWS] @ vectors.T >= threshold):
-            first, second = root(start + int(row)), root(int(other))
-            parents[max(first, second)] = min(first, second)
+        for onward in range(start, len(texts), _COLUMNS):  # closeness is mutual: half of the pairs are enough
+            close = vectors[start : start + _ROWS] @ vectors[onward : onward + _COLUMNS].T >= threshold
+            for row, other in np.argwhere(close):
+                first, second = root(start + int(row)), root(onward + int(other))
+                parents[max(first, second)] = min(first, second)
     return [root(one) for one in range(len(texts))]
 
 

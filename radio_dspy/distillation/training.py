@@ -150,9 +150,8 @@ def _fit(
     module = scorer.module.float()  # weights stored in half precision would lose most small updates
     device = next(module.parameters()).device.type
     dtype = _autocast_type(settings.precision, device)
-    steps = _steps(settings, len(groups))
-    optimizer = torch.optim.AdamW(_decay_groups(module, settings.weight_decay), lr=settings.learning_rate)
-    schedule = get_linear_schedule_with_warmup(optimizer, 0, len(steps))
+    steps = planned_updates(settings, len(groups))
+    optimizer, schedule = open_optimizer(module, settings, len(steps))
     scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
     history: list[tuple[float, float, float]] = []
     trainee = Trainee(module, optimizer, schedule, scaler, history)
@@ -211,8 +210,19 @@ def _fit(
     return [loss for loss, _, _ in history], ""
 
 
-def _steps(settings: TrainingSettings, groups: int) -> list[list[list[int]]]:
-    """For every update its forward passes, and for each of these its groups by position."""
+def open_optimizer(module: torch.nn.Module, settings: TrainingSettings, updates: int) -> tuple[Any, Any]:
+    """AdamW over what is trained, and the schedule of its learning rate for so many updates."""
+    optimizer = torch.optim.AdamW(_decay_groups(module, settings.weight_decay), lr=settings.learning_rate)
+    return optimizer, get_linear_schedule_with_warmup(optimizer, 0, updates)
+
+
+def planned_updates(settings: TrainingSettings, groups: int) -> list[list[list[int]]]:
+    """For every update its forward passes, and for each of these its groups by position.
+
+    Example:
+        >>> planned_updates(TrainingSettings(epochs=1, groups_per_step=2, accumulation_steps=2), 5)
+        [[[4, 3], [0, 1]], [[2]]]
+    """
     accumulation = settings.accumulation(groups)
     size = settings.groups_per_step
     steps = []

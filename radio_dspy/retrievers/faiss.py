@@ -61,24 +61,37 @@ class FaissRetriever(Retriever):
 
     @classmethod
     def build(
-        cls, passages: Sequence[Passage], encoder: TextEncoder | str, *, k: int = 20, show_progress: bool = False
+        cls,
+        passages: Sequence[Passage],
+        encoder: TextEncoder | str,
+        *,
+        vectors: Vectors | None = None,
+        k: int = 20,
+        show_progress: bool = False,
     ) -> FaissRetriever:
         """Encode passages and index them.
 
         Args:
             passages: The corpus; ids must be unique.
             encoder: An ``Encoder`` or ``RemoteEncoder``, or the name of one; see ``radio_dspy.encoders.as_encoder``.
+            vectors: What this encoder made of the passages elsewhere, float32 of shape (passages, dimension), in their
+                order; None encodes them here.
             k: How many passages a call returns when it does not say.
             show_progress: Show a progress bar while encoding.
 
         Raises:
-            DataError: If there are no passages, an id appears twice, or an id or a text is empty.
+            DataError: If there are no passages, an id appears twice, an id or a text is empty, or the vectors are not
+                one for each passage.
         """
         encoder = as_encoder(encoder)
         passages = checked_corpus(passages)
         if not passages:
             raise DataError("An index needs at least one passage, got none.")
-        return cls(_Index(passages, encoder.encode_passages(passages, show_progress=show_progress)), encoder, k)
+        if vectors is None:
+            vectors = encoder.encode_passages(passages, show_progress=show_progress)
+        elif vectors.ndim != 2 or len(vectors) != len(passages):
+            raise DataError(f"{len(passages)} passages, but vectors of shape {vectors.shape}; give one row for each.")
+        return cls(_Index(passages, vectors), encoder, k)
 
     def search(self, queries: Sequence[str], k: int) -> list[Ranking]:
         """Find the ``k`` best passages for each query, in one batch.

@@ -34,8 +34,10 @@ def test_many_questions_are_compared_in_parts(monkeypatch):
     texts = [str(angle) for angle in (0, 90, 180, 270, 10, 100, 190, 280, 90, 5)]
     whole = question_groups(texts, Angles())
     assert whole == [0, 1, 2, 3, 0, 1, 2, 3, 1, 0]
-    monkeypatch.setattr(splitting, "_ROWS", 3)
-    assert question_groups(texts, Angles()) == whole
+    for rows, columns in [(3, 8192), (3, 2), (2, 3), (1, 1)]:
+        monkeypatch.setattr(splitting, "_ROWS", rows)
+        monkeypatch.setattr(splitting, "_COLUMNS", columns)
+        assert question_groups(texts, Angles()) == whole
 
 
 @pytest.mark.parametrize(

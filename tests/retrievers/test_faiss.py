@@ -94,6 +94,16 @@ def test_stored_vectors_by_id(retriever, encoder, topic):
         retriever.vectors(["nowhere"])
 
 
+def test_vectors_that_were_made_elsewhere(retriever, encoder, topic):
+    vectors = encoder.encode_passages(topic.passages)
+    built = FaissRetriever.build(topic.passages, encoder=encoder, vectors=vectors)
+    query = topic.train[0].question
+    assert built(query, k=5).scores == retriever(query, k=5).scores
+    for wrong in (vectors[1:], vectors[0]):
+        with pytest.raises(DataError, match=rf"{len(vectors)} passages, but vectors of shape"):
+            FaissRetriever.build(topic.passages, encoder=encoder, vectors=wrong)
+
+
 def test_prefixes_reach_the_encoder():
     plain, prefixed = Encoder(ENCODER), Encoder(ENCODER, query_prefix="query: ", passage_prefix="passage: ")
     assert prefixed.encode_queries(["ice"]) == pytest.approx(plain.encode_queries(["query: ice"]), abs=1e-6)
