@@ -118,6 +118,7 @@ def packed_attention(
         value: See ``query``.
         attention_mask: Of a padded batch.
         packing: Where the texts stand; None for a padded batch.
+        **kwargs: SDPA's settings: dropout, scaling.
 
     Returns:
         Float of shape (1, tokens, heads, dimension), and None in place of attention weights.
