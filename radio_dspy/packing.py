@@ -129,9 +129,10 @@ def packed_attention(
     streams = [one[0].transpose(0, 1) for one in (query, key, value)]  # (tokens, heads, dimension)
     attended = []
     for rows, real in packing.buckets:
-        picked = [one.index_select(0, rows.flatten()).unflatten(0, rows.shape).transpose(1, 2) for one in streams]
+        picked = (one.index_select(0, rows.flatten()).unflatten(0, rows.shape).transpose(1, 2) for one in streams)
+        queries, keys, values = picked
         mask = None if real is None else real[:, None, None, :]
-        found, _ = sdpa_attention_forward(module, *picked, mask, **kwargs)
+        found, _ = sdpa_attention_forward(module, queries, keys, values, mask, **kwargs)
         attended.append(found.flatten(0, 1) if real is None else found[real])
     return torch.cat(attended).index_select(0, packing.places)[None], None
 
@@ -164,10 +165,10 @@ def _can_pack(transformer: Transformer) -> bool:
     )
 
 
-def _enable(transformer: Transformer) -> None:
+def _enable(transformer: Any) -> None:
     AttentionInterface.register(ATTENTION, packed_attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-    encoder: Any = transformer.model
+    encoder = transformer.model
     encoder.set_attn_implementation(ATTENTION)
     first_position = transformer._infer_flatten_position_offset()
     transformer._flatten_position_offset = 0  # what would be added to the collator's positions
