@@ -1,8 +1,12 @@
-"""What a benchmark hands on: one line of its table."""
+"""What all speed benchmarks share: timing side by side, what the machine can do, and one line of their table."""
 
 from __future__ import annotations
 
+import statistics
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +19,9 @@ class Row:
         peer: What it is held against.
         ratio: The figure that has a target.
         target: Its target.
-        share: How the two compare: ``"at most"`` or ``"at least"``.
+        bound: Whether the ratio should be ``"at least"`` or ``"at most"`` the target.
         note: Spread, sizes, what the figure rests on.
+        share: Of what the machine can do, measured in the same run; empty where that says nothing.
     """
 
     benchmark: str
@@ -24,5 +29,62 @@ class Row:
     peer: str
     ratio: float
     target: float
-    share: str
+    bound: Literal["at least", "at most"]
     note: str = ""
+    share: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """``ok``, or ``missed``."""
+        met = self.ratio >= self.target if self.bound == "at least" else self.ratio <= self.target
+        return "ok" if met else "missed"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as Markdown."""
+    lines = ["| benchmark | ours | peer | ratio | target | share of the machine | | note |", "|" + " --- |" * 8]
+    lines += [
+        f"| {row.benchmark} | {row.ours} | {row.peer} | {row.ratio:.2f} | {row.bound} {row.target:g} | {row.share} "
+        f"| {row.verdict} | {row.note} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def interleaved(work: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each piece of work, one after the other in rounds, so that a slow minute hits all of them.
+
+    Args:
+        work: What to time, by name; each runs once before for warmth.
+        repeats: Rounds.
+    """
+    for one in work.values():
+        one()
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(repeats):
+        for name, one in work.items():
+            started = time.perf_counter()
+            one()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def compared(seconds: dict[str, list[float]], ours: str, peer: str) -> tuple[float, str]:
+    """How many times faster ours is: the median over the rounds, and its spread in words."""
+    ratios = [slow / fast for slow, fast in zip(seconds[peer], seconds[ours], strict=True)]
+    return statistics.median(ratios), f"{min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} rounds"
+
+
+def peak_flops() -> float:
+    """Floating-point operations a second that this machine reaches in a large matrix product (float32)."""
+    import torch
+
+    left, right = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    best = min(_timed(lambda: left @ right) for _ in range(10))
+    return 2 * 1024**3 / best
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

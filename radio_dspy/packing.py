@@ -180,9 +180,9 @@ def _enable(transformer: Any) -> None:
         encoder.base_model.encoder.register_forward_hook(_first_tokens, with_kwargs=True)
 
 
-def _first_tokens(module: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+def _first_tokens(module: torch.nn.Module, args: Any, inputs: dict[str, Any], output: Any) -> Any:
     """Put the first token of every text where a classification head looks for it: (texts, 1, dimension)."""
-    if packing := kwargs.get("packing"):
+    if packing := inputs.get("packing"):
         hidden = output.last_hidden_state
         output.last_hidden_state = hidden[0].index_select(0, packing.on(hidden.device).starts)[:, None]
     return output
