@@ -63,9 +63,7 @@ def interleaved(work: dict[str, Callable[[], Any]], repeats: int) -> dict[str, l
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(repeats):
         for name, one in work.items():
-            started = time.perf_counter()
-            one()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(_timed(one))
     return seconds
 
 

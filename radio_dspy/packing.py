@@ -39,10 +39,12 @@ class Packing:
         self.lengths = torch.tensor(lengths)
         self.device = torch.device(device)
         self.starts = (self.lengths.cumsum(0) - self.lengths).to(device)
-        self._moved: dict[torch.device, Packing] = {self.device: self}
+        self._moved: dict[torch.device, Packing] = {}
 
     def on(self, device: torch.device) -> Packing:
         """The same for a row on another device, made once."""
+        if device == self.device:
+            return self
         if device not in self._moved:
             self._moved[device] = Packing(self.lengths.tolist(), device)
         return self._moved[device]

@@ -1,7 +1,7 @@
 """Work cut into blocks: which block holds what is fixed, and only who does it depends on the number of processes.
 
-An encoder pads the texts of a batch to one length, and that decides the last bits of their vectors. So a block is
-always encoded alone: its bytes are the same with one process and with a hundred. A block that has its file is done.
+Which texts an encoder reads in one batch decides the last bits of their vectors. So a block is always encoded alone:
+its bytes are the same with one process and with a hundred. A block that has its file is done.
 """
 
 from collections.abc import Iterator

@@ -20,7 +20,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 import radio_dspy as radio
 from radio_dspy.distillation import TextGroup, TrainingSettings
 from radio_dspy.distillation.losses import Loss
-from radio_dspy.distillation.training import MAX_GRADIENT_NORM, open_optimizer, planned_updates
+from radio_dspy.distillation.training import MAX_GRADIENT_NORM, open_optimizer, planned_updates, reading_at_most
 from radio_dspy.files import write_json
 from radio_dspy.rerankers.scorers import Scorer, open_scorer
 
@@ -111,10 +111,8 @@ def main() -> None:
     groups = [TextGroup(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}) for row in rows]
     weights = radio.Rerank(options.base, options.architecture).weights
     scorer = open_scorer(weights, str(accelerator.device))
-    reads = scorer.module.max_seq_length
-    scorer.module.max_seq_length = min(reads, settings.max_length)
-    losses = train(groups, scorer, settings, accelerator, options.dropout)
-    scorer.module.max_seq_length = reads
+    with reading_at_most(scorer.module, settings.max_length):
+        losses = train(groups, scorer, settings, accelerator, options.dropout)
     if accelerator.is_main_process:
         scorer.save(options.output)
         write_json(options.output.with_name(f"{options.output.name}-losses.json"), losses)

@@ -116,7 +116,7 @@ def train_reranker(
     frozen = _frozen(weights, groups, settings, passage_vectors) if settings.tower == "query" else None
     with own_random_state(settings.seed):
         scorer = open_scorer(weights, settings.device, frozen=frozen)
-        with _reading_at_most(scorer.module, settings.max_length), _adapted(scorer.module, settings.lora):
+        with reading_at_most(scorer.module, settings.max_length), _adapted(scorer.module, settings.lora):
             losses, stopped = _fit(scorer, groups, criterion, settings, watch, checkpoints, show_progress)
     if not stopped:
         scorer.save(output)
@@ -264,7 +264,7 @@ def _adapted(module: Any, lora: LoraSettings | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _reading_at_most(module: Any, max_length: int) -> Iterator[None]:
+def reading_at_most(module: Any, max_length: int) -> Iterator[None]:
     """Bound the inputs while training; the checkpoint reads as far as its base does."""
     own = module.max_seq_length
     module.max_seq_length = min(own or max_length, max_length)

@@ -74,12 +74,12 @@ class CrossEncoderScorer:
                     device=device,
                     model_kwargs={"use_safetensors": True},
                 )
-                enable_packing(self.module)
             except Exception as error:  # what a damaged folder raises in three libraries has no class in common
                 raise CheckpointError(
                     f"{weights.checkpoint}: cannot be loaded as a cross-encoder ({error}). Give a folder that holds "
                     "one, or a hub name while the hub can be reached."
                 ) from error
+        enable_packing(self.module)
         self.module.eval()
 
     def score(self, pairs: Pairs) -> Scores:
@@ -93,9 +93,7 @@ class CrossEncoderScorer:
             features = self.module.preprocess([list(pair) for pair in chunk])
             return self.module(_on_device(features, self.module))["scores"].view(-1).float()
 
-        if _packs(self.module):
-            return forward(list(pairs))
-        return _by_length(list(pairs), [len(query) + len(passage) for query, passage in pairs], forward)
+        return _in_batches(self.module, list(pairs), lambda pair: len(pair[0]) + len(pair[1]), forward)
 
     def save(self, folder: Path) -> None:
         """See ``Scorer``."""
@@ -184,9 +182,7 @@ class BiEncoderScorer:
             features = _on_device(self.module.preprocess(chunk, prompt=prompt, task=task), self.module)
             return torch.nn.functional.normalize(self.module(features)["sentence_embedding"].float(), dim=-1)
 
-        if _packs(self.module):
-            return forward(texts)
-        return _by_length(texts, [len(text) for text in texts], forward)
+        return _in_batches(self.module, texts, len, forward)
 
     def save(self, folder: Path) -> None:
         """See ``Scorer``."""
@@ -310,16 +306,18 @@ def _shared_scorer(
     return CrossEncoderScorer(weights, device) if architecture == "cross-encoder" else BiEncoderScorer(weights, device)
 
 
-def _packs(module: Any) -> bool:
-    """Whether texts of any length go into one batch without padding."""
-    return bool(module._can_flatten_inputs())
+def _in_batches(
+    module: Any, items: list[T], length: Callable[[T], int], forward: Callable[[list[T]], torch.Tensor]
+) -> torch.Tensor:
+    """Run all items at once where they are packed; else chunks of similar length, so that little padding is computed.
 
-
-def _by_length(items: list[T], lengths: list[int], forward: Callable[[list[T]], torch.Tensor]) -> torch.Tensor:
-    """Run chunks of similar length, so that little padding is computed; the rows come back in the items' order."""
+    The rows come back in the items' order.
+    """
     import torch
 
-    order = sorted(range(len(items)), key=lengths.__getitem__)
+    if module._can_flatten_inputs():
+        return forward(items)
+    order = sorted(range(len(items)), key=lambda place: length(items[place]))
     chunks = [order[start : start + _TRAINING_CHUNK] for start in range(0, len(order), _TRAINING_CHUNK)]
     rows = torch.cat([forward([items[i] for i in chunk]) for chunk in chunks])
     places = sorted(range(len(order)), key=order.__getitem__)

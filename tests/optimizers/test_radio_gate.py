@@ -24,7 +24,7 @@ FAST = {
     "candidates": 10,
     "show_progress": False,
 }
-RUINOUS = {**FAST, "learning_rate": 1e-2}
+RUINOUS = {**FAST, "learning_rate": 3e-2}  # loses about 0.16 nDCG@10, with one epoch as with three
 SHARES = [0.0, 0.25, 0.5, 0.75, 1.0]
 QUICK = {"gate": Gate(mixtures=(0.5,))}
 
@@ -69,7 +69,8 @@ class TestBadOnPurpose:
         assert report.metrics["aligned"] == report.metrics["base"]
         rows = by_share(report)
         assert list(rows) == SHARES
-        assert rows[1.0]["mean"] < rows[0.0]["mean"] - 0.02  # it really was ruinous
+        assert rows[1.0]["mean"] < rows[0.0]["mean"] - 0.1  # it really was ruinous
+        assert rows[1.0]["gain_high"] < 0
         assert json.loads((tmp_path / "report.json").read_text())["gate"]["chosen"] == "base"
 
     def test_a_loss_that_is_no_number(self, student, topic):
@@ -147,7 +148,7 @@ def test_without_a_gate_the_trained_weights_are_returned(student, topic):
     optimizer = RADIO(gate=False, **{**RUINOUS, "candidates": 50})
     returned = optimizer.compile(student, trainset=topic.train, valset=topic.test)
     assert optimizer.report.gate is None
-    assert optimizer.report.metrics["aligned"]["ndcg@10"] < optimizer.report.metrics["base"]["ndcg@10"] - 0.02
+    assert optimizer.report.metrics["aligned"]["ndcg@10"] < optimizer.report.metrics["base"]["ndcg@10"] - 0.1
     assert not ranks_alike(returned, student, topic.test[:3])
     assert "no gain: see docs/troubleshooting.md" in str(optimizer.report)
 
