@@ -7,7 +7,8 @@ buckets of texts of similar length. The results are those of a padded batch; the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -22,6 +23,33 @@ PACKED_MODELS = frozenset({"bert", "camembert", "electra", "roberta", "xlm-rober
 _TASKS = ("feature-extraction", "sequence-classification")
 _BUCKET = 1.2  # a bucket's longest text against its shortest
 _BY_TOKEN = ("input_ids", "token_type_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Texts of similar length, over which attention runs in one call.
+
+    Attributes:
+        texts: Which they are, int64 of shape (texts,).
+        rows: Positions of their tokens in the packed row, int64 of shape (texts, longest).
+        real: Which of these are tokens and no padding, bool of the same shape; None where all are.
+    """
+
+    texts: torch.Tensor
+    rows: torch.Tensor
+    real: torch.Tensor | None
+
+    @property
+    def mask(self) -> torch.Tensor | None:
+        """``real`` as SDPA wants it, of shape (texts, 1, 1, longest)."""
+        return None if self.real is None else self.real[:, None, None, :]
+
+    def heads(self, stream: torch.Tensor) -> torch.Tensor:
+        """Its part of a row's queries, keys or values.
+
+        Takes (tokens, heads, dimension), gives (texts, heads, longest, dimension).
+        """
+        return stream.index_select(0, self.rows.flatten()).unflatten(0, self.rows.shape).transpose(1, 2)
 
 
 class Packing:
@@ -50,8 +78,8 @@ class Packing:
         return self._moved[device]
 
     @cached_property
-    def buckets(self) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
-        """For each bucket its tokens' positions, (texts, longest), and which are real; None where all are."""
+    def buckets(self) -> list[Bucket]:
+        """The texts by their length."""
         lengths, order = self.lengths.sort(stable=True)
         firsts = [0]
         for place, length in enumerate(lengths.tolist()):
@@ -59,19 +87,29 @@ class Packing:
                 firsts.append(place)
         return [self._bucket(order[first:last]) for first, last in zip(firsts, [*firsts[1:], None], strict=True)]
 
-    def _bucket(self, texts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _bucket(self, texts: torch.Tensor) -> Bucket:
         lengths = self.lengths[texts][:, None]
         steps = torch.arange(int(lengths.max()))
         starts = self.starts.cpu()[texts][:, None]
         real = steps < lengths
         rows = starts + torch.minimum(steps, lengths - 1)
-        return rows.to(self.device), None if real.all() else real.to(self.device)
+        return Bucket(texts.to(self.device), rows.to(self.device), None if real.all() else real.to(self.device))
 
     @cached_property
     def places(self) -> torch.Tensor:
         """Where each of the row's tokens stands among the real tokens of all buckets, int64 of shape (tokens,)."""
-        rows = torch.cat([rows.flatten() if real is None else rows[real] for rows, real in self.buckets])
-        return torch.empty_like(rows).scatter_(0, rows, torch.arange(len(rows), device=rows.device))
+        return _inverse(
+            torch.cat([one.rows.flatten() if one.real is None else one.rows[one.real] for one in self.buckets])
+        )
+
+    @cached_property
+    def text_places(self) -> torch.Tensor:
+        """Where each text stands among the texts of all buckets, int64 of shape (texts,)."""
+        return _inverse(torch.cat([one.texts for one in self.buckets]))
+
+
+def _inverse(order: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
 
 
 def pack(samples: Sequence[dict[str, list[int]]], first_position: int = 0) -> dict[str, Any]:
@@ -130,13 +168,54 @@ def packed_attention(
     packing = packing.on(query.device)
     streams = [one[0].transpose(0, 1) for one in (query, key, value)]  # (tokens, heads, dimension)
     attended = []
-    for rows, real in packing.buckets:
-        picked = (one.index_select(0, rows.flatten()).unflatten(0, rows.shape).transpose(1, 2) for one in streams)
-        queries, keys, values = picked
-        mask = None if real is None else real[:, None, None, :]
-        found, _ = sdpa_attention_forward(module, queries, keys, values, mask, **kwargs)
-        attended.append(found.flatten(0, 1) if real is None else found[real])
+    for bucket in packing.buckets:
+        queries, keys, values = (bucket.heads(one) for one in streams)
+        found, _ = sdpa_attention_forward(module, queries, keys, values, bucket.mask, **kwargs)
+        attended.append(found.flatten(0, 1) if bucket.real is None else found[bucket.real])
     return torch.cat(attended).index_select(0, packing.places)[None], None
+
+
+def first_token_attention(
+    layer: Any,
+    hidden_states: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    packing: Packing | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """The last layer's attention where a head reads nothing but each text's first token: the others are left out.
+
+    Args:
+        layer: A ``BertAttention`` or one of its kin.
+        hidden_states: Float of shape (1, tokens, dimension).
+        attention_mask: Of a padded batch.
+        packing: Where the texts stand; None for a padded batch, which is computed as ever.
+        **kwargs: The layer's further arguments.
+
+    Returns:
+        Float of shape (1, texts, dimension), and None in place of attention weights.
+    """
+    if packing is None:
+        return type(layer).forward(layer, hidden_states, attention_mask, **kwargs)
+    packing, own = packing.on(hidden_states.device), layer.self
+    firsts = hidden_states.index_select(1, packing.starts)
+    heads = (-1, own.attention_head_size)
+    queries = own.query(firsts)[0].unflatten(-1, heads)[:, :, None]  # (texts, heads, 1, dimension)
+    keys, values = (project(hidden_states)[0].unflatten(-1, heads) for project in (own.key, own.value))
+    dropout = own.dropout.p if own.training else 0.0
+    attended = []
+    for bucket in packing.buckets:
+        found, _ = sdpa_attention_forward(
+            own,
+            queries.index_select(0, bucket.texts),
+            bucket.heads(keys),
+            bucket.heads(values),
+            bucket.mask,
+            dropout=dropout,
+            scaling=own.scaling,
+            is_causal=False,
+        )
+        attended.append(found.flatten(1))
+    return layer.output(torch.cat(attended).index_select(0, packing.text_places)[None], firsts), None
 
 
 def enable_packing(model: torch.nn.Module) -> int:
@@ -179,12 +258,13 @@ def _enable(transformer: Any) -> None:
     if transformer.model_forward_params is not None:
         transformer.model_forward_params = {*transformer.model_forward_params, "position_ids", "packing"}
     if transformer.transformer_task == "sequence-classification":
-        encoder.base_model.encoder.register_forward_hook(_first_tokens, with_kwargs=True)
+        last = encoder.base_model.encoder.layer[-1].attention
+        last.forward = partial(first_token_attention, last)
+        encoder.base_model.encoder.register_forward_hook(_as_texts, with_kwargs=True)
 
 
-def _first_tokens(module: torch.nn.Module, args: Any, inputs: dict[str, Any], output: Any) -> Any:
+def _as_texts(module: torch.nn.Module, args: Any, inputs: dict[str, Any], output: Any) -> Any:
     """Put the first token of every text where a classification head looks for it: (texts, 1, dimension)."""
-    if packing := inputs.get("packing"):
-        hidden = output.last_hidden_state
-        output.last_hidden_state = hidden[0].index_select(0, packing.on(hidden.device).starts)[:, None]
+    if inputs.get("packing"):
+        output.last_hidden_state = output.last_hidden_state.transpose(0, 1)
     return output

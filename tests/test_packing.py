@@ -83,7 +83,7 @@ def test_gradients_are_those_of_padded_batches(architecture):
 def test_at_least_nine_tenths_of_what_attention_computes_is_no_padding():
     generator = np.random.default_rng(5)
     lengths = generator.lognormal(3, 0.7, 500).astype(int) + 3
-    computed = sum(rows.numel() for rows, _ in Packing(lengths.tolist()).buckets)
+    computed = sum(one.rows.numel() for one in Packing(lengths.tolist()).buckets)
     assert lengths.sum() / computed > 0.9  # and every other layer computes lengths.sum()
 
 
@@ -92,11 +92,10 @@ def test_at_least_nine_tenths_of_what_attention_computes_is_no_padding():
 def test_every_token_comes_back_to_its_place(lengths):
     packing = Packing(lengths)
     tokens = torch.arange(sum(lengths))
-    parts = [tokens[rows] for rows, _ in packing.buckets]
-    real = torch.cat(
-        [part.flatten() if keep is None else part[keep] for part, (_, keep) in zip(parts, packing.buckets, strict=True)]
-    )
-    assert real[packing.places].tolist() == tokens.tolist()
+    parts = [tokens[one.rows] if one.real is None else tokens[one.rows][one.real] for one in packing.buckets]
+    assert torch.cat([one.flatten() for one in parts])[packing.places].tolist() == tokens.tolist()
+    texts = torch.cat([one.texts for one in packing.buckets])
+    assert texts[packing.text_places].tolist() == list(range(len(lengths)))
     row = pack([{"input_ids": [5] * length} for length in lengths])
     assert row["cu_seq_lens_q"].diff().tolist() == lengths
     assert packing.starts.tolist() == row["cu_seq_lens_q"][:-1].tolist()

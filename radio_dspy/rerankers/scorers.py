@@ -16,7 +16,7 @@ from radio_dspy.encoders import (
 )
 from radio_dspy.errors import CheckpointError, DataError
 from radio_dspy.passages import checked_text
-from radio_dspy.rerankers.weights import Architecture, RerankerWeights
+from radio_dspy.rerankers.weights import Architecture, RerankerWeights, ScoringPrecision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,11 +56,14 @@ class Scorer(Protocol):
 class CrossEncoderScorer:
     """Reads query and passage together; the score is the raw logit."""
 
-    def __init__(self, weights: RerankerWeights, device: str | None = None) -> None:
+    def __init__(
+        self, weights: RerankerWeights, device: str | None = None, precision: ScoringPrecision = "fp32"
+    ) -> None:
         import torch
         from sentence_transformers import CrossEncoder
 
         from radio_dspy.packing import enable_packing
+        from radio_dspy.precision import lower_precision
 
         # Weights without a scoring head get a fresh one: seeded, so that the base is the same in every process.
         with torch.random.fork_rng(), quiet_loading():
@@ -80,7 +83,7 @@ class CrossEncoderScorer:
                     "one, or a hub name while the hub can be reached."
                 ) from error
         enable_packing(self.module)
-        self.module.eval()
+        lower_precision(self.module.eval(), precision)
 
     def score(self, pairs: Pairs) -> Scores:
         """See ``Scorer``."""
@@ -109,6 +112,7 @@ class BiEncoderScorer:
         device: Where to run; None chooses.
         private: Take a model of its own, which may be trained.
         frozen: Vectors of the passages that will be asked for, by text: only the query side is trained.
+        precision: Of the layers; one below fp32 can only score.
     """
 
     def __init__(
@@ -118,15 +122,16 @@ class BiEncoderScorer:
         *,
         private: bool = False,
         frozen: PassageVectors | None = None,
+        precision: ScoringPrecision = "fp32",
     ) -> None:
-        load = open_sentence_transformer if private else load_sentence_transformer
+        load = open_sentence_transformer if private else functools.partial(_shared_module, precision)
         self.module = load(weights.checkpoint, device, weights.max_length)
         self._passage_module = self.module
         if weights.passage_side != weights.checkpoint and frozen is None:
-            self._passage_module = load_sentence_transformer(weights.passage_side, device, weights.max_length)
+            self._passage_module = _shared_module(precision, weights.passage_side, device, weights.max_length)
         self._frozen = frozen
         self._private = private
-        self._passage_side = (weights.passage_side, device, weights.max_length)
+        self._passage_side = (weights.passage_side, device, weights.max_length, precision)
         prompts = self.module.prompts
         declared = prompts.get("document") or prompts.get("passage") or ""
         self._query_prompt = prompts.get("query") or "" if weights.query_prefix is None else weights.query_prefix
@@ -235,14 +240,31 @@ def open_scorer(weights: RerankerWeights, device: str | None = None, *, frozen: 
 def forget_scorers() -> None:
     """Let go of every loaded model and of what was computed with it: a folder holds other weights than it did."""
     _shared_scorer.cache_clear()
+    _lowered_module.cache_clear()
     _recent_vectors.cache_clear()
     forget_models()
 
 
 @functools.lru_cache(maxsize=3)
-def _recent_vectors(side: tuple[str, str | None, int | None], prompt: str) -> dict[str, Scores]:
+def _recent_vectors(side: tuple[str, str | None, int | None, ScoringPrecision], prompt: str) -> dict[str, Scores]:
     """The passage vectors kept for one passage side; its checkpoint is immutable, so they stay true."""
     return {}
+
+
+def _shared_module(precision: ScoringPrecision, name: str, device: str | None, max_length: int | None) -> Any:
+    """The process's copy of an encoder; that in fp32 is shared with everything else that encodes."""
+    if precision == "fp32":
+        return load_sentence_transformer(name, device, max_length)
+    return _lowered_module(precision, name, device, max_length)
+
+
+@functools.lru_cache(maxsize=2)
+def _lowered_module(precision: ScoringPrecision, name: str, device: str | None, max_length: int | None) -> Any:
+    from radio_dspy.precision import lower_precision
+
+    module = open_sentence_transformer(name, device, max_length)
+    lower_precision(module, precision)
+    return module
 
 
 def _encode(module: Any, texts: list[str], prompt: str, task: str) -> Scores:
@@ -252,7 +274,10 @@ def _encode(module: Any, texts: list[str], prompt: str, task: str) -> Scores:
 
 
 def score_lists(
-    weights: RerankerWeights, lists: Sequence[tuple[str, Sequence[str]]], device: str | None = None
+    weights: RerankerWeights,
+    lists: Sequence[tuple[str, Sequence[str]]],
+    device: str | None = None,
+    precision: ScoringPrecision = "fp32",
 ) -> list[Scores]:
     """Score the passages of many queries in one batch.
 
@@ -260,6 +285,7 @@ def score_lists(
         weights: Which checkpoint, and how it scores.
         lists: (query, passage texts) for each question.
         device: Where to run; None chooses.
+        precision: Of the layers.
 
     Returns:
         For each question, float32 scores of shape (number of passages,).
@@ -280,6 +306,7 @@ def score_lists(
             weights.query_prefix,
             weights.passage_prefix,
             device,
+            precision,
         )
         scores = scorer.score(pairs) if pairs else np.zeros(0, dtype=np.float32)
     if not np.isfinite(scores).all():
@@ -299,11 +326,14 @@ def _shared_scorer(
     query_prefix: str | None,
     passage_prefix: str | None,
     device: str | None,
+    precision: ScoringPrecision,
 ) -> Scorer:
     weights = RerankerWeights(checkpoint, architecture, max_length=max_length)
     weights.passage_checkpoint = passage_checkpoint
     weights.query_prefix, weights.passage_prefix = query_prefix, passage_prefix
-    return CrossEncoderScorer(weights, device) if architecture == "cross-encoder" else BiEncoderScorer(weights, device)
+    if architecture == "cross-encoder":
+        return CrossEncoderScorer(weights, device, precision)
+    return BiEncoderScorer(weights, device, precision=precision)
 
 
 def _in_batches(

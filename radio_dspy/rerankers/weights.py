@@ -10,6 +10,7 @@ from radio_dspy.encoders import Encoder, TextEncoder, fingerprint, weights_name
 from radio_dspy.errors import CheckpointError, SettingsError
 
 Architecture = Literal["cross-encoder", "bi-encoder"]
+ScoringPrecision = Literal["fp32", "bf16", "fp16", "int8"]
 _ADDED_LATER: dict[str, Any] = {"passage_checkpoint": None, "training": ()}  # what states without these stand for
 
 
