@@ -9,7 +9,7 @@ from typing import Any
 from radio_dspy.markup import shortened, writable
 from radio_dspy.reporting.summary import Summary
 
-_MEANS_SOMETHING = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$@-])")
+_MEANS_SOMETHING = re.compile(r"([\\`*_\[\]<>#|~&$@])")
 _MOST = 10  # questions of each kind; the page has them all
 
 
@@ -91,7 +91,7 @@ def _gain(one: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _stage(one: Mapping[str, Any]) -> list[Any]:
-    cost = "price unknown" if one["cost"] is None else f"${one['cost']:.4f}"
+    cost = "price unknown" if one["cost"] is None else f"${one['cost']:.4f}" if one["calls"] or one["cached"] else ""
     counts = [one[name] for name in ("calls", "failed", "cached", "prompt_tokens", "completion_tokens")]
     return [one["stage"], f"{one['seconds']:.1f}", *counts, cost]
 

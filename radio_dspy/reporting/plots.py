@@ -29,12 +29,13 @@ _VARIABLES = {
     "#000106": "line",
 }
 _COLOUR = {name: colour for colour, name in _VARIABLES.items()}
-_SIZE = (4.8, 2.9)  # inches, wide enough for its text on a phone
-_SETTINGS = {
+_SIZE = (4.6, 3.0)  # inches, wide enough for its text on a phone
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "radio-dspy",
     "text.parse_math": False,
-    "font.size": 9.0,
+    "font.size": 10.0,
+    "axes.axisbelow": True,
     "axes.unicode_minus": False,
     "axes.edgecolor": _COLOUR["muted"],
     "axes.labelcolor": _COLOUR["ink"],
@@ -110,7 +111,7 @@ def _metrics(summary: Summary) -> Figure | None:
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(axis="x")
-        axes.figure.legend(loc="outside upper center", ncols=2, frameon=False)
+        axes.figure.legend(loc="outside upper center", ncols=min(3, len(shown)), frameon=False)
 
     gain = next(iter(summary.gains.items()), None)
     words = "; ".join(
@@ -135,9 +136,8 @@ def _changes(summary: Summary) -> Figure | None:
     def draw(axes: Axes) -> None:
         middle = len(counts) // 2
         colours = [_COLOUR["bad" if n < middle else "good" if n > middle else "muted"] for n in range(len(counts))]
-        hatches = ["//" if n < middle else "" for n in range(len(counts))]
         centres = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
-        axes.bar(centres, counts, width=(edges[1] - edges[0]) * 0.9, color=colours, hatch=hatches, edgecolor=colours)
+        axes.bar(centres, counts, width=(edges[1] - edges[0]) * 0.9, color=colours)
         axes.set_xlim(-1.1, 1.1)
         axes.set_xlabel("change in nDCG@10 (hurt | helped)")
         axes.set_ylabel("questions")
@@ -213,7 +213,7 @@ def _validation(part: Mapping[str, Any], where: str, number: int) -> Figure | No
         f"Returned: {gate['chosen']}."
     )
     head = ("weights", "mean", "95 % from", "to", "gain over the base")
-    return _figure(f"Validation at the gate{where}", words, head, rows, draw, f"gate-{number}")
+    return _figure(f"At the gate{where}: {gate['metric']}", words, head, rows, draw, f"gate-{number}")
 
 
 def _figure(

@@ -24,7 +24,7 @@
     one.id, one.question, ...one.answers, ...one.passages.flatMap((passage) => [passage.id, passage.title, passage.text]),
   ].join("\n").toLowerCase());
 
-  const passages = (one, title, ranking, other) => {
+  const passages = (one, title, ranking, other, otherTitle) => {
     const side = make("div");
     side.append(make("h3", "", title));
     const items = make("ol");
@@ -37,7 +37,7 @@
       item.append(make("p", "", passage.text));
       const where = make("span", "where");
       if (relevant) where.append(make("strong", "", "relevant"), " · ");
-      const place = before < 0 ? "not among the first there" : before === rank ? "same place there" : "place " + (before + 1) + " there";
+      const place = before < 0 ? "not among the first " + other.length + " " + otherTitle : "place " + (before + 1) + " " + otherTitle;
       where.append(passage.id + " · score " + score.toFixed(3) + " · " + place);
       item.append(where);
       items.append(item);
@@ -55,7 +55,7 @@
       element.append(make("p", "", row.replaceAll("_", " ") + ": " + values.join(", ")));
     }
     const sides = make("div", "sides");
-    sides.append(passages(one, "Before", one.before, one.after), passages(one, "After", one.after, one.before));
+    sides.append(passages(one, "Before", one.before, one.after, "after"), passages(one, "After", one.after, one.before, "before"));
     element.append(sides);
     return element;
   };
