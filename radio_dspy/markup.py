@@ -12,21 +12,21 @@ _UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufff
 
 
 def writable(text: str) -> str:
-    r"""The text with a replacement character for everything that an HTML file must not hold.
+    """The text with a replacement character for everything that an HTML file must not hold.
 
     Example:
-        >>> writable("a\\0b")
-        'a\ufffdb'
+        >>> writable(f"a{chr(0)}b") == f"a{chr(0xFFFD)}b"
+        True
     """
     return _UNWRITABLE.sub("\ufffd", text)
 
 
 def escaped(value: Any) -> str:
-    r"""A value as text that stands in HTML and means nothing there.
+    """A value as text that stands in HTML and means nothing there.
 
     Example:
-        >>> escaped("<b> & \\"c\\"")
-        '&lt;b&gt; &amp; &quot;c&quot;'
+        >>> escaped("<b> & c")
+        '&lt;b&gt; &amp; c'
     """
     return html.escape(writable(str(value)))
 

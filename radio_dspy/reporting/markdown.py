@@ -51,8 +51,8 @@ def plain(value: Any) -> str:
     r"""A value as one line of Markdown in which nothing means anything.
 
     Example:
-        >>> plain("<b> a|b")
-        '\\\\<b\\\\> a\\\\|b'
+        >>> print(plain("<b> a|b"))
+        \<b\> a\|b
     """
     return _MEANS_SOMETHING.sub(r"\\\1", " ".join(writable(str(value)).split()))
 
