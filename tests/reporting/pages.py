@@ -20,7 +20,12 @@ def comparison(count=12, text="Yeast dies in hot water.", query="why did the dou
     requests, base, aligned = [], [], []
     for number in range(count):
         one = RankRequest(
-            f"q{number}", query.format(number), passages, (7, 6, 5, 4, 3, 2, 1), (text,), relevant=frozenset({"p1"})
+            f"q{number}",
+            query.replace("{}", str(number), 1),
+            passages,
+            (7, 6, 5, 4, 3, 2, 1),
+            (text,),
+            relevant=frozenset({"p1"}),
         )
         turned = Ranking(one.query, (passages[1], passages[0], *passages[2:]), one.scores)
         before, after = [(one.ranking(), turned), (turned, one.ranking()), (turned, turned)][number % 3]

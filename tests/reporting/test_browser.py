@@ -90,13 +90,13 @@ def test_filters_and_search_find_questions(opened, tmp_path):
     assert page.locator("details.q").count() == 120
     assert not page.get_by_role("button", name="Show more").is_visible()
     for effect in ("helped", "hurt", "unchanged"):
-        page.get_by_label(effect, exact=False).first.check()
+        page.get_by_role("radio", name=f"{effect} (40)", exact=True).check()
         assert status(page) == "40 of 120 questions"
         assert page.locator(f"details.q.{effect}").count() == page.locator("details.q").count() == 40
     page.get_by_role("searchbox").fill("DOUGH 119")
     assert status(page) == "1 of 120 questions"
     assert "dough 119 not rise" in page.locator("details.q").inner_text()
-    page.get_by_label("helped").check()
+    page.get_by_role("radio", name="helped (40)", exact=True).check()
     assert status(page) == "0 of 120 questions"
     page.get_by_role("searchbox").fill("")
     page.get_by_role("searchbox").press("Enter")  # a form that reloaded the page would lose the filter
@@ -109,6 +109,7 @@ def test_a_question_opens_by_keyboard_and_shows_both_sides(opened, tmp_path):
     first = page.locator("details.q.helped").first
     first.locator("summary").focus()
     page.keyboard.press("Enter")
+    first.locator(".sides").wait_for()
     before, after = first.locator(".sides > div").all()
     assert "p0" in before.locator("li").first.inner_text()
     assert "relevant" in after.locator("li").first.inner_text()
@@ -121,6 +122,7 @@ def test_hostile_texts_are_shown_and_do_nothing(opened, tmp_path):
     page = opened(finished_run(tmp_path, comparison(text=EVIL + "x" * 400, query="{} " + EVIL)))
     for one in page.locator("details.q").all():
         one.locator("summary").click()
+        one.locator(".sides").wait_for()
     assert "owned" not in page.title()
     assert page.locator("img, #list script").count() == 0
     assert "</script><script>document.title='owned'</script>" in page.locator("details.q").first.inner_text()
