@@ -96,6 +96,23 @@ def test_the_run_folder_holds_records_and_checkpoint(aligned_run, topic):
         assert path.suffix not in {".bin", ".pt", ".pkl"}
 
 
+def test_the_run_folder_holds_a_page_of_every_held_out_question(aligned_run, topic):
+    _, _, optimizer, folder = aligned_run
+    records = [json.loads(line) for line in (folder / "comparison.jsonl").read_text().splitlines()]
+    assert [one["id"] for one in records] == [one.id for one in topic.test]
+    for row, metrics in optimizer.report.metrics.items():
+        for metric, mean in metrics.items():
+            values = [one["metrics"][row][metric] for one in records]
+            assert sum(values) / len(values) == pytest.approx(mean)
+    losses = optimizer.report.training["losses"]
+    assert len(losses) == optimizer.report.training["updates"]
+    assert losses[0] == optimizer.report.training["first_loss"]
+    page = (folder / "report.html").read_text()
+    assert "Training loss" in page
+    assert topic.test[0].question.split(",")[0] in page
+    assert {"report.md", "summary.json"} <= {one.name for one in folder.iterdir()}
+
+
 def test_the_same_compile_again_asks_nobody_and_ends_in_the_same_weights(aligned_run, topic, encoder):
     student, aligned, _, folder = aligned_run
     lm = scripted(rationale="Something else entirely.")
