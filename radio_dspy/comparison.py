@@ -130,7 +130,7 @@ class Comparison:
                     for key, found in texts.items()
                 ],
                 "rankings": {
-                    name: [[place[key], score] for key, score in zip(ranking.ids, ranking.scores, strict=True)]
+                    name: [[place[key], float(score)] for key, score in zip(ranking.ids, ranking.scores, strict=True)]
                     for name, ranking in rankings.items()
                 },
             }

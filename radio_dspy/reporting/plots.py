@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import logging
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ from radio_dspy.reporting.summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+logger = logging.getLogger(__name__)
 
 INSTALL = "pip install 'radio-dspy[report]'"
 # Colours that nobody uses stand for the page's variables: matplotlib knows no variables.
@@ -219,7 +222,12 @@ def _validation(part: Mapping[str, Any], where: str, number: int) -> Figure | No
 def _figure(
     title: str, words: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]], draw: Any, name: str
 ) -> Figure:
-    svg = _drawn(draw, name, title, words) if drawable() else ""
+    svg = ""
+    if drawable():
+        try:
+            svg = _drawn(draw, name, title, words)
+        except Exception as error:  # the numbers are there as a table: a page without a drawing is better than none
+            logger.warning("%s could not be drawn (%s: %s).", title, type(error).__name__, error)
     return Figure(title, words, head, tuple(rows), svg)
 
 

@@ -59,6 +59,14 @@ def test_drawing_leaves_the_users_settings_alone(summary):
     assert [one.svg for one in shown] == [one.svg for one in plots.figures(summary)]
 
 
+def test_what_cannot_be_drawn_stays_a_table(summary, monkeypatch, caplog):
+    monkeypatch.setattr(plots, "_inline", lambda *_: 1 / 0)
+    found = plots.figures(summary)
+    assert {one.svg for one in found} == {""}
+    assert all(one.rows for one in found)
+    assert "Before and after could not be drawn (ZeroDivisionError" in caplog.text
+
+
 def test_averaged_trainings_are_several_curves(tmp_path):
     training = {**report(comparison()).training, "losses": [3.0, 2.0, 1.0, 3.5, 2.5, 1.5], "runs": 2, "updates": 6}
     loss = plots.figures(read_summary(finished_run(tmp_path, training=training))[0])[2]
