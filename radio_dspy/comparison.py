@@ -152,6 +152,7 @@ class Comparison:
     def sentence(self) -> str:
         """What came out, in one sentence."""
         before, after = (ROW_TITLES.get(name, name) for name in (self.before, self.after))
+        after = after[:1].upper() + after[1:]
         if not self.judgement.judged:
             return f"{after} against {before}: nothing could be judged; give questions with labels or answers."
         gain, counts = self.gain(), self.counts()

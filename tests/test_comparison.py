@@ -54,7 +54,7 @@ def test_a_record_holds_what_there_is_to_see():
 
 def test_it_says_what_came_out():
     assert str(FOUND).endswith("on 3 questions: 1 helped, 1 hurt, 1 unchanged.")
-    assert "aligned reranker" in str(FOUND)
+    assert FOUND.sentence.startswith("Aligned reranker against base reranker: nDCG@10 ")
     shown = FOUND._repr_html_()
     assert "Most helped, nDCG@10" in shown
     assert "why hurt?" in shown

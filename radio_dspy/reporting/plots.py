@@ -144,6 +144,7 @@ def _changes(summary: Summary) -> Figure | None:
         axes.set_xlim(-1.1, 1.1)
         axes.set_xlabel("change in nDCG@10 (hurt | helped)")
         axes.set_ylabel("questions")
+        axes.locator_params(axis="y", integer=True)
         axes.grid(axis="y")
 
     effects = summary.effects

@@ -90,7 +90,7 @@ def test_without_matplotlib_there_are_tables_and_a_line_that_helps(tmp_path, mon
     assert "<svg" not in text
     assert "pip install &#39;radio-dspy[report]&#39;" in text
     assert text.count("<details open>") == 4
-    assert "Returned: mixture 0.5." in text
+    assert '<th scope="row">mixture 0.5</th>' in text
 
 
 def test_a_run_without_questions_has_a_page(tmp_path):

@@ -54,7 +54,7 @@ def test_an_evaluation_is_a_folder_of_its_own(tmp_path):
     answers = {"base": {"exact_match": 0.25}, "aligned": {"exact_match": 0.5}}
     page = write_evaluation(tmp_path / "judged", comparison(), answers)
     text = page.read_text()
-    assert "aligned reranker against base reranker: nDCG@10" in text
+    assert "Aligned reranker against base reranker: nDCG@10" in text
     assert "<td>0.250</td>" in text
     assert "What the guards" not in text
     assert write_evaluation(tmp_path / "judged", comparison(6)) == page  # an earlier one is replaced
