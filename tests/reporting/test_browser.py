@@ -3,7 +3,9 @@
 import shutil
 
 import pytest
+from radio_dspy.programs import RetrieveRerankAnswer
 
+from radio_dspy import RADIO, Rerank
 from tests.reporting.pages import EVIL, comparison, finished_run
 
 pytestmark = [
@@ -101,6 +103,23 @@ def test_filters_and_search_find_questions(opened, tmp_path):
     page.get_by_role("searchbox").fill("")
     page.get_by_role("searchbox").press("Enter")  # a form that reloaded the page would lose the filter
     assert status(page) == "40 of 120 questions"
+    assert fits(page)
+
+
+def test_the_page_of_a_compile(opened, topic, index, small, tmp_path):
+    student = RetrieveRerankAnswer(index, Rerank(small, "bi-encoder"), candidates=10, k=3)
+    settings = {"epochs": 1, "learning_rate": 5e-4, "max_length": 32, "groups_per_step": 8, "candidates": 10}
+    optimizer = RADIO(run_dir=tmp_path, show_progress=False, **settings)
+    optimizer.compile(student, trainset=topic.train, valset=topic.test)
+    page = opened(tmp_path)
+    assert page.get_by_role("heading", level=1).inner_text() == optimizer.report.decision
+    assert status(page) == "10 of 10 questions"
+    for title in ("Before and after", "Changes, question by question", "Training loss"):
+        assert page.get_by_role("img", name=title, exact=True).is_visible()
+    page.get_by_role("searchbox").fill(topic.test[3].question)
+    page.locator("details.q summary").first.click()
+    page.locator("details.q .sides").first.wait_for()
+    assert topic.test[3].question in page.locator("details.q").first.inner_text()
     assert fits(page)
 
 
