@@ -28,7 +28,7 @@ def test_every_figure_is_drawn_named_and_described(summary):
         title, words = list(drawn)[:2]
         assert (title.tag.rpartition("}")[2], title.text) == ("title", one.title)
         assert words.text == one.words
-        assert drawn.get("aria-labelledby") == f"{title.get('id')} {words.get('id')}"
+        assert (drawn.get("aria-labelledby"), drawn.get("aria-describedby")) == (title.get("id"), words.get("id"))
         assert drawn.get("viewBox")
         assert not re.search(r"#[0-9a-f]{6}", one.svg)  # every colour is the page's
         assert "<text" in one.svg
