@@ -266,8 +266,8 @@ def _inline(svg: str, name: str, title: str, words: str) -> str:
     start = body.index(">") + 1
     return (
         f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box[1] if box else ""}" role="img" '
-        f'aria-labelledby="{name}-name" aria-describedby="{name}-words"><title id="{name}-name">{escaped(title)}</title>'
-        f'<desc id="{name}-words">{escaped(words)}</desc>{body[start:]}'
+        f'aria-labelledby="{name}-name" aria-describedby="{name}-words">'
+        f'<title id="{name}-name">{escaped(title)}</title><desc id="{name}-words">{escaped(words)}</desc>{body[start:]}'
     )
 
 
