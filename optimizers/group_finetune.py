@@ -12,6 +12,7 @@ from dspy.teleprompt.teleprompt import Teleprompter
 from radio_dspy.optimizers.job import Clock, told
 from radio_dspy.optimizers.provenance import remember, training_settings
 
+from radio_dspy.comparison import Comparison
 from radio_dspy.distillation.gate import Gate, as_gate
 from radio_dspy.distillation.given_groups import rank_requests_of, text_groups
 from radio_dspy.distillation.seats import Seat, retriever_of, seats_of
@@ -19,9 +20,9 @@ from radio_dspy.distillation.settings import TrainingSettings
 from radio_dspy.distillation.splitting import question_groups, split_by_group
 from radio_dspy.encoders import TextEncoder, as_encoder
 from radio_dspy.errors import DataError, SettingsError
-from radio_dspy.evaluation import compare
 from radio_dspy.flagembedding import load_groups
 from radio_dspy.report import Report
+from radio_dspy.reporting.writing import keep_report
 from radio_dspy.rerankers.rerank import rank_with
 from radio_dspy.retrievers.aligned import query_encoder
 from radio_dspy.retrievers.faiss import FaissRetriever
@@ -142,9 +143,10 @@ class GroupFinetune(Teleprompter):
             seat.assign(copy.copy(done[key].weights))
         with clock("evaluation"):
             rows["aligned"] = rank_with(seats[0].weights, judged, device)
+            comparison = Comparison(judged, rows)
         first, *others = parts
         self.report = Report(
-            metrics=compare(rows, judged),
+            metrics=comparison.means,
             relevance="labels",
             questions={
                 "train": len(train),
@@ -162,6 +164,7 @@ class GroupFinetune(Teleprompter):
         run.write("report", self.report.as_dict())
         settings = {"sampling": "as given", "negatives": self.negatives, **training_settings(self.training)}
         remember(seats, self.report, {"teacher": {}, "encoder": None, "rationale_lm": None, "settings": settings})
+        keep_report(run, comparison)
         return program
 
     def _split(

@@ -51,6 +51,8 @@ class Clock:
 
 logger = logging.getLogger(__name__)
 
+_CURVE_POINTS = 500  # of a training in the report
+
 
 @dataclass(frozen=True)
 class Job:
@@ -126,10 +128,28 @@ def told(seat: Seat, groups: int, left_out: Mapping[str, int], done: Alignment) 
             "updates": done.training.updates,
             "first_loss": losses[0] if losses else None,
             "last_loss": losses[-1] if losses else None,
+            "losses": _curve(done.training.losses, done.training.runs),
+            "runs": done.training.runs,
             "stopped": done.training.stopped,
         },
         "gate": done.decision.as_dict() if done.decision else None,
     }
+
+
+def _curve(losses: Sequence[float], runs: int) -> list[float | None]:
+    """The losses, of long trainings the means of as many updates each; None where one is not a number."""
+    every = -(-len(losses) // (_CURVE_POINTS * runs)) or 1
+    length = -(-len(losses) // runs) or 1
+    means = [
+        sum(part) / len(part)
+        for start in range(0, len(losses), length)
+        for part in _parts(losses[start : start + length], every)
+    ]
+    return [mean if math.isfinite(mean) else None for mean in means]
+
+
+def _parts(values: Sequence[float], size: int) -> list[Sequence[float]]:
+    return [values[start : start + size] for start in range(0, len(values), size)]
 
 
 def index_vectors(job: Job, seat: Seat, groups: Sequence[QuestionGroup]) -> PassageVectors | None:

@@ -29,6 +29,7 @@ from radio_dspy.optimizers.job import (
 from radio_dspy.optimizers.provenance import remember_training
 from radio_dspy.optimizers.resume import keeping_scores, taken_up
 
+from radio_dspy.comparison import Comparison
 from radio_dspy.distillation.extractor import RationaleExtractor
 from radio_dspy.distillation.gate import Gate, as_gate
 from radio_dspy.distillation.groups import DEPTH, Sampling, SamplingFunction
@@ -60,9 +61,9 @@ from radio_dspy.distillation.signals import AnswerSimilarity, RationaleSimilarit
 from radio_dspy.distillation.splitting import question_groups, split_by_group
 from radio_dspy.encoders import TextEncoder, as_encoder
 from radio_dspy.errors import DataError, SettingsError
-from radio_dspy.evaluation import compare, judge
 from radio_dspy.passages import RankRequest
 from radio_dspy.report import Report
+from radio_dspy.reporting.writing import keep_report
 from radio_dspy.rerankers.rerank import rank_with
 from radio_dspy.retrievers.base import Retriever
 from radio_dspy.retrievers.faiss import FaissRetriever
@@ -139,7 +140,8 @@ class RADIO(Teleprompter):
         seed: Decides the order of training and the held-out part.
         show_progress: Show progress bars.
 
-    After ``compile``, ``report`` holds rankings before and after, the gate's decision, counts, tokens and seconds.
+    After ``compile``, ``report`` holds rankings before and after, the gate's decision, counts, tokens and seconds;
+    ``report.html`` in ``run_dir`` is a page to read and to search (docs/reports.md).
 
     Example:
         >>> from radio_dspy import FaissRetriever, Rerank, RetrieveRerankAnswer, datasets
@@ -318,17 +320,17 @@ class RADIO(Teleprompter):
             parts = self._align_all(job, reached, [requests for requests, _ in used], texts, signals)
         with job.clock("evaluation"):
             rows["aligned"] = rank_with(job.seats[0].weights, judged, self.training.device)
-            verdict = judge(judged)
-            metrics = compare(rows, judged)
+            comparison = Comparison(judged, rows)
+            metrics = comparison.means
         first, *others = parts
         self.report = Report(
             metrics=metrics,
-            relevance=verdict.source,
+            relevance=comparison.judgement.source,
             questions={
                 "train": len(job.train),
                 "used": len({reached.train[0].question_of[one.id] for one in used[0][0]}),
                 "skipped": skipped(job, reached, used[0][1]),
-                "judged": verdict.judged,
+                "judged": comparison.judgement.judged,
                 "recorded": reached.recorded,
             },
             rationales=asdict(counts),
@@ -340,6 +342,7 @@ class RADIO(Teleprompter):
         )
         job.run.write("report", self.report.as_dict())
         remember_training(self, job, self.report, signals)
+        keep_report(job.run, comparison)
         return job.program
 
     def estimate(

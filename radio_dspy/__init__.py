@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from radio_dspy.adapters import PlainAdapter as PlainAdapter
+    from radio_dspy.comparison import Comparison as Comparison
+    from radio_dspy.comparison import compare_programs as compare_programs
     from radio_dspy.datasets import load_corpus as load_corpus
     from radio_dspy.datasets import load_questions as load_questions
     from radio_dspy.distillation.extractor import RationaleExtractor as RationaleExtractor
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from radio_dspy.programs.multi_hop import MultiHop as MultiHop
     from radio_dspy.programs.multiple_choice import MultipleChoice as MultipleChoice
     from radio_dspy.programs.retrieve_rerank_answer import RetrieveRerankAnswer as RetrieveRerankAnswer
+    from radio_dspy.reporting.writing import write_report as write_report
     from radio_dspy.rerankers.lm import LMRerank as LMRerank
     from radio_dspy.rerankers.rationale import RationaleRerank as RationaleRerank
     from radio_dspy.rerankers.remote import RemoteRerank as RemoteRerank
@@ -51,6 +54,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ChooseOption": "signatures",
+    "Comparison": "comparison",
     "Encoder": "encoders",
     "ExtractRationale": "signatures",
     "FaissRetriever": "retrievers.faiss",
@@ -79,6 +83,7 @@ _HOMES = {
     "RetrieveRerankAnswer": "programs.retrieve_rerank_answer",
     "TrainingSettings": "distillation.settings",
     "aligned_retriever": "retrievers.aligned",
+    "compare_programs": "comparison",
     "export": "exporting",
     "load": "saving",
     "load_corpus": "datasets",
@@ -89,6 +94,7 @@ _HOMES = {
     "save": "saving",
     "weights": "encoders",
     "write_groups": "flagembedding",
+    "write_report": "reporting.writing",
 }
 _MODULES = (
     "datasets",

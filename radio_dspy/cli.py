@@ -1,4 +1,4 @@
-"""The command line: radio-dspy demo | index | compile | evaluate | ask | export | runs."""
+"""The command line: radio-dspy demo | index | compile | evaluate | ask | export | report | runs."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ Architecture = Literal["cross-encoder", "bi-encoder"]
 Sampling = Literal["shift", "shift_all_neg", "iteration", "all"]
 LossName = Literal["infonce", "listwise", "margin"]
 Tower = Literal["both", "query"]
+ReportForm = Literal["html", "markdown", "json"]
 Format = Literal["sentence-transformers", "flagembedding", "onnx"]
 Lm = Annotated[
     str, typer.Option("--lm", help="`local`, `none`, a GGUF file, or any LiteLLM name (openai/gpt-4o-mini).")
@@ -284,6 +285,9 @@ def evaluate(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Use only the first N questions.", min=1)] = None,
+    report_dir: Annotated[
+        Path | None, typer.Option("--report", help="Also write report.html and its data to this folder.", metavar="DIR")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Judge a saved program: rankings before and after; with --lm also its answers.
@@ -293,9 +297,13 @@ def evaluate(
     import radio_dspy as radio
     from radio_dspy.datasets import check_labels
     from radio_dspy.distillation.preferences import rank_requests
-    from radio_dspy.evaluation import answer_metrics, compare, judge
+    from radio_dspy.evaluation import answer_metrics
     from radio_dspy.report import metrics_table
+    from radio_dspy.reporting.writing import check_free, write_evaluation
     from radio_dspy.rerankers.remote import as_reranker
+
+    if report_dir is not None:  # before anything is paid for
+        check_free(report_dir)
 
     examples = radio.load_questions(questions)[:limit]
     retriever = open_retriever(index_folder, corpus, encoder)
@@ -309,8 +317,9 @@ def evaluate(
         rows["base"] = base.rank_all(requests)
     rows["aligned"] = aligned.rerank.rank_all(requests)
     rows |= {name: as_reranker(name).rank_all(requests) for name in baseline or []}
-    verdict = judge(requests)
-    result: dict[str, Any] = {"metrics": compare(rows, requests), "judged": verdict.judged, "relevance": verdict.source}
+    compared = radio.Comparison(requests, rows, before="base" if "base" in rows else "first_stage")
+    verdict = compared.judgement
+    result: dict[str, Any] = {"metrics": compared.means, "judged": verdict.judged, "relevance": verdict.source}
     typer.echo(metrics_table(result["metrics"], f"{verdict.judged} questions, relevant by {verdict.source}"))
     with open_lm(lm, seed=42, max_tokens=32) as model:
         if model is not None:
@@ -321,6 +330,11 @@ def evaluate(
                 before.rerank = base
                 result["base_answers"] = answer_metrics(before, examples, model)
                 _show_answers("base", result["base_answers"])
+    if report_dir is not None:
+        answers = {
+            name: result[key] for name, key in (("base", "base_answers"), ("aligned", "answers")) if key in result
+        }
+        typer.echo(f"report in {write_evaluation(report_dir, compared, answers)}")
     write_result(json_file, result)
 
 
@@ -390,6 +404,25 @@ def export(
     folder = radio.export(program, out, form, reranker=reranker, groups=examples)
     typer.echo(f"written to {folder}; its README.md says how to load it")
     write_result(json_file, {"folder": str(folder), "format": form, "groups": len(examples or [])})
+
+
+@app.command()
+@_command
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="What was --run-dir of compile, or --report of evaluate.")],
+    form: Annotated[
+        ReportForm | None,
+        typer.Option("--format", help="Only this one: report.html, report.md or summary.json; else all three."),
+    ] = None,
+) -> None:
+    """Make a run's report again from the files of its folder.
+
+    Example: `radio-dspy report runs/first --format html`
+    """
+    from radio_dspy.reporting.writing import FORMS, write_report
+
+    for path in write_report(run_dir, (form,) if form else FORMS):
+        typer.echo(f"written to {path}")
 
 
 @runs.command(name="list")

@@ -72,10 +72,21 @@ def compare(
 
 
 def compare_each(
-    rows: Mapping[str, Sequence[Ranking]], requests: Sequence[RankRequest], metrics: Sequence[str] = METRICS
+    rows: Mapping[str, Sequence[Ranking]],
+    requests: Sequence[RankRequest],
+    metrics: Sequence[str] = METRICS,
+    *,
+    judgement: Judgement | None = None,
 ) -> dict[str, dict[str, list[float]]]:
-    """As ``compare``, with the value of every judged question in place of the mean."""
-    verdict = judge(requests)
+    """As ``compare``, with the value of every judged question in place of the mean.
+
+    Args:
+        rows: As for ``compare``.
+        requests: As for ``compare``.
+        metrics: As for ``compare``.
+        judgement: What ``judge`` says of the requests, where it was asked already.
+    """
+    verdict = judgement or judge(requests)
     kept = [(i, ids) for i, ids in enumerate(verdict.relevant) if ids is not None]
     return {
         row: ranking_metrics([rankings[i].ids for i, _ in kept], [ids for _, ids in kept], metrics)

@@ -10,10 +10,12 @@ from numbers import Integral
 from typing import Any
 
 from radio_dspy.errors import DataError
+from radio_dspy.markup import html_table, shortened
 from radio_dspy.metrics import normalize_answer
 
 _FROM_CJK = "\u2e80"  # scripts from here on write no spaces between words
 _LARGEST = 10**100  # of a number that stands for a text
+_SHOWN_CHARACTERS = 300  # of a text, in a notebook
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
@@ -259,6 +261,13 @@ class Ranking:
     def top(self, k: int | None) -> Ranking:
         """The first ``k`` passages; all of them when ``k`` is None."""
         return Ranking(self.query, self.passages[:k], self.scores[:k])
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [str(rank), f"{score:.3f}", one.id, one.title, shortened(one.text, _SHOWN_CHARACTERS)]
+            for rank, (one, score) in enumerate(zip(self.passages, self.scores, strict=True), start=1)
+        ]
+        return html_table(shortened(self.query, _SHOWN_CHARACTERS), ["", "score", "id", "title", "text"], rows)
 
     @classmethod
     def from_scores(cls, query: str, passages: Sequence[Passage], scores: Iterable[float]) -> Ranking:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
+
+from radio_dspy.markup import html_table, paragraph
 
 ROW_TITLES = {"first_stage": "first stage", "base": "base reranker", "aligned": "aligned reranker"}
 
@@ -24,8 +27,9 @@ class Report:
         reranker: Where in the program it stands.
         groups: Preference groups trained on.
         left_out: Negatives that the guard left out, by reason.
-        training: Updates, first and last loss (None where it was never a number), architecture and base weights, and
-            why it was stopped, if it was.
+        training: Updates, first and last loss (None where it was never a number), the ``losses`` in between (means of
+            several updates where there are more than 500; of ``runs`` averaged trainings one after the other),
+            architecture and base weights, and why it was stopped, if it was.
         gate: The gate's ``Decision`` as JSON types; None without a gate.
         relevance: ``labels`` or ``answers``: what the metrics count as relevant.
         seconds: Wall-clock time by stage.
@@ -58,6 +62,21 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON types."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        names = list(next(iter(self.metrics.values()), {}))
+        rows = [
+            [ROW_TITLES.get(row, row), *(f"{values[one]:.3f}" for one in names)] for row, values in self.metrics.items()
+        ]
+        parts = [
+            paragraph(self.decision),
+            html_table(f"{self.questions['judged']} held-out questions", ["ranking", *names], rows),
+        ]
+        if self.gate and self.gate["candidates"]:
+            head = ["at the gate", self.gate["metric"], "95 % interval", "gain", "95 % interval"]
+            parts.append(html_table(f"{self.gate['questions']} questions", head, _gate_rows(self.gate)))
+        page = Path(self.run_dir) / "report.html"
+        return "".join(parts) + (paragraph(f"More in {page}") if self.run_dir and page.is_file() else "")
 
     def __str__(self) -> str:
         questions = self.questions
@@ -99,10 +118,17 @@ def _gate_lines(gate: Mapping[str, Any] | None) -> list[str]:
     title = f"at the gate ({gate['questions']} questions)"
     for column in (title, gate["metric"], "95 % interval", "gain", "95 % interval"):
         table.add_column(column)
+    for row in _gate_rows(gate):
+        table.add_row(*row)
+    return [render(table).rstrip()]
+
+
+def _gate_rows(gate: Mapping[str, Any]) -> list[list[str]]:
+    rows = []
     for one in gate["candidates"]:
         gain = [f"{one['gain']:+.3f}", f"{one['gain_low']:+.3f} to {one['gain_high']:+.3f}"] if one["share"] else []
-        table.add_row(one["name"], f"{one['mean']:.3f}", f"{one['low']:.3f} to {one['high']:.3f}", *gain)
-    return [render(table).rstrip()]
+        rows.append([one["name"], f"{one['mean']:.3f}", f"{one['low']:.3f} to {one['high']:.3f}", *gain])
+    return rows
 
 
 def _rationale_lines(rationales: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from radio_dspy import Rerank, RetrieveRerankAnswer
 from radio_dspy.cli import app
 from tests.stub_endpoints import KEY, StubEndpoint
 
-COMMANDS = ["demo", "index", "compile", "evaluate", "ask", "export"]
+COMMANDS = ["demo", "index", "compile", "evaluate", "ask", "export", "report"]
 
 
 def radio(*arguments, check=0):
@@ -171,6 +171,33 @@ def test_hosted_encoders_and_baselines_by_name(files, tmp_path, monkeypatch, sma
     rows = json.loads((tmp_path / "out.json").read_text())["metrics"]
     assert {"first_stage", "aligned", "cohere/rerank-v3.5", small.name} <= set(rows)
     assert all(KEY.encode() not in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+
+
+def test_an_evaluation_has_a_report_that_can_be_made_again(files, tmp_path, small, index):
+    radio_dspy.save(RetrieveRerankAnswer(index, Rerank(small, "bi-encoder"), candidates=6), tmp_path / "program")
+    judged = ["evaluate", tmp_path / "program", "--corpus", files / "corpus.jsonl", "--encoder", small.name]
+    judged += ["--questions", files / "dev.jsonl", "--report", tmp_path / "judged", "--json", tmp_path / "out.json"]
+    code, said = invoke(*judged)
+    assert code == 0, said
+    assert f"report in {tmp_path / 'judged' / 'report.html'}" in said
+    summary = json.loads((tmp_path / "judged" / "summary.json").read_text())
+    means = json.loads((tmp_path / "out.json").read_text())["metrics"]
+    assert summary["metrics"]["aligned"]["ndcg@10"]["mean"] == pytest.approx(means["aligned"]["ndcg@10"])
+    assert summary["kind"] == "evaluation"
+    assert sum(summary["effects"].values()) == summary["judged"] == 10
+    (tmp_path / "judged" / "report.html").unlink()
+    assert invoke("report", tmp_path / "judged", "--format", "html") == (
+        0,
+        f"written to {tmp_path / 'judged' / 'report.html'}\n",
+    )
+    assert "Questions</h2>" in (tmp_path / "judged" / "report.html").read_text()
+
+
+def test_a_folder_that_is_no_run_has_no_report(tmp_path):
+    code, said = invoke("report", tmp_path)
+    assert code == 2
+    assert f"error: {tmp_path}: not a run folder" in " ".join(said.split())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

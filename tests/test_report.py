@@ -94,6 +94,17 @@ def test_a_training_whose_loss_never_was_a_number():
     assert "1 updates, loss not a number, " in text
 
 
+def test_in_a_notebook_it_is_tables(tmp_path):
+    hostile = {**GATE, "sentence": "<script>alert(1)</script>"}
+    shown = dataclasses.replace(REPORT, gate=hostile, run_dir=str(tmp_path))._repr_html_()
+    assert shown.startswith("<p>&lt;script&gt;alert(1)&lt;/script&gt;</p><table>")
+    assert '<th scope="row">aligned reranker</th><td>0.500</td><td>0.400</td>' in shown
+    assert '<th scope="row">mixture 0.5</th><td>0.555</td>' in shown
+    assert "report.html" not in shown  # there is none
+    (tmp_path / "report.html").write_text("")
+    assert f"More in {tmp_path / 'report.html'}" in dataclasses.replace(REPORT, run_dir=str(tmp_path))._repr_html_()
+
+
 def test_the_report_is_json():
     report = dataclasses.replace(REPORT, gate=GATE)
     read = json.loads(json.dumps(report.as_dict(), allow_nan=False))

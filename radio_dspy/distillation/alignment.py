@@ -119,7 +119,8 @@ def _averaged(
         average_weights(parts, path)
         mean.checkpoint = str(run.keep_checkpoint(path))
     losses = tuple(loss for one in results for loss in one.losses)
-    return mean, TrainingResult(Path(mean.checkpoint), losses, len(losses), sum(one.seconds for one in results))
+    seconds = sum(one.seconds for one in results)
+    return mean, TrainingResult(Path(mean.checkpoint), losses, len(losses), seconds, runs=len(results))
 
 
 def _trained(

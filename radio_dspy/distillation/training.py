@@ -64,6 +64,7 @@ class TrainingResult:
         updates: Optimizer steps.
         seconds: Wall-clock time.
         stopped: Why training was stopped before its end; empty where it was not.
+        runs: Trainings whose weights were averaged; their losses follow one another.
     """
 
     checkpoint: Path | None
@@ -71,6 +72,7 @@ class TrainingResult:
     updates: int
     seconds: float
     stopped: str = ""
+    runs: int = 1
 
 
 def train_reranker(

@@ -51,6 +51,8 @@ def test_it_learns_what_the_groups_prefer_without_an_lm(student, groups, tmp_pat
         "train": 16, "used": 16, "skipped": {}, "judged": 16, "recorded": False,
     }  # fmt: skip
     assert "rationales" not in str(report)
+    assert len((tmp_path / "comparison.jsonl").read_text().splitlines()) == 16
+    assert "Training loss" in (tmp_path / "report.html").read_text()
     assert json.loads((tmp_path / "report.json").read_text()) == report.as_dict()
 
 

@@ -1,9 +1,11 @@
 import json
 import logging
+import math
 from pathlib import Path
 
 import dspy
 import pytest
+from radio_dspy.optimizers.job import _curve
 
 from radio_dspy import RADIO, Rerank
 from radio_dspy.distillation.guards import FalseNegatives
@@ -94,6 +96,30 @@ def test_the_run_folder_holds_records_and_checkpoint(aligned_run, topic):
     assert not [one for one in folder.iterdir() if one.name.startswith(".")]
     for path in folder.rglob("*"):
         assert path.suffix not in {".bin", ".pt", ".pkl"}
+
+
+def test_the_run_folder_holds_a_page_of_every_held_out_question(aligned_run, topic):
+    _, _, optimizer, folder = aligned_run
+    records = [json.loads(line) for line in (folder / "comparison.jsonl").read_text().splitlines()]
+    assert [one["id"] for one in records] == [one.id for one in topic.test]
+    for row, metrics in optimizer.report.metrics.items():
+        for metric, mean in metrics.items():
+            values = [one["metrics"][row][metric] for one in records]
+            assert sum(values) / len(values) == pytest.approx(mean)
+    losses = optimizer.report.training["losses"]
+    assert len(losses) == optimizer.report.training["updates"]
+    assert losses[0] == optimizer.report.training["first_loss"]
+    page = (folder / "report.html").read_text()
+    assert "Training loss" in page
+    assert topic.test[0].question.split(",")[0] in page
+    assert {"report.md", "summary.json"} <= {one.name for one in folder.iterdir()}
+
+
+def test_the_losses_of_a_long_training_are_means_and_those_of_averaged_trainings_do_not_mix():
+    assert _curve([], 1) == []
+    assert _curve([math.nan, 1.0], 1) == [None, 1.0]
+    assert _curve([float(one) for one in range(1000)], 1) == [0.5 + 2 * one for one in range(500)]
+    assert _curve([1.0] * 700 + [2.0] * 700, 2) == [1.0] * 350 + [2.0] * 350
 
 
 def test_the_same_compile_again_asks_nobody_and_ends_in_the_same_weights(aligned_run, topic, encoder):

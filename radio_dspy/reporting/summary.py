@@ -1,0 +1,306 @@
+"""What a run's folder says, as plain values: what every form of the report shows."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from radio_dspy.comparison import MAIN_METRIC, effect_of
+from radio_dspy.errors import DataError
+from radio_dspy.report import ROW_TITLES, Report
+from radio_dspy.runs import Run, look_at
+from radio_dspy.significance import SAMPLES, interval, paired_bootstrap
+
+EVALUATION = "evaluation"  # the kind of a report.json that no compile wrote
+SHOWN_QUESTIONS = 1000  # a page of more is slow on a phone
+_DRAWS = 20_000_000  # of the bootstrap for one interval; more questions get fewer samples, at least a thousand
+_BINS = 20  # of the changes, which lie between -1 and 1
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One run's result.
+
+    Attributes:
+        kind: ``"compile"`` or ``"evaluation"``.
+        decision: What came out, in one sentence.
+        before: The row to start from.
+        after: The row that is held against it.
+        judged: Questions that could be judged.
+        relevance: ``labels`` or ``answers``: what counts as relevant.
+        metrics: Row -> metric -> ``mean``, and ``low`` and ``high`` where single questions are known.
+        gains: Metric -> ``mean``, ``low``, ``high`` and ``p`` of after minus before.
+        effects: How many questions were ``helped``, ``hurt`` and left ``unchanged``.
+        histogram: ``edges`` of the bins and ``counts`` of the changes of nDCG@10.
+        rerankers: What happened to each: name, groups, training with its losses, the gate's candidates.
+        stages: Seconds, calls, tokens and cost of each.
+        guards: What was left out or replaced, as pairs of a text and a count.
+        answers: Answer metrics of an evaluation, by row.
+        facts: Further lines about the run.
+        notes: What is missing on the page, and why.
+    """
+
+    kind: str
+    decision: str
+    before: str
+    after: str
+    judged: int
+    relevance: str
+    metrics: dict[str, dict[str, dict[str, float]]]
+    gains: dict[str, dict[str, float]] = field(default_factory=dict)
+    effects: dict[str, int] = field(default_factory=dict)
+    histogram: dict[str, list[float]] = field(default_factory=dict)
+    rerankers: list[dict[str, Any]] = field(default_factory=list)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    guards: list[tuple[str, int]] = field(default_factory=list)
+    answers: dict[str, dict[str, float]] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def title_of(self, row: str) -> str:
+        """A row's name for people."""
+        return ROW_TITLES.get(row, row)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The summary as JSON types."""
+        return asdict(self)
+
+
+def read_summary(folder: Path) -> tuple[Summary, list[dict[str, Any]]]:
+    """Read a run's folder.
+
+    Returns:
+        The summary, and the questions to browse: all, or those that changed most where there are very many.
+
+    Raises:
+        DataError: If the folder is no run's, the run has no report yet, or a file cannot be read.
+    """
+    run = Run(folder)
+    report = run.read("report")
+    if report is None:
+        raise DataError(_why_missing(folder))
+    try:
+        seen = _Seen(run.records("comparison"))
+        summary = _evaluated(report, seen) if report.get("kind") == EVALUATION else _compiled(report, run, seen)
+    except DataError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{folder}: its report.json or comparison.jsonl is none that this release reads "
+            f"({type(error).__name__}: {error}); compile or evaluate again."
+        ) from error
+    return summary, seen.questions
+
+
+class _Seen:
+    """``comparison.jsonl``, gone through once: every question's values, and the texts of those to show."""
+
+    def __init__(self, records: Iterator[dict[str, Any]]) -> None:
+        self.values: dict[str, dict[str, list[float]]] = {}
+        self.rows: list[str] = []
+        self.total = 0
+        most: list[tuple[float, int, dict[str, Any]]] = []
+        for number, record in enumerate(records):
+            self.total += 1
+            self.rows = list(record["rankings"])
+            for row, metrics in record["metrics"].items():
+                for metric, value in metrics.items():
+                    self.values.setdefault(row, {}).setdefault(metric, []).append(float(value))
+            change = self._change(record["metrics"])
+            item = (-1.0 if change is None else abs(change), -number, _shown(record, self.rows, change))
+            (heapq.heappush if len(most) < SHOWN_QUESTIONS else heapq.heappushpop)(most, item)
+        self.questions = [one for _, _, one in sorted(most, key=lambda item: (-item[0], -item[1]))]
+
+    def _change(self, metrics: Mapping[str, Mapping[str, float]]) -> float | None:
+        if not metrics:
+            return None
+        before, after = (metrics[row][MAIN_METRIC] for row in self.rows)
+        return float(after) - float(before)
+
+    @property
+    def changes(self) -> list[float]:
+        """Of every judged question."""
+        if not self.values:
+            return []
+        before, after = (self.values[row][MAIN_METRIC] for row in self.rows)
+        return [new - old for old, new in zip(before, after, strict=True)]
+
+    def fits(self, metrics: Mapping[str, Mapping[str, float]]) -> bool:
+        """Whether these are the questions whose means the report gives."""
+        return all(
+            abs(sum(values) / len(values) - metrics.get(row, {}).get(metric, 2.0)) < 1e-6
+            for row, found in self.values.items()
+            for metric, values in found.items()
+        )
+
+    def measured(self) -> dict[str, Any]:
+        """The parts of a summary that need single questions."""
+        if not self.values:
+            return {}
+        changes = self.changes
+        effects = [effect_of(one) for one in changes]
+        before, after = self.rows
+        return {
+            "metrics": {
+                row: {metric: _interval(values) for metric, values in found.items()}
+                for row, found in self.values.items()
+            },
+            "gains": {
+                metric: _gain(self.values[before][metric], self.values[after][metric]) for metric in self.values[after]
+            },
+            "effects": {name: effects.count(name) for name in ("helped", "hurt", "unchanged")},
+            "histogram": _histogram(changes),
+        }
+
+
+def _compiled(report: Mapping[str, Any], run: Run, seen: _Seen) -> Summary:
+    known = Report(**report)
+    fits = bool(seen.total) and seen.fits(known.metrics)
+    notes = []
+    if not fits:
+        why = "is of another compile" if seen.total else "is not there"
+        notes.append(f"There are no intervals and no questions to browse: comparison.jsonl {why}. Compile again.")
+        seen.questions = []
+    elif len(seen.questions) < seen.total:
+        notes.append(f"{len(seen.questions)} of {seen.total} questions can be browsed: those that changed most.")
+    events = run.read_records("log")
+    summary: dict[str, Any] = {
+        "metrics": {
+            row: {name: {"mean": value} for name, value in values.items()} for row, values in known.metrics.items()
+        },
+        **(seen.measured() if fits else {}),
+    }
+    first = {name: report.get(name) for name in ("reranker", "groups", "left_out", "training", "gate")}
+    return Summary(
+        kind="compile",
+        decision=known.decision,
+        before="base",
+        after="aligned",
+        judged=int(known.questions["judged"]),
+        relevance=known.relevance,
+        rerankers=[first, *known.others],
+        stages=_stages(known, events),
+        guards=_guards(known),
+        facts=_facts(known, events),
+        notes=notes,
+        **summary,
+    )
+
+
+def _evaluated(report: Mapping[str, Any], seen: _Seen) -> Summary:
+    notes = []
+    if len(seen.questions) < seen.total:
+        notes.append(f"{len(seen.questions)} of {seen.total} questions can be browsed: those that changed most.")
+    return Summary(
+        kind=EVALUATION,
+        decision=str(report["decision"]),
+        before=str(report["before"]),
+        after=str(report["after"]),
+        judged=int(report["judged"]),
+        relevance=str(report["relevance"]),
+        answers=dict(report["answers"]),
+        facts={"release": str(report["release"]), "written": str(report["written"])},
+        notes=notes,
+        **{"metrics": {}, **seen.measured()},
+    )
+
+
+def _why_missing(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"{folder}: no such folder; give what was --run-dir or run_dir=, or the --report of an evaluation."
+    try:
+        state = look_at(folder).state
+    except DataError:
+        return (
+            f"{folder}: not a run folder (no report.json and no manifest of a run); give what was --run-dir or "
+            "run_dir=, or the --report of an evaluation."
+        )
+    return f"{folder}: this run has no report yet ({state}); one is written at its end (radio-dspy runs resume)."
+
+
+def _shown(record: Mapping[str, Any], rows: Sequence[str], change: float | None) -> dict[str, Any]:
+    """A record as the page's script reads it."""
+    return {
+        **{name: record[name] for name in ("id", "question", "answers", "metrics", "relevant", "passages")},
+        "before": record["rankings"][rows[0]],
+        "after": record["rankings"][rows[1]],
+        "change": change,
+        "effect": "unjudged" if change is None else effect_of(change),
+    }
+
+
+def _samples(count: int) -> int:
+    return max(1000, min(SAMPLES, _DRAWS // count))
+
+
+def _interval(values: Sequence[float]) -> dict[str, float]:
+    mean, low, high = interval(values, samples=_samples(len(values)))
+    return {"mean": mean, "low": low, "high": high}
+
+
+def _gain(before: Sequence[float], after: Sequence[float]) -> dict[str, float]:
+    return asdict(paired_bootstrap(before, after, samples=_samples(len(before))))
+
+
+def _histogram(changes: Sequence[float]) -> dict[str, list[float]]:
+    """Bins of equal width around 0, so that small changes to either side stand in the middle one."""
+    width = 2 / _BINS
+    counts = [0.0] * (_BINS + 1)
+    for one in changes:
+        counts[min(_BINS, max(0, round(one / width) + _BINS // 2))] += 1
+    return {"edges": [round((place - _BINS / 2 - 0.5) * width, 6) for place in range(_BINS + 2)], "counts": counts}
+
+
+def _stages(report: Report, events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each stage of the last compile; ``all_calls`` adds up what the log knows of earlier starts as well."""
+    found = []
+    for name in dict.fromkeys([*report.seconds, *report.spending]):
+        logged = [
+            int(one.get("calls", 0)) for one in events if one.get("event") == "stage" and one.get("stage") == name
+        ]
+        spent = report.spending.get(name) or {}
+        found.append(
+            {
+                "stage": name,
+                "seconds": report.seconds.get(name, 0.0),
+                **{
+                    one: spent.get(one, 0)
+                    for one in ("calls", "failed", "cached", "prompt_tokens", "completion_tokens")
+                },
+                "cost": spent.get("cost", 0.0),
+                "all_calls": max(sum(logged), spent.get("calls", 0)),
+            }
+        )
+    return found
+
+
+def _guards(report: Report) -> list[tuple[str, int]]:
+    rationales = report.rationales
+    counts = {f"training question skipped: {why}": count for why, count in report.questions["skipped"].items()}
+    if rationales:
+        counts["rationale refused by the LM"] = rationales["refused"]
+        counts["rationale asked for twice"] = rationales["retried"]
+        counts["question without a rationale, guided by its answer"] = rationales["empty"]
+        counts |= {f"useless rationale, guided by the answer: {why}": n for why, n in rationales["useless"].items()}
+    for part in ({"reranker": report.reranker, "left_out": report.left_out}, *report.others):
+        where = f" ({part['reranker']})" if report.others else ""
+        counts |= {f"negative left out: {why}{where}": count for why, count in part["left_out"].items()}
+    return [(what, int(count)) for what, count in counts.items() if count]
+
+
+def _facts(report: Report, events: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    starts = [one for one in events if one.get("event") == "started"]
+    facts = {
+        "training questions": f"{report.questions['used']} of {report.questions['train']} used",
+        "candidates": "recorded from the running program" if report.questions.get("recorded") else "by the retriever",
+    }
+    if starts:
+        facts["started"] = f"{starts[0]['time']}, {len(starts)} " + ("time" if len(starts) == 1 else "times")
+        facts["release"] = str(starts[-1].get("release", "unknown"))
+    if changed := [one for one in events if one.get("event") == "changed"]:
+        names = dict.fromkeys(name for one in changed for name in one["settings"])
+        facts["settings changed on the way"] = ", ".join(names)
+    return facts

@@ -1,0 +1,76 @@
+import json
+import logging
+
+import pytest
+
+from radio_dspy.errors import SettingsError
+from radio_dspy.reporting import writing
+from radio_dspy.reporting.writing import check_free, keep_report, write_evaluation, write_report
+from radio_dspy.runs import Run, look_at
+from tests.reporting.pages import comparison, finished_run
+
+
+def test_a_report_is_made_again_from_its_folder(tmp_path):
+    finished_run(tmp_path)
+    before = (tmp_path / "report.html").read_text()
+    (tmp_path / "report.html").unlink()
+    (tmp_path / "report.md").unlink()
+    assert write_report(tmp_path, ["html"]) == [tmp_path / "report.html"]
+    assert (tmp_path / "report.html").read_text() == before
+    assert not (tmp_path / "report.md").exists()
+    assert [one.name for one in write_report(tmp_path)] == ["report.html", "report.md", "summary.json"]
+    assert json.loads((tmp_path / "summary.json").read_text())["effects"]["helped"] == 4
+    assert not [one for one in tmp_path.iterdir() if one.name.startswith(".")]
+
+
+def test_what_goes_wrong_is_told_and_takes_nothing_away(tmp_path, monkeypatch, caplog):
+    finished_run(tmp_path)
+    (tmp_path / "report.html").unlink()
+    kept = (tmp_path / "comparison.jsonl").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Run, "write_records", full)
+    with caplog.at_level(logging.WARNING):
+        keep_report(Run(tmp_path), comparison())
+    assert "report.html could not be written (OSError: [Errno 28] No space left on device)" in caplog.text
+    assert f"`radio-dspy report {tmp_path}` tries again" in caplog.text
+    assert (tmp_path / "comparison.jsonl").read_bytes() == kept
+    monkeypatch.undo()
+    monkeypatch.setattr(writing, "render_page", lambda *_: 1 / 0)
+    keep_report(Run(tmp_path), comparison())
+    assert "ZeroDivisionError" in caplog.text
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_run_stays_a_run(tmp_path):
+    finished_run(tmp_path)
+    state = look_at(tmp_path)
+    assert (state.state, state.counts) == ("finished", {"comparison": 12})
+
+
+def test_an_evaluation_is_a_folder_of_its_own(tmp_path):
+    answers = {"base": {"exact_match": 0.25}, "aligned": {"exact_match": 0.5}}
+    page = write_evaluation(tmp_path / "judged", comparison(), answers)
+    text = page.read_text()
+    assert "Aligned reranker against base reranker: nDCG@10" in text
+    assert "<td>0.250</td>" in text
+    assert "What the guards" not in text
+    assert write_evaluation(tmp_path / "judged", comparison(6)) == page  # an earlier one is replaced
+    assert "6 questions; relevant" in page.read_text()
+    report = json.loads((tmp_path / "judged" / "report.json").read_text())
+    assert (report["kind"], report["judged"], report["answers"]) == ("evaluation", 6, {})
+
+
+def test_a_compile_is_never_replaced(tmp_path):
+    finished_run(tmp_path)
+    kept = (tmp_path / "report.json").read_bytes()
+    with pytest.raises(SettingsError, match="holds a compile run or a program; give another folder"):
+        comparison().save(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(SettingsError, match="give another folder"):
+        check_free(tmp_path)
+    assert (tmp_path / "report.json").read_bytes() == kept
+    check_free(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
