@@ -41,6 +41,7 @@ from radio_dspy.distillation.preferences import (
     QuestionGroup,
     build_groups,
     distinct_questions,
+    each_fused_ranking,
     fused_rankings,
     usable,
 )
@@ -450,7 +451,7 @@ class RADIO(Teleprompter):
         for number, seat in enumerate(job.seats):
             with job.stage("signals"):
                 requests = explained(used[number], reached.train[number], texts)
-                fused = fused_rankings(requests, teacher)
+                fused = each_fused_ranking(requests, teacher)
                 groups, left_out = build_groups(requests, fused, self.grouping, corpus=corpus)
                 name = "groups" if number == 0 else f"groups-{number + 1}"
                 written = job.run.write_records(name, (group.as_dict() for group in groups))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from radio_dspy.distillation.observation import observe as observe
     from radio_dspy.distillation.preferences import GroupSettings as GroupSettings
     from radio_dspy.distillation.preferences import build_groups as build_groups
+    from radio_dspy.distillation.preferences import each_fused_ranking as each_fused_ranking
     from radio_dspy.distillation.preferences import fused_rankings as fused_rankings
     from radio_dspy.distillation.reranker_signal import RerankerScore as RerankerScore
     from radio_dspy.distillation.settings import LoraSettings as LoraSettings
@@ -67,6 +68,7 @@ _HOMES = {
     "decide": "gate",
     "fuse": "fusion",
     "fused_ranking": "fusion",
+    "each_fused_ranking": "preferences",
     "fused_rankings": "preferences",
     "min_max": "fusion",
     "mix_weights": "averaging",

@@ -6,7 +6,7 @@ import hashlib
 import math
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -193,18 +193,21 @@ def fused_rankings(requests: Sequence[RankRequest], signals: Mapping[Signal, flo
     Raises:
         DataError: If a signal gives a score that is not a finite number; question and passage are named.
     """
+    return list(each_fused_ranking(requests, signals))
+
+
+def each_fused_ranking(requests: Sequence[RankRequest], signals: Mapping[Signal, float]) -> Iterator[Ranking]:
+    """As ``fused_rankings``, one after the other: of many questions they would take more memory than training does."""
     weights = {signal.name: weight for signal, weight in signals.items()}
     if len(weights) != len(signals):
         raise DataError(f"Signals must have different names, got {[signal.name for signal in signals]}.")
-    return [
-        fused_ranking(request, scores, weights)
-        for request, scores in zip(requests, score_all(list(signals), requests), strict=True)
-    ]
+    for request, scores in zip(requests, score_all(list(signals), requests), strict=True):
+        yield fused_ranking(request, scores, weights)
 
 
 def build_groups(
     requests: Sequence[RankRequest],
-    rankings: Sequence[Ranking],
+    rankings: Iterable[Ranking],
     settings: GroupSettings | None = None,
     *,
     corpus: Sequence[Passage] = (),
@@ -213,7 +216,7 @@ def build_groups(
 
     Args:
         requests: Questions with their candidates.
-        rankings: The teacher's ranking of each; see ``fused_rankings``.
+        rankings: The teacher's ranking of each, of which only one is held; see ``each_fused_ranking``.
         settings: How groups are made; None is the paper's way.
         corpus: Where random negatives come from.
 
@@ -227,28 +230,34 @@ def build_groups(
     settings = settings or GroupSettings()
     if settings.random_negatives and not corpus:
         raise SettingsError("random_negatives needs a corpus: give RADIO(retriever=...) one that has `passages`.")
+    made = []
+    gaps = []
+    for request, ranking in zip(requests, rankings, strict=True):
+        made.append(_groups_of(request, ranking, settings, corpus))
+        gaps.append(ranking.scores[0] - ranking.scores[1] if len(ranking) > 1 else 0.0)
+    confident = sorted(
+        best_first(gaps)[: math.ceil(settings.confident_share * len(gaps))]
+    )  # ties go to the earlier one
+    left_out = Counter({"unsure question": len(gaps) - len(confident)})
+    for position in confident:
+        left_out.update(made[position][1])
+    return [group for position in confident for group in made[position][0]], dict(+left_out)
+
+
+def _groups_of(
+    request: RankRequest, ranking: Ranking, settings: GroupSettings, corpus: Sequence[Passage]
+) -> tuple[list[QuestionGroup], Counter[str]]:
+    """The groups of one question, and what was left out."""
     left_out: Counter[str] = Counter()
+    fused = dict(zip(ranking.ids, ranking.scores, strict=True))
+    sampled = preference_groups(ranking, settings.sampling, settings.depth, hard_negatives=settings.hard_negatives)
+    sampled = without_false_negatives(request, sampled, fused, settings.guard, left_out)
     groups = []
-    confident = _confident(rankings, settings.confident_share)
-    left_out["unsure question"] = len(rankings) - len(confident)
-    for position, (request, ranking) in enumerate(zip(requests, rankings, strict=True)):
-        if position not in confident:
-            continue
-        fused = dict(zip(ranking.ids, ranking.scores, strict=True))
-        sampled = preference_groups(ranking, settings.sampling, settings.depth, hard_negatives=settings.hard_negatives)
-        sampled = without_false_negatives(request, sampled, fused, settings.guard, left_out)
-        checked = settings.guard.with_answer
-        for number, group in enumerate(sampled):
-            drawn = _draw(request, corpus, settings, number, left_out) if settings.random_negatives else ()
-            scores = tuple(fused[one] for one in (group.positive, *group.negatives))
-            groups.append(QuestionGroup(request, group, scores, drawn, checked))
-    return groups, dict(+left_out)
-
-
-def _confident(rankings: Sequence[Ranking], share: float) -> set[int]:
-    """The questions in whose ranking the first passage stands highest above the second; ties go to the earlier one."""
-    gaps = [one.scores[0] - one.scores[1] if len(one) > 1 else 0.0 for one in rankings]
-    return set(best_first(gaps)[: math.ceil(share * len(gaps))])
+    for number, group in enumerate(sampled):
+        drawn = _draw(request, corpus, settings, number, left_out) if settings.random_negatives else ()
+        scores = tuple(fused[one] for one in (group.positive, *group.negatives))
+        groups.append(QuestionGroup(request, group, scores, drawn, settings.guard.with_answer))
+    return groups, left_out
 
 
 def _draw(

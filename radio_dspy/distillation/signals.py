@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     Scores = npt.NDArray[np.float32]
 
 
+_PART = 2000  # questions whose vectors are held at a time
+
+
 class Signal(Protocol):
     """One view of which candidates help; higher is better, on any scale."""
 
@@ -71,18 +74,24 @@ class RationaleSimilarity:
 
     def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
         """See ``Signal``; each distinct passage is encoded once."""
-        guides = [guide(one.query, one.answers, one.rationale if self._uses_rationale else "") for one in requests]
-        queries = self.encoder.encode_queries(guides, show_progress=self._show_progress)
         if self._index is not None:
-            index = self._index
-            return [  # one question at a time: the vectors of all their candidates may be more than the index itself
-                index.vectors([passage.id for passage in one.candidates]) @ query
-                for one, query in zip(requests, queries, strict=True)
-            ]
+            parts = (requests[start : start + _PART] for start in range(0, len(requests), _PART))
+            return [scores for part in parts for scores in self._by_index(part, self._index)]
+        queries = self._guides(requests)
         rows: dict[str, int] = {}
         positions = [[rows.setdefault(passage.contents, len(rows)) for passage in one.candidates] for one in requests]
         encoded = self.encoder.encode_passages(list(rows), show_progress=self._show_progress)
         return [encoded[found] @ query for found, query in zip(positions, queries, strict=True)]
+
+    def _guides(self, requests: Sequence[RankRequest]) -> Scores:
+        guides = [guide(one.query, one.answers, one.rationale if self._uses_rationale else "") for one in requests]
+        return self.encoder.encode_queries(guides, show_progress=self._show_progress)
+
+    def _by_index(self, requests: Sequence[RankRequest], index: FaissRetriever) -> list[Scores]:
+        return [  # one question at a time: the vectors of all their candidates may be more than the index itself
+            index.vectors([passage.id for passage in one.candidates]) @ query
+            for one, query in zip(requests, self._guides(requests), strict=True)
+        ]
 
 
 class AnswerSimilarity(RationaleSimilarity):
