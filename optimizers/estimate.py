@@ -153,7 +153,7 @@ def rationale_stage(
     lengths = [one["completion_tokens"] for one in kept.values() if one.get("completion_tokens")]
     typical = round(statistics.mean(lengths)) if lengths else TYPICAL_RATIONALE_TOKENS
     longest = int(limit or TYPICAL_RATIONALE_TOKENS)
-    return _stage(
+    return mean_stage(
         "rationales",
         lm.model,
         len(missing),
@@ -172,7 +172,7 @@ def signal_stage(
     sizes = [size for _, _, answers in questions for size in signal.call_sizes(candidates, len(answers))]
     question_tokens = statistics.mean(_tokens(text) for _, text, _ in questions[:_SAMPLED])
     limit = int(signal.lm.kwargs.get("max_tokens") or TYPICAL_ANSWER_TOKENS)
-    return _stage(
+    return mean_stage(
         "signals",
         signal.lm.model,
         len(sizes),
@@ -192,7 +192,7 @@ def program_stage(
     if not lms or not runs_at_most:
         return None
     limit = int(lms[0].kwargs.get("max_tokens") or TYPICAL_ANSWER_TOKENS)
-    return _stage(
+    return mean_stage(
         stage,
         lms[0].model,
         runs * len(lms),
@@ -210,7 +210,7 @@ def _passage_length(job: Job) -> float:
     return statistics.mean(_tokens(one.contents) for one in passages) if passages else 150.0
 
 
-def _stage(
+def mean_stage(
     stage: str,
     model: str,
     calls: int,

@@ -22,8 +22,10 @@ DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 
 
 @contextlib.contextmanager
-def open_lm(name: str, *, seed: int, max_tokens: int) -> Iterator[dspy.LM | None]:
-    """``none``, ``local``, a GGUF file, or any LiteLLM name."""
+def open_lm(
+    name: str, *, seed: int, max_tokens: int, temperature: float | None = None
+) -> Iterator[dspy.LM | None]:
+    """``none``, ``local``, a GGUF file, or any LiteLLM name; a hosted one keeps its own settings without a temperature."""
     import dspy
 
     from radio_dspy.lms import local_lm
@@ -33,10 +35,13 @@ def open_lm(name: str, *, seed: int, max_tokens: int) -> Iterator[dspy.LM | None
     if name == "none":
         yield None
     elif name == "local" or name.endswith(".gguf"):
-        with local_lm(None if name == "local" else name, seed=seed, max_tokens=max_tokens) as model:
+        sampled = {} if temperature is None else {"temperature": temperature}
+        with local_lm(None if name == "local" else name, seed=seed, max_tokens=max_tokens, **sampled) as model:
             yield model
-    else:
+    elif temperature is None:
         yield dspy.LM(name)
+    else:
+        yield dspy.LM(name, temperature=temperature, seed=seed, max_tokens=max_tokens)
 
 
 def build_index(corpus: Path, encoder: TextEncoder | str) -> FaissRetriever:

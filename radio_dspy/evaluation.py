@@ -111,11 +111,22 @@ def answer_metrics(
         DataError: Before the LM is asked anything: if the program needs choices and a question has none, or if only
             some of the subjects are MMLU's.
     """
+    answered = [example for example in examples if answers_of(example)]
+    subjects = _mmlu_subjects(answered) if _takes_choices(program, answered) else []
+    _, scores = answer_each(program, answered, lm, show_progress=show_progress)
+    by_category = accuracy_by_category(subjects, scores["accuracy"]) if subjects else {}
+    by_category.pop("all", None)
+    return mean_metrics(scores) | {f"accuracy {category}": value for category, value in by_category.items()}
+
+
+def answer_each(
+    program: dspy.Module, examples: Sequence[dspy.Example], lm: dspy.LM, *, show_progress: bool = True
+) -> tuple[list[str], dict[str, list[float]]]:
+    """As ``answer_metrics``: the answers, and each metric's value for every question that has gold answers."""
     from tqdm.auto import tqdm
 
     answered = [example for example in examples if answers_of(example)]
     multiple = _takes_choices(program, answered)
-    subjects = _mmlu_subjects(answered) if multiple else []
     answers = []
     with dspy.context(lm=lm, trace=None, disable_history=True):
         for example in tqdm(answered, desc="answers", unit="question", disable=not show_progress):
@@ -128,9 +139,7 @@ def answer_metrics(
         name: [metric(answer, answers_of(example)) for answer, example in zip(answers, answered, strict=True)]
         for name, metric in ({"accuracy": accuracy} if multiple else _ANSWER_METRICS).items()
     }
-    by_category = accuracy_by_category(subjects, scores["accuracy"]) if subjects else {}
-    by_category.pop("all", None)
-    return mean_metrics(scores) | {f"accuracy {category}": value for category, value in by_category.items()}
+    return answers, scores
 
 
 def _takes_choices(program: dspy.Module, examples: Sequence[dspy.Example]) -> bool:

@@ -1,0 +1,1 @@
+"""Experiments as files: rows of settings, run one after the other, each kept as a small record."""

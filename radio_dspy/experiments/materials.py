@@ -1,0 +1,223 @@
+"""What the rows of an experiment share: questions, indexes, LMs, rationales; each made once and kept."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dspy
+
+from radio_dspy.commands import open_lm
+from radio_dspy.datasets import answer_texts, check_labels, demo, load_corpus, load_questions, read_jsonl
+from radio_dspy.encoders import as_encoder
+from radio_dspy.errors import SettingsError
+from radio_dspy.experiments.settings import (
+    DEMO,
+    DataSettings,
+    FirstStageSettings,
+    RationaleSettings,
+    RowSettings,
+    hash_of_settings,
+)
+from radio_dspy.files import sha256_of
+from radio_dspy.passages import Passage
+from radio_dspy.retrievers.faiss import FaissRetriever
+
+if TYPE_CHECKING:
+    from radio_dspy.distillation.rationales import RationaleCounts
+    from radio_dspy.encoders import TextEncoder
+
+logger = logging.getLogger(__name__)
+
+_DEMO_FILES = ("passages.jsonl", "questions.jsonl")
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The questions of one row.
+
+    Attributes:
+        train: To learn from.
+        held_out: Kept for the gate; may be empty.
+        test: To judge by.
+    """
+
+    train: list[dspy.Example]
+    held_out: list[dspy.Example]
+    test: list[dspy.Example]
+
+
+class Materials:
+    """Makes and keeps what rows share; a context manager, since local LMs run for the length of a block.
+
+    Args:
+        out: Folder for indexes, rationales and scores.
+        show_progress: Show progress bars.
+    """
+
+    def __init__(self, out: Path, *, show_progress: bool = True) -> None:
+        self.out = out
+        self.show_progress = show_progress
+        self._stack = contextlib.ExitStack()
+        self._lms: dict[tuple[Any, ...], dspy.LM | None] = {}
+        self._corpora: dict[str, list[Passage]] = {}
+        self._indexes: dict[str, FaissRetriever] = {}
+        self._hashes: dict[Path, str] = {}
+
+    def __enter__(self) -> Materials:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.close()
+
+    def hashes(self, settings: RowSettings) -> dict[str, str]:
+        """The hash of every file that a row reads, by its name below the data's root."""
+        data = settings.data
+        names = [data.corpus, data.train, data.test, data.test_corpus, settings.rationale.file]
+        if data.corpus == DEMO:
+            folder = files("radio_dspy.demo")
+            found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()[:16] for name in _DEMO_FILES}
+            named = [name for name in names[1:] if name]
+        else:
+            found, named = {}, [name for name in names if name]
+        for name in named:
+            path = located(data, name)
+            if path not in self._hashes:
+                self._hashes[path] = sha256_of(path)[:16]
+            found[name] = self._hashes[path]
+        return found
+
+    def questions(self, settings: RowSettings) -> Questions:
+        """The row's questions, checked against the corpus that they are asked of."""
+        data = settings.data
+        if data.train is None:
+            bundled = demo()
+            train, test = bundled.train, bundled.test
+        else:
+            train = load_questions(located(data, data.train))
+            test = load_questions(located(data, data.test)) if data.test else []
+        if not test:
+            train, test = halved(train)
+        check_labels(test, self.corpus(data, data.test_corpus or data.corpus))
+        count = data.train_questions or len(train)
+        gate = settings.gate
+        held_out = train[count : count + gate.questions] if gate.by != "none" else []
+        if gate.by != "none" and data.train_questions and not held_out:
+            raise SettingsError(
+                f"gate.by: {gate.by} needs questions beyond the first {count}; {data.train or DEMO} has {len(train)}. "
+                "Give a smaller data.train_questions, or none."
+            )
+        return Questions(train[:count], held_out, test[: data.test_questions])
+
+    def corpus(self, data: DataSettings, name: str) -> list[Passage]:
+        """Passages by their file's name, read once."""
+        if name not in self._corpora:
+            self._corpora[name] = demo().passages if name == DEMO else load_corpus(located(data, name))
+        return self._corpora[name]
+
+    def encoder(self, first_stage: FirstStageSettings) -> TextEncoder:
+        """The first stage's encoder."""
+        return as_encoder(
+            first_stage.encoder,
+            query_prefix=first_stage.query_prefix,
+            passage_prefix=first_stage.passage_prefix,
+        )
+
+    def retriever(self, settings: RowSettings, *, test: bool = False) -> FaissRetriever:
+        """The index of the row's corpus, or of the one that its test questions are asked of; built once."""
+        data, first_stage = settings.data, settings.first_stage
+        name = (data.test_corpus if test else None) or data.corpus
+        encoder = self.encoder(first_stage)
+        passages = self.corpus(data, name)
+        told = [name, [(one.id, one.contents) for one in passages], encoder.identity, encoder.query_settings]
+        key = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        if key not in self._indexes:
+            folder = self.out / "indexes" / key
+            if not (folder / "manifest.json").is_file():
+                logger.info("Encoding %d passages of %s.", len(passages), name)
+                FaissRetriever.build(passages, encoder, show_progress=self.show_progress).save(folder)
+            self._indexes[key] = FaissRetriever.load(folder, encoder=encoder)
+        return self._indexes[key]
+
+    def lm(self, name: str, *, max_tokens: int, temperature: float = 0.2, seed: int = 42) -> dspy.LM | None:
+        """An LM by name, started at its first use."""
+        key = (name, max_tokens, temperature, seed)
+        if key not in self._lms:
+            opened = open_lm(name, seed=seed, max_tokens=max_tokens, temperature=temperature)
+            self._lms[key] = self._stack.enter_context(opened)
+        return self._lms[key]
+
+    def rationales(
+        self, settings: RowSettings, questions: Sequence[dspy.Example], encoder: TextEncoder
+    ) -> tuple[dict[str, str], RationaleCounts]:
+        """A rationale for every question, whoever writes it; those that an LM wrote are kept for all rows and seeds."""
+        from radio_dspy.distillation.extractor import RationaleExtractor
+        from radio_dspy.distillation.preferences import question_id
+        from radio_dspy.distillation.rationales import explain
+        from radio_dspy.runs import Run
+
+        own = settings.rationale
+        lm = self.lm(own.lm, max_tokens=own.max_tokens, temperature=own.temperature, seed=own.seed)
+        asked = [(question_id(one), one.question, answer_texts(one)) for one in questions]
+        folder = self.out / "rationales" / hash_of_settings({"data": settings.data.train, **own.model_dump()})
+        run = Run(folder)
+        with run.exclusive():
+            return explain(
+                [one for one in asked if one[2]],
+                run,
+                lm=lm,
+                extractor=RationaleExtractor(),
+                given=_given(settings.data, own, questions),
+                encoder=encoder,
+                check=settings.sampling.guards,
+                show_progress=self.show_progress,
+            )
+
+
+def located(data: DataSettings, name: str) -> Path:
+    """A file of the data.
+
+    Raises:
+        SettingsError: If it is not there; the message says what to give.
+    """
+    path = Path(name) if Path(name).is_absolute() else Path(data.root or ".") / name
+    if not path.is_file():
+        where = f"below {data.root}" if data.root else "here, and no data folder was given"
+        raise SettingsError(
+            f"{name}: no such file {where}. Give the folder of the data with --data FOLDER (or --set data.root=FOLDER), "
+            "and other names with --set data.corpus=... and so on."
+        )
+    return path
+
+
+def halved(questions: Sequence[dspy.Example]) -> tuple[list[dspy.Example], list[dspy.Example]]:
+    """Two halves by a hash of the id: which half a question is in does not depend on the others."""
+    sides: tuple[list[dspy.Example], list[dspy.Example]] = ([], [])
+    for one in questions:
+        sides[hashlib.sha256(str(one.id).encode()).digest()[0] % 2].append(one)
+    return sides
+
+
+def _given(data: DataSettings, own: RationaleSettings, questions: Sequence[dspy.Example]) -> dict[str, str]:
+    """Rationales that are there already: of a file, or a field of the questions' metadata."""
+    found: dict[str, str] = {}
+    if own.file:
+        path = located(data, own.file)
+        for where, row in read_jsonl(path):
+            if not isinstance(row.get("rationale"), str) or "id" not in row:
+                raise SettingsError(f"{where}: needs 'id' and a string 'rationale', got {sorted(row)!r}.")
+            found.setdefault(str(row["id"]), row["rationale"])
+    if own.field:
+        for one in questions:
+            if isinstance(text := one.metadata.get(own.field), str):
+                found.setdefault(str(one.id), text)
+        if not found:
+            raise SettingsError(f"rationale.field: no question's metadata has a text {own.field!r}.")
+    return found

@@ -1,0 +1,445 @@
+"""What an experiment's file may say: every key with its default, checked before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+
+from radio_dspy.distillation.groups import Sampling
+from radio_dspy.distillation.losses import LossName
+from radio_dspy.distillation.settings import Precision, Tower
+from radio_dspy.errors import SettingsError
+from radio_dspy.passages import shown
+
+Method = Literal["radio", "first-stage", "base", "bm25", "rrf", "off-the-shelf", "lm-listwise", "answer-passages"]
+SignalName = Literal["retrieval", "rationale", "answer", "likelihood", "correctness", "containment", "labels"]
+LM_SIGNALS = ("likelihood", "correctness")
+SEEDED = ("radio", "answer-passages")  # methods that a seed changes
+DEMO = "demo"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Metric = Annotated[str, Field(pattern=r"^(ndcg@[1-9]\d*|recall@[1-9]\d*|mrr)$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sizes(_Part):
+    """What is in files that are not on this machine, for the plan.
+
+    Attributes:
+        passages: Of the corpus.
+        train: Training questions.
+        test: Test questions.
+    """
+
+    passages: PositiveInt
+    train: PositiveInt
+    test: PositiveInt
+
+
+class DataSettings(_Part):
+    """What is learnt from and judged by.
+
+    Attributes:
+        root: Folder that the files below are in; given on the command line, never in a file that is shared.
+        corpus: Passages as JSON Lines, or ``demo`` for the bundled set, which needs no other file.
+        train: Training questions.
+        test: Test questions; without it half of ``train`` is kept for it, by a hash of the id.
+        test_corpus: Passages for the test questions, where they are other ones.
+        train_questions: Use only the first so many.
+        test_questions: Use only the first so many.
+        expected: Sizes for the plan where the files are not there.
+    """
+
+    root: str | None = None
+    corpus: str = DEMO
+    train: str | None = None
+    test: str | None = None
+    test_corpus: str | None = None
+    train_questions: PositiveInt | None = None
+    test_questions: PositiveInt | None = None
+    expected: Sizes | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> DataSettings:
+        if self.corpus != DEMO and self.train is None:
+            raise ValueError("a corpus file needs 'train', a file of questions")
+        return self
+
+
+class FirstStageSettings(_Part):
+    """The dense first stage.
+
+    Attributes:
+        encoder: Folder, hub name or LiteLLM name.
+        query_prefix: Put before queries; None is the encoder's own.
+        passage_prefix: Put before passages; None is the encoder's own.
+        candidates: Passages reranked for a test question.
+        training_candidates: Passages retrieved for a training question.
+    """
+
+    encoder: str = "all-MiniLM-L6-v2"
+    query_prefix: str | None = None
+    passage_prefix: str | None = None
+    candidates: PositiveInt = 20
+    training_candidates: PositiveInt = 50
+
+
+class RerankerSettings(_Part):
+    """The base reranker, and the one that it is held against.
+
+    Attributes:
+        checkpoint: Folder or hub name of the weights to start from.
+        architecture: How it scores.
+        other: The reranker of ``method: off-the-shelf``: a cross-encoder's folder or hub name, or a LiteLLM name.
+    """
+
+    checkpoint: str = "all-MiniLM-L6-v2"
+    architecture: Literal["bi-encoder", "cross-encoder"] = "bi-encoder"
+    other: str | None = None
+
+
+class RationaleSettings(_Part):
+    """Where rationales come from.
+
+    Attributes:
+        lm: ``none``, ``local``, a GGUF file, or any LiteLLM name.
+        file: ``{"id", "rationale"}`` lines that are there already, below ``data.root``; the LM is asked for the others.
+        field: A field of the questions' metadata that holds a written reason.
+        temperature: Sampling temperature; the paper's 0.2.
+        seed: Sampling seed; the paper's 42.
+        max_tokens: Longest rationale; the paper's 1,000.
+    """
+
+    lm: str = "none"
+    file: str | None = None
+    field: str | None = None
+    temperature: Annotated[float, Field(ge=0)] = 0.2
+    seed: int = 42
+    max_tokens: PositiveInt = 80
+
+
+class TeacherSettings(_Part):
+    """What makes a passage preferred.
+
+    Attributes:
+        signals: Weight of each signal in the fused score.
+        encoder: Compares guides with passages; None is the first stage's.
+        lm: Asked by the signals ``likelihood`` and ``correctness``, and by ``method: lm-listwise``.
+        depth: Candidates a question that these signals ask about.
+    """
+
+    signals: dict[SignalName, Share] = Field(default={"rationale": 0.5, "retrieval": 0.5}, min_length=1)
+    encoder: str | None = None
+    lm: str = "local"
+    depth: PositiveInt = 10
+
+
+class SamplingSettings(_Part):
+    """How preference groups are made; see ``RADIO``."""
+
+    groups: Sampling = "shift_all_neg"
+    random_negatives: Annotated[int, Field(ge=0)] = 0
+    in_batch_negatives: bool = False
+    guards: bool = True
+    confident_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class TrainSettings(_Part):
+    """How the reranker is trained; see ``TrainingSettings``."""
+
+    loss: LossName = "infonce"
+    tower: Tower = "query"
+    epochs: PositiveInt = 2
+    learning_rate: Positive = 3e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    groups_per_step: PositiveInt = 32
+    accumulation_steps: PositiveInt | None = 1
+    max_length: PositiveInt = 128
+    averaged_runs: PositiveInt = 1
+    precision: Precision = "auto"
+
+
+class GateSettings(_Part):
+    """Whether something that does not beat the base is held back, judged on training questions that are kept for it.
+
+    Attributes:
+        by: ``none`` returns what was trained.
+        questions: Kept after the first ``data.train_questions``; without these it is a fifth of the training questions.
+    """
+
+    by: Literal["none", "labels", "teacher"] = "none"
+    questions: PositiveInt = 200
+
+
+class GeneratorSettings(_Part):
+    """Who answers.
+
+    Attributes:
+        lm: ``none``, ``local``, a GGUF file, or any LiteLLM name.
+        task: ``qa``: short answers (exact match, token F1); ``choice``: letters (accuracy).
+        k: Passages that it reads.
+        questions: Answer only the first so many test questions.
+        max_tokens: Longest answer.
+    """
+
+    lm: str = "none"
+    task: Literal["qa", "choice"] = "qa"
+    k: PositiveInt = 5
+    questions: PositiveInt | None = None
+    max_tokens: PositiveInt = 32
+
+
+class RowSettings(_Part):
+    """One row of an experiment, with all its settings.
+
+    Attributes:
+        method: ``radio`` trains; the others are what it is held against.
+        data: Questions and passages.
+        first_stage: The retriever.
+        reranker: The base.
+        rationale: Who writes rationales.
+        teacher: Signals and weights.
+        sampling: Groups.
+        training: Loss and optimizer.
+        gate: What is held back.
+        generator: Who answers.
+        metrics: Of rankings; the first is the main one.
+        cases: How many of the questions that gained and that lost most are told in the record.
+    """
+
+    method: Method = "radio"
+    data: DataSettings = DataSettings()
+    first_stage: FirstStageSettings = FirstStageSettings()
+    reranker: RerankerSettings = RerankerSettings()
+    rationale: RationaleSettings = RationaleSettings()
+    teacher: TeacherSettings = TeacherSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    training: TrainSettings = TrainSettings()
+    gate: GateSettings = GateSettings()
+    generator: GeneratorSettings = GeneratorSettings()
+    metrics: list[Metric] = Field(default=["ndcg@10", "recall@5", "mrr"], min_length=1)
+    cases: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _fitting(self) -> RowSettings:
+        if self.method == "off-the-shelf" and self.reranker.other is None:
+            raise ValueError("method off-the-shelf needs reranker.other, the reranker to compare with")
+        if self.training.tower == "query" and self.reranker.architecture != "bi-encoder":
+            raise ValueError("training.tower: query needs reranker.architecture: bi-encoder; give tower: both")
+        return self
+
+    @property
+    def explained(self) -> bool:
+        """Whether its teacher reads rationales."""
+        return self.method == "radio" and bool(self.teacher.signals.get("rationale"))
+
+    def decisive(self) -> dict[str, Any]:
+        """The settings that decide the result, in JSON types; where the files lie decides nothing."""
+        return self.model_dump(mode="json", exclude={"data": {"root", "expected"}})
+
+    def trained_by(self) -> dict[str, Any]:
+        """The part of them that decides what is trained: rows that share it are trained once."""
+        found = self.model_dump(mode="json", exclude={"generator", "metrics", "cases"})
+        for name in ("root", "expected", "test", "test_corpus", "test_questions"):
+            # Without a test file the test questions are taken out of the training questions.
+            if name != "test" or self.data.test is not None:
+                del found["data"][name]
+        return found
+
+
+class Row(_Part):
+    """A row: its name and settings.
+
+    Attributes:
+        name: Unique in its experiment.
+        settings: Defaults and its own together.
+    """
+
+    name: str
+    settings: RowSettings
+
+    @property
+    def slug(self) -> str:
+        """The name as a part of a file's name."""
+        return re.sub(r"[^a-z0-9.]+", "-", self.name.lower()).strip("-")
+
+
+class Experiment(_Part):
+    """One experiment.
+
+    Attributes:
+        name: Also its records' folder.
+        title: A heading.
+        question: What it asks.
+        seeds: Each row runs with each, those that a seed does not change with the first alone.
+        rows: What is compared.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    title: str
+    question: str
+    seeds: list[int] = Field(default=[1], min_length=1)
+    rows: list[Row] = Field(min_length=1)
+
+    @field_validator("rows")
+    @classmethod
+    def _distinct(cls, rows: list[Row]) -> list[Row]:
+        slugs = [row.slug for row in rows]
+        for position, slug in enumerate(slugs):
+            if not slug or slug in slugs[:position]:
+                raise ValueError(f"rows need different names with letters or digits, got {rows[position].name!r}")
+        return rows
+
+    def runs(self, rows: Sequence[str] = (), seeds: Sequence[int] = ()) -> Iterator[tuple[Row, int]]:
+        """Every row with every seed, a whole table after the first seed.
+
+        Args:
+            rows: Only rows whose name contains one of these; none takes all.
+            seeds: Only these; none takes the file's.
+
+        Raises:
+            SettingsError: If no row has such a name.
+        """
+        chosen = [row for row in self.rows if not rows or any(part in row.name for part in rows)]
+        if not chosen:
+            known = ", ".join(repr(row.name) for row in self.rows)
+            raise SettingsError(f"{self.name}: no row's name contains {' or '.join(rows)}; the rows are {known}.")
+        for number, seed in enumerate(seeds or self.seeds):
+            for row in chosen:
+                if number == 0 or row.settings.method in SEEDED:
+                    yield row, seed
+
+
+def load_experiment(path: Path, sets: Sequence[str] = (), data: Path | None = None) -> Experiment:
+    """Read an experiment's file.
+
+    Args:
+        path: YAML with ``name``, ``title``, ``question``, ``seeds``, ``defaults`` and ``rows``; a row is its name and
+            ``with``, what differs from the defaults.
+        sets: ``key=value`` each: ``name``, ``seeds``, ``title`` and ``question`` replace the file's, any other key
+            (``training.epochs``) holds for every row, over what its own settings say.
+        data: Folder of the data; the same as ``data.root=...``.
+
+    Raises:
+        SettingsError: If it cannot be read; file, key and the allowed values are named.
+    """
+    content = _read(path)
+    top, over = _assigned(sets)
+    content.update(top)
+    if data is not None:
+        over = merged(over, {"data": {"root": str(data)}})
+    rows = []
+    defaults = _mapping(content.pop("defaults", {}), path, "defaults")
+    _checked(path, "defaults", defaults)
+    given = content.pop("rows", None)
+    if not isinstance(given, list) or not given:
+        raise SettingsError(f"{path}: rows: needs a list of rows, each with 'name' and 'with', got {shown(given)}.")
+    for number, row in enumerate(given):
+        row = _mapping(row, path, f"rows[{number}]")
+        if not isinstance(row.get("name"), str) or set(row) - {"name", "with"}:
+            raise SettingsError(f"{path}: rows[{number}]: needs 'name' and may have 'with', got {sorted(row)}.")
+        own = _mapping(row.get("with") or {}, path, f"rows[{number}].with")
+        settings = _checked(path, f"row {row['name']!r}", merged(merged(defaults, own), over))
+        rows.append({"name": row["name"], "settings": settings})
+    try:
+        return Experiment.model_validate({**content, "rows": rows})
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {_told(error, Experiment, 'defaults')}") from error
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two levels of settings as one; ``signals`` are replaced as a whole, since weights belong together.
+
+    Example:
+        >>> merged({"teacher": {"signals": {"labels": 1}, "depth": 5}}, {"teacher": {"signals": {"answer": 1}}})
+        {'teacher': {'signals': {'answer': 1}, 'depth': 5}}
+    """
+    found = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping) and key != "signals"
+        found[key] = merged(found[key], value) if both else value
+    return found
+
+
+def hash_of_settings(settings: Mapping[str, Any]) -> str:
+    """Sixteen hex digits that tell settings apart."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read ({error}); give an experiment's YAML file.") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not YAML ({' '.join(str(error).split())}).") from error
+    return _mapping(content, path, "the file")
+
+
+def _assigned(sets: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``--set`` as keys of the whole experiment, and settings of every row."""
+    import yaml
+
+    top: dict[str, Any] = {}
+    rows: dict[str, Any] = {}
+    for one in sets:
+        key, sign, text = one.partition("=")
+        if not sign or not key.strip():
+            raise SettingsError(f"--set needs key=value, such as training.epochs=1; got {one!r}.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"--set {one}: the value is not YAML ({' '.join(str(error).split())}).") from error
+        if key in ("name", "title", "question", "seeds"):
+            top[key] = value
+            continue
+        for part in reversed(key.strip().split(".")):
+            value = {part: value}
+        rows = merged(rows, value)
+    return top, rows
+
+
+def _mapping(value: Any, path: Path, what: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise SettingsError(f"{path}: {what}: needs keys with values, got {shown(value)}.")
+    return dict(value)
+
+
+def _checked(path: Path, where: str, settings: Mapping[str, Any]) -> RowSettings:
+    try:
+        return RowSettings.model_validate(dict(settings))
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {where}: {_told(error, RowSettings)}") from error
+
+
+def _told(error: ValidationError, model: type[BaseModel], *further: str) -> str:
+    """The first problem: its key, what is wrong, and what may stand there."""
+    problem = error.errors(include_url=False)[0]
+    place = problem["loc"]
+    key = ".".join(str(part) for part in place if part != "[key]")
+    text = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        known = sorted({*_fields_at(model, place[:-1]), *(further if len(place) == 1 else ())})
+        return f"{key}: no such key; there are {', '.join(known)}."
+    got = "" if problem["type"] in ("value_error", "missing") else f", got {shown(problem['input'])}"
+    return f"{f'{key}: ' if key else ''}{text}{got}."
+
+
+def _fields_at(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
+    for part in place:
+        field = model.model_fields.get(str(part))
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+        model = next((one for one in kinds if isinstance(one, type) and issubclass(one, BaseModel)), model)
+    return list(model.model_fields)
