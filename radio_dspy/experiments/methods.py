@@ -1,0 +1,294 @@
+"""How a row's ranking of the test questions comes about: by an aligned reranker, or by what it is held against."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dspy
+
+from radio_dspy.commands import open_program
+from radio_dspy.distillation.preferences import fused_rankings, rank_requests, usable
+from radio_dspy.errors import SettingsError
+from radio_dspy.evaluation import compare
+from radio_dspy.experiments.baselines import BM25Retriever, finetune_on_answers, reciprocal_rank_fusion
+from radio_dspy.experiments.materials import Materials, Questions
+from radio_dspy.experiments.settings import RowSettings, hash_of_settings
+from radio_dspy.files import sha256_of, write_json
+from radio_dspy.passages import Ranking, RankRequest
+from radio_dspy.rerankers.rerank import Rerank
+from radio_dspy.spending import Ledger
+
+if TYPE_CHECKING:
+    from radio_dspy.distillation.signals import Signal
+
+_SHOWN_TO_THE_COMPILE = 20  # test questions for its own report, where there is no gate: they decide nothing
+_MAX_WORDS = 60  # of a passage that an LM orders: a small one reads no more
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row with one seed.
+
+    Attributes:
+        settings: The row's.
+        seed: Of training.
+        questions: Learnt from and judged by.
+        requests: The test questions with the first stage's candidates.
+        folder: Where checkpoints and records of the training go.
+        ledger: Where LM calls are booked.
+    """
+
+    settings: RowSettings
+    seed: int
+    questions: Questions
+    requests: list[RankRequest]
+    folder: Path
+    ledger: Ledger
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method made of the test questions.
+
+    Attributes:
+        rankings: One for each.
+        told: What goes into the record beside the metrics.
+        rationales: By question id, for the cases.
+    """
+
+    rankings: Sequence[Ranking]
+    told: dict[str, Any] = field(default_factory=dict)
+    rationales: dict[str, str] = field(default_factory=dict)
+
+
+def base_reranker(materials: Materials, settings: RowSettings) -> Rerank:
+    """The reranker to start from; the first stage's own encoder keeps its prefixes."""
+    checkpoint, first_stage = settings.reranker.checkpoint, settings.first_stage
+    shared = settings.reranker.architecture == "bi-encoder" and checkpoint == first_stage.encoder
+    return Rerank(materials.encoder(first_stage) if shared else checkpoint, settings.reranker.architecture)
+
+
+def run_method(materials: Materials, task: Task) -> Outcome:
+    """Rank the test questions by the row's method."""
+    methods: dict[str, Callable[[Materials, Task], Outcome]] = {
+        "radio": _radio,
+        "first-stage": lambda _, task: Outcome([one.ranking() for one in task.requests]),
+        "base": lambda materials, task: Outcome(base_reranker(materials, task.settings).rank_all(task.requests)),
+        "bm25": _bm25,
+        "rrf": _rrf,
+        "off-the-shelf": _off_the_shelf,
+        "lm-listwise": _lm_listwise,
+        "answer-passages": _answer_passages,
+    }
+    return methods[task.settings.method](materials, task)
+
+
+def _bm25(materials: Materials, task: Task) -> Outcome:
+    data = task.settings.data
+    if not any(one.relevant for one in task.requests):
+        raise SettingsError(
+            f"method: {task.settings.method} finds passages of its own, which only labelled questions can judge; "
+            f"{data.test or data.train} has no labels."
+        )
+    retriever = BM25Retriever(materials.corpus(data, data.test_corpus or data.corpus))
+    return Outcome(retriever.search([one.query for one in task.requests], task.settings.first_stage.candidates))
+
+
+def _rrf(materials: Materials, task: Task) -> Outcome:
+    lexical = _bm25(materials, task).rankings
+    pairs = zip(task.requests, lexical, strict=True)
+    return Outcome([reciprocal_rank_fusion([one.ranking(), other], len(other)) for one, other in pairs])
+
+
+def _off_the_shelf(materials: Materials, task: Task) -> Outcome:
+    from radio_dspy.rerankers.remote import as_reranker
+
+    return Outcome(as_reranker(str(task.settings.reranker.other)).rank_all(task.requests))
+
+
+def _lm_listwise(materials: Materials, task: Task) -> Outcome:
+    from radio_dspy.rerankers.lm import LMRerank
+
+    lm = _asked(materials, task.settings)
+    rerank = LMRerank(window=10, step=5, max_words=_MAX_WORDS)
+    rankings, unreadable, windows = [], 0, 0
+    with task.ledger.stage("reranking"), dspy.context(lm=lm, trace=None, disable_history=True):
+        for one in task.requests:
+            found = rerank(one.query, list(one.candidates))
+            rankings.append(Ranking(one.query, tuple(found.passages), tuple(found.scores)))
+            unreadable, windows = unreadable + found.unreadable, windows + found.windows
+    return Outcome(rankings, {"windows": windows, "unreadable_windows": unreadable})
+
+
+def _answer_passages(materials: Materials, task: Task) -> Outcome:
+    settings = task.settings
+    if settings.reranker.architecture != "bi-encoder":
+        raise SettingsError("method: answer-passages fine-tunes a bi-encoder; give reranker.architecture: bi-encoder.")
+    depth = settings.first_stage.training_candidates
+    train, _ = usable(rank_requests(task.questions.train, materials.retriever(settings), depth))
+    started = time.perf_counter()
+    base = base_reranker(materials, settings).weights.checkpoint
+    trained, used = finetune_on_answers(base, train, settings.training, task.seed, task.folder)
+    told = {"training": {"groups": used}, "training_seconds": time.perf_counter() - started}
+    outcome = Outcome(Rerank(trained, "bi-encoder").rank_all(task.requests), told)
+    shutil.rmtree(task.folder)
+    return outcome
+
+
+def _radio(materials: Materials, task: Task) -> Outcome:
+    """Align, or take what a row with the same training has aligned already."""
+    rerank = base_reranker(materials, task.settings)
+    kept = task.folder / "trained.json"
+    rationales: dict[str, str] = {}
+    if kept.is_file():
+        saved = json.loads(kept.read_text(encoding="utf-8"))
+        rerank.weights.load_state(saved["weights"])
+        told = {**saved["told"], "reused_training": True}
+        rationales = saved["rationales"]
+    else:
+        weights, told, rationales = _align(materials, task, rerank)
+        rerank.weights = weights
+        write_json(kept, {"weights": weights.dump_state(), "told": told, "rationales": rationales})
+    return Outcome(rerank.rank_all(task.requests), told, rationales)
+
+
+def _align(materials: Materials, task: Task, rerank: Rerank) -> tuple[Any, dict[str, Any], dict[str, str]]:
+    from radio_dspy.optimizers.radio import RADIO
+
+    settings, questions = task.settings, task.questions
+    by = settings.gate.by
+    train, held_out = questions.train, questions.held_out
+    if by == "teacher":  # which judges where no question has labels
+        held_out = [_without_labels(one) for one in held_out]
+        train = train if held_out else [_without_labels(one) for one in train]
+    retriever = materials.retriever(settings)
+    guide = _guide_encoder(materials, settings)
+    started = time.perf_counter()
+    texts: dict[str, str] = {}
+    counts: dict[str, Any] = {}
+    if settings.explained:
+        with task.ledger.stage("rationales"):
+            explained = train + (held_out if by == "teacher" else [])
+            texts, found = materials.rationales(settings, explained, guide)
+        counts = asdict(found)
+    rationale_seconds = time.perf_counter() - started
+    signals = _signals(materials, settings)
+    with task.ledger.stage("signals"):
+        teacher = _teacher(rank_requests(train, retriever, settings.first_stage.training_candidates), texts, signals)
+    own, sampling = settings.training, settings.sampling
+    optimizer = RADIO(
+        encoder=guide,
+        signals=signals,
+        sampling=sampling.groups,
+        random_negatives=sampling.random_negatives,
+        in_batch_negatives=sampling.in_batch_negatives,
+        guards=sampling.guards,
+        confident_share=sampling.confident_share,
+        candidates=settings.first_stage.training_candidates,
+        loss=own.loss,
+        tower=own.tower,
+        epochs=own.epochs,
+        learning_rate=own.learning_rate,
+        weight_decay=own.weight_decay,
+        groups_per_step=own.groups_per_step,
+        accumulation_steps=own.accumulation_steps,
+        max_length=own.max_length,
+        averaged_runs=own.averaged_runs,
+        precision=own.precision,
+        gate=by != "none",
+        rationales={key: text for key, text in texts.items() if text},
+        run_dir=task.folder,
+        seed=task.seed,
+        show_progress=materials.show_progress,
+    )
+    first_stage = settings.first_stage
+    student = open_program("qa", retriever, rerank, candidates=first_stage.candidates, k=1, hops=1)
+    # With a gate and no questions of its own RADIO keeps a part of the training questions.
+    judged = held_out or None if by != "none" else questions.test[:_SHOWN_TO_THE_COMPILE]
+    started = time.perf_counter()
+    aligned: Any = optimizer.compile(student, trainset=train, valset=judged)
+    if optimizer.report is None:
+        raise RuntimeError("compile ended without a report")
+    report = optimizer.report
+    told = {
+        "rationales": counts,
+        "teacher": teacher,
+        "groups": sha256_of(task.folder / "groups.jsonl")[:16],
+        "training": {"groups": report.groups, **{k: v for k, v in report.training.items() if k != "losses"}},
+        "gate": {"chosen": report.gate["chosen"], "sentence": report.gate["sentence"]} if report.gate else None,
+        "rationale_seconds": rationale_seconds,
+        "training_seconds": time.perf_counter() - started,
+    }
+    return aligned.rerank.weights, told, texts
+
+
+def _guide_encoder(materials: Materials, settings: RowSettings) -> Any:
+    from radio_dspy.encoders import as_encoder
+
+    name = settings.teacher.encoder
+    return as_encoder(name) if name else materials.encoder(settings.first_stage)
+
+
+def _signals(materials: Materials, settings: RowSettings) -> dict[Signal, float]:
+    from radio_dspy.distillation.lm_signals import AnswerCorrectness, AnswerLikelihood
+    from radio_dspy.distillation.signals import (
+        AnswerContainment,
+        AnswerSimilarity,
+        Labels,
+        RationaleSimilarity,
+        RetrievalScore,
+    )
+
+    encoder, index = _guide_encoder(materials, settings), materials.retriever(settings)
+    depth, scores = settings.teacher.depth, materials.out / "scores"
+    progress = materials.show_progress
+    make: dict[str, Callable[[], Signal]] = {
+        "retrieval": RetrievalScore,
+        "rationale": lambda: RationaleSimilarity(encoder, index=index),
+        "answer": lambda: AnswerSimilarity(encoder, index=index),
+        "containment": AnswerContainment,
+        "labels": Labels,
+        "likelihood": lambda: AnswerLikelihood(
+            _asked(materials, settings), depth=depth, keep=scores / "likelihood.jsonl", show_progress=progress
+        ),
+        "correctness": lambda: AnswerCorrectness(
+            _asked(materials, settings), depth=depth, keep=scores / "correctness.jsonl", show_progress=progress
+        ),
+    }
+    return {make[name](): weight for name, weight in settings.teacher.signals.items()}
+
+
+def _asked(materials: Materials, settings: RowSettings) -> dspy.LM:
+    lm = materials.lm(settings.teacher.lm, max_tokens=settings.generator.max_tokens)
+    if lm is None:
+        raise SettingsError("teacher.lm: none, but a signal or method asks an LM; give local or a LiteLLM name.")
+    return lm
+
+
+def _teacher(
+    requests: Sequence[RankRequest], texts: dict[str, str], signals: dict[Signal, float]
+) -> dict[str, Any] | None:
+    """How well the teacher orders the training questions' candidates, where these have labels."""
+    kept, _ = usable([replace(one, rationale=texts.get(one.id, "")) for one in requests])
+    kept = [one for one in kept if one.relevant]
+    if not kept:
+        return None
+    rows = {"teacher": fused_rankings(kept, signals), "first_stage": [one.ranking() for one in kept]}
+    means = compare(rows, kept, ("ndcg@10",))
+    return {"questions": len(kept), **{f"{row} ndcg@10": values["ndcg@10"] for row, values in means.items()}}
+
+
+def _without_labels(one: dspy.Example) -> dspy.Example:
+    return dspy.Example(**{**one.toDict(), "relevant": []}).with_inputs(*one.inputs().keys())
+
+
+def training_folder(out: Path, settings: RowSettings, seed: int, data: dict[str, str]) -> Path:
+    """Where a row is trained; rows with the same training share it."""
+    used = {name: value for name, value in data.items() if name not in (settings.data.test, settings.data.test_corpus)}
+    return out / "trainings" / f"{hash_of_settings({**settings.trained_by(), 'hashes': used})}-{seed}"
