@@ -1,4 +1,4 @@
-"""The command line: radio-dspy demo | index | compile | evaluate | ask | export | report | runs."""
+"""The command line: radio-dspy demo | index | compile | evaluate | ask | export | report | experiment | runs."""
 
 from __future__ import annotations
 
@@ -423,6 +423,53 @@ def report(
 
     for path in write_report(run_dir, (form,) if form else FORMS):
         typer.echo(f"written to {path}")
+
+
+@app.command()
+@_command
+def experiment(
+    file: Annotated[Path, typer.Argument(help="An experiment's YAML file; see docs/experiments.md.")],
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Replace a setting in every row: training.epochs=1. Give it once for each."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder that the file's data names are in.")] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for indexes, rationales and trainings; the same one goes on from there.")
+    ] = Path("runs/experiments"),
+    records: Annotated[Path | None, typer.Option(help="Folder for the result records; else one in --out.")] = None,
+    rows: Annotated[
+        list[str] | None, typer.Option(help="Only rows whose name contains this. Give it once for each.")
+    ] = None,
+    seeds: Annotated[list[int] | None, typer.Option(help="Only this seed. Give it once for each.")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what it takes (rows, LM calls, cost, memory), and do nothing.")
+    ] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Run an experiment row by row; what is done already is not done again.
+
+    Example: `radio-dspy experiment examples/experiments/1-does-it-help.yaml --data FOLDER --plan`
+    """
+    import dspy
+
+    from radio_dspy.experiments.plan import plan as planned
+    from radio_dspy.experiments.runner import run_experiment
+    from radio_dspy.experiments.settings import load_experiment
+
+    chosen = load_experiment(file, sets or (), data)
+    kept = records or out / "records"
+    if plan:
+        found = planned(chosen, kept, rows=rows or (), seeds=seeds or ())
+        typer.echo(found)
+        write_result(json_file, found.as_dict())
+        return
+    dspy.disable_logging()
+    paths = run_experiment(
+        chosen, out, records=kept, rows=rows or (), seeds=seeds or (), on_row=lambda line: typer.echo(line)
+    )
+    typer.echo(f"{len(paths)} records in {kept / chosen.name}")
+    write_result(json_file, {"records": [str(path) for path in paths]})
 
 
 @runs.command(name="list")
