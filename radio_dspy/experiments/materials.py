@@ -146,8 +146,12 @@ class Materials:
             self._indexes[key] = FaissRetriever.load(folder, encoder=encoder)
         return self._indexes[key]
 
-    def lm(self, name: str, *, max_tokens: int, temperature: float = 0.2, seed: int = 42) -> dspy.LM | None:
-        """An LM by name, started at its first use."""
+    def lm(
+        self, name: str, data: DataSettings, *, max_tokens: int, temperature: float = 0.2, seed: int = 42
+    ) -> dspy.LM | None:
+        """An LM by name, started at its first use; a GGUF file may also lie in the data's folder."""
+        if name.endswith(".gguf") and not Path(name).is_file():
+            name = str(located(data, name))
         key = (name, max_tokens, temperature, seed)
         if key not in self._lms:
             opened = open_lm(name, seed=seed, max_tokens=max_tokens, temperature=temperature)
@@ -164,7 +168,7 @@ class Materials:
         from radio_dspy.runs import Run
 
         own = settings.rationale
-        lm = self.lm(own.lm, max_tokens=own.max_tokens, temperature=own.temperature, seed=own.seed)
+        lm = self.lm(own.lm, settings.data, max_tokens=own.max_tokens, temperature=own.temperature, seed=own.seed)
         asked = [(question_id(one), one.question, answer_texts(one)) for one in questions]
         folder = self.out / "rationales" / hash_of_settings({"data": settings.data.train, **own.model_dump()})
         run = Run(folder)

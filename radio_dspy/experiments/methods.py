@@ -22,6 +22,7 @@ from radio_dspy.experiments.settings import RowSettings, hash_of_settings
 from radio_dspy.files import sha256_of, write_json
 from radio_dspy.passages import Ranking, RankRequest
 from radio_dspy.rerankers.rerank import Rerank
+from radio_dspy.rerankers.weights import RerankerWeights
 from radio_dspy.spending import Ledger
 
 if TYPE_CHECKING:
@@ -59,12 +60,10 @@ class Outcome:
     Attributes:
         rankings: One for each.
         told: What goes into the record beside the metrics.
-        rationales: By question id, for the cases.
     """
 
     rankings: Sequence[Ranking]
     told: dict[str, Any] = field(default_factory=dict)
-    rationales: dict[str, str] = field(default_factory=dict)
 
 
 def base_reranker(materials: Materials, settings: RowSettings) -> Rerank:
@@ -145,20 +144,17 @@ def _radio(materials: Materials, task: Task) -> Outcome:
     """Align, or take what a row with the same training has aligned already."""
     rerank = base_reranker(materials, task.settings)
     kept = task.folder / "trained.json"
-    rationales: dict[str, str] = {}
     if kept.is_file():
         saved = json.loads(kept.read_text(encoding="utf-8"))
         rerank.weights.load_state(saved["weights"])
         told = {**saved["told"], "reused_training": True}
-        rationales = saved["rationales"]
     else:
-        weights, told, rationales = _align(materials, task, rerank)
-        rerank.weights = weights
-        write_json(kept, {"weights": weights.dump_state(), "told": told, "rationales": rationales})
-    return Outcome(rerank.rank_all(task.requests), told, rationales)
+        rerank.weights, told = _align(materials, task, rerank)
+        write_json(kept, {"weights": rerank.weights.dump_state(), "told": told})
+    return Outcome(rerank.rank_all(task.requests), told)
 
 
-def _align(materials: Materials, task: Task, rerank: Rerank) -> tuple[Any, dict[str, Any], dict[str, str]]:
+def _align(materials: Materials, task: Task, rerank: Rerank) -> tuple[RerankerWeights, dict[str, Any]]:
     from radio_dspy.optimizers.radio import RADIO
 
     settings, questions = task.settings, task.questions
@@ -208,7 +204,7 @@ def _align(materials: Materials, task: Task, rerank: Rerank) -> tuple[Any, dict[
         show_progress=materials.show_progress,
     )
     first_stage = settings.first_stage
-    student = open_program("qa", retriever, rerank, candidates=first_stage.candidates, k=1, hops=1)
+    student = open_program(settings.generator.task, retriever, rerank, candidates=first_stage.candidates, k=1, hops=1)
     # With a gate and no questions of its own RADIO keeps a part of the training questions.
     judged = held_out or None if by != "none" else questions.test[:_SHOWN_TO_THE_COMPILE]
     started = time.perf_counter()
@@ -225,7 +221,7 @@ def _align(materials: Materials, task: Task, rerank: Rerank) -> tuple[Any, dict[
         "rationale_seconds": rationale_seconds,
         "training_seconds": time.perf_counter() - started,
     }
-    return aligned.rerank.weights, told, texts
+    return aligned.rerank.weights, told
 
 
 def _guide_encoder(materials: Materials, settings: RowSettings) -> Any:
@@ -265,7 +261,7 @@ def _signals(materials: Materials, settings: RowSettings) -> dict[Signal, float]
 
 
 def _asked(materials: Materials, settings: RowSettings) -> dspy.LM:
-    lm = materials.lm(settings.teacher.lm, max_tokens=settings.generator.max_tokens)
+    lm = materials.lm(settings.teacher.lm, settings.data, max_tokens=settings.generator.max_tokens)
     if lm is None:
         raise SettingsError("teacher.lm: none, but a signal or method asks an LM; give local or a LiteLLM name.")
     return lm

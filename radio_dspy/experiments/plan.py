@@ -85,13 +85,15 @@ class Plan:
         for one in self.rows:
             table.add_row(one.name, one.method, _told(one.train), _told(one.test), str(one.seeds), str(one.done))
         runs, done = sum(one.seeds for one in self.rows), sum(one.done for one in self.rows)
-        cost = self.calls.cost
+        unknown = sorted({one.note for one in self.calls.stages if one.cost is None})
+        cost = sum(one.cost or 0 for one in self.calls.stages)
+        most = sum(one.cost_at_most or 0 for one in self.calls.stages)
         lines = [
             f"{self.title}: {self.question}",
             render(table).rstrip(),
             f"{runs} runs, {done} done.",
-            f"LM calls: {self.calls.calls} to be expected, {self.calls.calls_at_most} at most; cost: "
-            + ("a price is not known to LiteLLM" if cost is None else f"${cost:.2f}"),
+            f"LM calls: {self.calls.calls} to be expected, {self.calls.calls_at_most} at most; cost ${cost:.2f}, "
+            f"${most:.2f} at most" + (f", and that of {', '.join(unknown)}, not known to LiteLLM" if unknown else ""),
             str(self.calls),
             "memory:",
             *(f"  {name}: {_size(value)}" for name, value in self.memory.items()),
@@ -190,7 +192,7 @@ def _stages(runs: Sequence[tuple[Row, int]]) -> list[StageEstimate]:
         own = row.settings
         train, test = (count or 0 for count in sizes(own.data))
         shared = json.dumps([own.data.model_dump(), own.first_stage.model_dump()])
-        if own.explained and own.rationale.lm != "none" and not own.rationale.file:
+        if own.explained and own.rationale.lm != "none":
             found.setdefault(f"rationales {own.rationale.model_dump()} {shared}", _rationales(own, train))
         if own.method == "radio":
             for name in LM_SIGNALS:
@@ -218,7 +220,8 @@ def _stages(runs: Sequence[tuple[Row, int]]) -> list[StageEstimate]:
 
 
 def _rationales(own: RowSettings, train: int) -> StageEstimate:
-    count = train + (own.gate.questions if own.gate.by == "teacher" and own.data.train_questions else 0)
+    there = _lines(own.data, own.rationale.file) if own.rationale.file else 0
+    count = max(0, train - there) + (own.gate.questions if own.gate.by == "teacher" and own.data.train_questions else 0)
     completion = min(TYPICAL_RATIONALE_TOKENS, own.rationale.max_tokens)
     twice = 2 if own.sampling.guards else 1
     return _stage(

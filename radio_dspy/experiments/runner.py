@@ -15,11 +15,12 @@ import dspy
 
 from radio_dspy.commands import open_program
 from radio_dspy.comparison import effect_of
-from radio_dspy.distillation.preferences import rank_requests
+from radio_dspy.distillation.preferences import question_id, rank_requests
+from radio_dspy.errors import RadioError
 from radio_dspy.evaluation import Judgement, answer_each, compare_each, judge
 from radio_dspy.experiments.baselines import FixedRankings
 from radio_dspy.experiments.materials import Materials
-from radio_dspy.experiments.methods import Outcome, Task, base_reranker, run_method, training_folder
+from radio_dspy.experiments.methods import Task, base_reranker, run_method, training_folder
 from radio_dspy.experiments.records import FORMAT_VERSION, environment, is_done, record_path, write_record
 from radio_dspy.experiments.settings import Experiment, Row, RowSettings
 from radio_dspy.markup import shortened
@@ -62,7 +63,7 @@ def run_experiment(
 
     Raises:
         SettingsError: If a record was made with other settings or data, or a setting does not fit the data.
-        RadioError: What a row ends with; rows before it are kept.
+        RadioError: At the end, if a row ended with an error; the others are kept.
     """
     folder = records or out / "records"
     runs = list(experiment.runs(rows, seeds))
@@ -74,11 +75,23 @@ def run_experiment(
                 on_row(f"{row.name}, seed {seed}: there already")
             else:
                 todo.append((row, seed, path))
+        failed = []
         for number, (row, seed, path) in enumerate(todo):
-            record = _run_row(experiment, row, seed, materials)
+            try:
+                record = _run_row(experiment, row, seed, materials)
+            except RadioError as error:  # a model that is not here must not cost the rows after it
+                failed.append(f"{row.name}, seed {seed}")
+                logger.debug("%s", failed[-1], exc_info=error)
+                on_row(f"{failed[-1]}: not run: {error}")
+                continue
             write_record(path, record)
             on_row(_line(row, seed, record))
             _forget(materials, row, seed, [(later, other) for later, other, _ in todo[number + 1 :]])
+    if failed:
+        raise RadioError(
+            f"{experiment.name}: {len(failed)} of {len(runs)} runs ended with an error: {'; '.join(failed)}. "
+            "The others are kept; start again to run only these."
+        )
     return paths
 
 
@@ -125,7 +138,8 @@ def _run_row(experiment: Experiment, row: Row, seed: int, materials: Materials) 
         "seconds": time.perf_counter() - started,
     }
     if settings.cases and verdict.judged:
-        record["cases"] = _cases(settings, requests, rankings, verdict, values, outcome, replies)
+        with ledger.stage("cases"):
+            record["cases"] = _cases(materials, settings, questions.test, requests, rankings, verdict, values, replies)
     forget_models()  # each row has checkpoints of its own
     return record
 
@@ -135,7 +149,7 @@ def _answers(
 ) -> tuple[dict[str, list[str]], Values]:
     """What the generator answers from each ranking's first passages."""
     own = settings.generator
-    lm = materials.lm(own.lm, max_tokens=own.max_tokens)
+    lm = materials.lm(own.lm, settings.data, max_tokens=own.max_tokens)
     replies: dict[str, list[str]] = {}
     scores: Values = {}
     for name, ranked in rankings.items() if lm is not None else ():
@@ -179,15 +193,19 @@ def _changes(values: Values) -> dict[str, list[float]]:
 
 
 def _cases(
+    materials: Materials,
     settings: RowSettings,
+    test: Sequence[dspy.Example],
     requests: Sequence[RankRequest],
     rankings: Mapping[str, Sequence[Ranking]],
     verdict: Judgement,
     values: Values,
-    outcome: Outcome,
     replies: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
-    """The questions that gained and that lost most, with what they have in common."""
+    """The questions that gained and that lost most, with what they have in common.
+
+    Their rationales are asked for here: when a question is answered, none is written.
+    """
     metric = settings.metrics[0]
     judged = [position for position, ids in enumerate(verdict.relevant) if ids is not None]
     changes = dict(zip(judged, _changes(values)[metric], strict=True))
@@ -196,9 +214,11 @@ def _cases(
     for effect, sign in (("helped", -1), ("hurt", 1)):
         of_kind = [position for position in judged if effect_of(changes[position]) == effect]
         chosen = sorted(of_kind, key=lambda position: (sign * changes[position], position))[: settings.cases]
-        found[effect] = [
-            _case(requests[one], rankings, one, changes[one], verdict, outcome, replies) for one in chosen
-        ]
+        texts: dict[str, str] = {}
+        if settings.explained and chosen:
+            asked = [one for one in test if question_id(one) in {requests[position].id for position in chosen}]
+            texts, _ = materials.rationales(settings, asked, materials.encoder(settings.first_stage))
+        found[effect] = [_case(requests[one], rankings, one, changes[one], verdict, texts, replies) for one in chosen]
         found["traits"][effect] = _traits([requests[one] for one in of_kind], [before[one] for one in of_kind], verdict)
     return found
 
@@ -209,7 +229,7 @@ def _case(
     position: int,
     change: float,
     verdict: Judgement,
-    outcome: Outcome,
+    texts: Mapping[str, str],
     replies: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
     relevant = verdict.relevant[position] or frozenset()
@@ -225,7 +245,7 @@ def _case(
         "question": shortened(one.query, 2 * _CASE_CHARACTERS),
         "answers": [shortened(answer, _CASE_CHARACTERS) for answer in one.answers[:1]],
         "change": change,
-        "rationale": shortened(outcome.rationales.get(one.id, ""), 2 * _CASE_CHARACTERS),
+        "rationale": shortened(texts.get(one.id, ""), 2 * _CASE_CHARACTERS),
         "passages": shown,
         "replies": {name: given[position] for name, given in replies.items() if position < len(given)},
     }

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from radio_dspy.errors import MissingExtraError
 from radio_dspy.markup import escaped
 from radio_dspy.reporting.summary import Summary
 
@@ -49,6 +50,12 @@ _SETTINGS: dict[Any, Any] = {
     "xtick.color": _COLOUR["ink"],
     "ytick.color": _COLOUR["ink"],
 }
+# For a drawing in a file of its own: the page's colours, light and dark (templates/report.css).
+_STYLE = (
+    "<style>svg{--ink:#1d2126;--muted:#5c6570;--line:#d9d6ce;--accent:#1f5fa8;--good:#1c7044;--bad:#b03a2e}"
+    "@media (prefers-color-scheme:dark){svg{--ink:#e7e5df;--muted:#a3abb5;--line:#363c44;--accent:#7fb3ee;"
+    "--good:#6cc596;--bad:#f0958a}}</style>"
+)
 _DRAWING = threading.Lock()  # matplotlib's settings belong to the whole process
 _LINES = ("-", "--", "-.", ":")
 
@@ -232,11 +239,37 @@ def _figure(
     return Figure(title, words, head, tuple(rows), svg)
 
 
-def _drawn(draw: Any, name: str, title: str, words: str) -> str:
+def svg_file(draw: Any, name: str, title: str, words: str, size: tuple[float, float] = _SIZE) -> str:
+    """A drawing as an SVG file of its own; the same matplotlib gives the same bytes.
+
+    Args:
+        draw: Called with matplotlib's axes.
+        name: Part of the ids inside.
+        title: Its name, for who does not see it.
+        words: What it shows, for who does not see it.
+        size: Width and height in inches.
+
+    Raises:
+        MissingExtraError: Without matplotlib.
+    """
+    if not drawable():
+        raise MissingExtraError(f"Plots need matplotlib: {INSTALL}")
+    svg = _drawn(draw, name, title, words, size)
+    start = svg.index(">") + 1
+    head = svg[:start].replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    return f"{head}{_STYLE}{svg[start:].rstrip()}\n"
+
+
+def colour(name: str) -> str:
+    """What stands for one of the page's colours in a drawing: ink, muted, accent, good, bad or line."""
+    return _COLOUR[name]
+
+
+def _drawn(draw: Any, name: str, title: str, words: str, size: tuple[float, float] = _SIZE) -> str:
     with _own_settings():
         from matplotlib.figure import Figure as Canvas
 
-        canvas = Canvas(figsize=_SIZE, layout="constrained")
+        canvas = Canvas(figsize=size, layout="constrained")
         draw(canvas.subplots())
         file = io.StringIO()
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))

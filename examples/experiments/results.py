@@ -1,0 +1,30 @@
+"""Make docs/results.md and its plots again from the records in docs/results.
+
+    python examples/experiments/results.py [--records docs/results] [--docs docs]
+
+Needs radio-dspy[report].
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from radio_dspy.experiments.results import write_results
+
+HERE = Path(__file__).resolve().parent
+DOCS = HERE.parent.parent / "docs"
+
+
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=Path, default=DOCS / "results")
+    parser.add_argument("--docs", type=Path, default=DOCS)
+    options = parser.parse_args()
+    for path in write_results(sorted(HERE.glob("*.yaml")), options.records, options.docs):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
