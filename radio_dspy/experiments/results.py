@@ -101,7 +101,7 @@ def _verdict(rows: Sequence[Pooled]) -> str:
 def _section(
     path: Path, experiment: Experiment, rows: Sequence[Pooled], records: Path, plots: dict[str, str]
 ) -> list[str]:
-    command = f"radio-dspy experiment {path.parent.name}/{path.name} --data FOLDER --records docs/results"
+    command = f"radio-dspy experiment examples/experiments/{path.name} --data FOLDER --records docs/results"
     lines = [f"## {experiment.title}", "", experiment.question, "", "```", command, "```", ""]
     runs, done = len(list(experiment.runs())), sum(len(one.records) for one in rows)
     if not rows:

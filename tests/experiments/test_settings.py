@@ -1,0 +1,158 @@
+"""An experiment's file: what it may say, and what is said of one that cannot be used."""
+
+import json
+
+import pytest
+
+from radio_dspy.errors import SettingsError
+from radio_dspy.experiments.settings import load_experiment, merged
+from tests.conftest import ROOT
+
+SHIPPED = sorted((ROOT / "examples" / "experiments").rglob("*.yaml"))
+PAPER = [path for path in SHIPPED if path.parent.name == "paper"]
+
+
+def written(folder, rows="[{name: one}]", **further):
+    lines = {"name": "tiny", "title": "Tiny", "question": "Does it run?", "seeds": "[1, 2]", **further, "rows": rows}
+    path = folder / "tiny.yaml"
+    path.write_text("\n".join(f"{key}: {value}" for key, value in lines.items() if value is not None))
+    return path
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_file_is_valid(path):
+    experiment = load_experiment(path)
+    assert experiment.question.endswith("?")
+    assert all(row.settings.data.root is None for row in experiment.rows)
+
+
+def test_seven_and_the_papers_four_are_shipped():
+    assert len(PAPER) == 4
+    assert len(SHIPPED) - len(PAPER) == 7
+    assert len({load_experiment(path).name for path in SHIPPED}) == 11
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_the_papers_settings_are_the_papers(path):
+    (row,) = load_experiment(path).rows
+    own = row.settings
+    assert own.data.expected.passages == 21_015_324
+    assert (own.first_stage.encoder, own.first_stage.candidates, own.first_stage.training_candidates) == (
+        "intfloat/e5-base-v2",
+        20,
+        50,
+    )
+    assert (own.reranker.checkpoint, own.teacher.encoder) == ("BAAI/bge-reranker-base", "BAAI/bge-m3")
+    assert own.teacher.signals == {"rationale": 0.5, "retrieval": 0.5}
+    rationale = own.rationale
+    assert (rationale.lm, rationale.temperature, rationale.seed, rationale.max_tokens) == (
+        "openai/gpt-4o-mini",
+        0.2,
+        42,
+        1000,
+    )
+    training = own.training
+    assert (training.learning_rate, training.epochs, training.groups_per_step, training.accumulation_steps) == (
+        6e-5,
+        2,
+        16,
+        4,
+    )
+    assert (training.max_length, training.loss, own.sampling.groups, own.generator.k) == (512, "infonce", "shift", 5)
+
+
+def test_rows_are_defaults_and_what_they_change(tmp_path):
+    path = written(
+        tmp_path,
+        "[{name: one}, {name: Two!, with: {teacher: {signals: {labels: 1}}, training: {epochs: 3}}}]",
+        defaults="{training: {max_length: 64}, teacher: {depth: 5}}",
+    )
+    one, two = load_experiment(path).rows
+    assert (one.settings.training.epochs, one.settings.training.max_length) == (2, 64)
+    assert (two.settings.training.epochs, two.settings.training.max_length) == (3, 64)
+    assert (two.settings.teacher.signals, two.settings.teacher.depth) == ({"labels": 1.0}, 5)
+    assert two.slug == "two"
+
+
+def test_set_holds_for_every_row_over_its_own(tmp_path):
+    path = written(tmp_path, "[{name: one}, {name: two, with: {training: {epochs: 3}}}]")
+    found = load_experiment(path, ["training.epochs=1", "seeds=[7]", "training.learning_rate=1e-4"], data=tmp_path)
+    assert [row.settings.training.epochs for row in found.rows] == [1, 1]
+    assert found.rows[0].settings.training.learning_rate == 1e-4
+    assert found.seeds == [7]
+    assert found.rows[0].settings.data.root == str(tmp_path)
+
+
+def test_signals_are_replaced_as_a_whole():
+    assert merged({"signals": {"a": 1}, "x": {"b": 1}}, {"signals": {"c": 1}, "x": {"d": 2}}) == {
+        "signals": {"c": 1},
+        "x": {"b": 1, "d": 2},
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "sets", "message"),
+    [
+        ("[{name: one, with: {training: {loss: x}}}]", [], "row 'one': training.loss: Input should be 'infonce'"),
+        ("[{name: one, with: {training: {los: x}}}]", [], "training.los: no such key; there are accumulation_steps"),
+        ("[{name: one, with: {nothing: 1}}]", [], "nothing: no such key; there are cases, data, first_stage"),
+        ("[{name: one, with: {teacher: {signals: {magic: 1}}}}]", [], "teacher.signals.magic: Input should be"),
+        ("[{name: one, with: {teacher: {signals: {labels: 2}}}}]", [], "less than or equal to 1, got 2"),
+        ("[{name: one, with: {teacher: {signals: {}}}}]", [], "teacher.signals: Dictionary should have at least 1"),
+        ("[{name: one, with: {method: off-the-shelf}}]", [], "needs reranker.other"),
+        ("[{name: one, with: {reranker: {architecture: cross-encoder}}}]", [], "give tower: both"),
+        ("[{name: one, with: {data: {corpus: c.jsonl}}}]", [], "data: a corpus file needs 'train'"),
+        ("[{name: one, with: {metrics: [ndcg]}}]", [], "metrics.0: String should match pattern"),
+        ("[{name: one, with: 7}]", [], "rows[0].with: needs keys with values, got 7"),
+        ("[{nam: one}]", [], "rows[0]: needs 'name'"),
+        ("[]", [], "rows: needs a list of rows"),
+        ("[{name: a b}, {name: a-b}]", [], "rows need different names"),
+        ("[{name: one}]", ["epochs"], "--set needs key=value"),
+        ("[{name: one}]", ["training.epochs=0"], "training.epochs: Input should be greater than 0, got 0"),
+        ("[{name: one}]", ["seeds=x"], "seeds: Input should be a valid list, got 'x'"),
+        ("[{name: one}]", ["name=A B"], "name: String should match pattern"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, rows, sets, message):
+    with pytest.raises(SettingsError) as caught:
+        load_experiment(written(tmp_path, rows), sets)
+    assert message in str(caught.value)
+    if not message.startswith("--set"):
+        assert str(tmp_path / "tiny.yaml") in str(caught.value)
+
+
+def test_a_key_of_the_experiment_that_is_none_is_named(tmp_path):
+    with pytest.raises(SettingsError, match="seed: no such key; there are defaults, name, question, rows, seeds, title"):
+        load_experiment(written(tmp_path, seed="1"))
+
+
+@pytest.mark.parametrize(("text", "message"), [("a: [", "not YAML"), ("- 1", "needs keys with values")])
+def test_a_file_that_is_none(tmp_path, text, message):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        load_experiment(tmp_path / "x.yaml")
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(SettingsError, match=r"x\.yaml: cannot be read"):
+        load_experiment(tmp_path / "x.yaml")
+
+
+def test_every_row_runs_with_every_seed_and_what_no_seed_changes_once(tmp_path):
+    experiment = load_experiment(written(tmp_path, "[{name: one}, {name: words, with: {method: bm25}}]"))
+    assert [(row.name, seed) for row, seed in experiment.runs()] == [("one", 1), ("words", 1), ("one", 2)]
+    assert [row.name for row, _ in experiment.runs(["wor"])] == ["words"]
+    assert [seed for _, seed in experiment.runs(["one"], [5])] == [5]
+    with pytest.raises(SettingsError, match="the rows are 'one', 'words'"):
+        list(experiment.runs(["three"]))
+
+
+def test_what_decides_a_result_names_no_folder(tmp_path):
+    row = load_experiment(written(tmp_path), data=tmp_path).rows[0]
+    assert str(tmp_path) not in json.dumps(row.settings.decisive())
+
+
+def test_rows_that_answer_differently_share_their_training(tmp_path):
+    rows = "[{name: a}, {name: b, with: {generator: {lm: local}}}, {name: c, with: {training: {epochs: 1}}}]"
+    a, b, c = (row.settings.trained_by() for row in load_experiment(written(tmp_path, rows)).rows)
+    assert a == b != c
