@@ -1,0 +1,53 @@
+"""What an aligned reranker is held against."""
+
+import pytest
+
+from radio_dspy import Passage, Ranking, RankRequest
+from radio_dspy.experiments.baselines import (
+    BM25Retriever,
+    FixedRankings,
+    answer_triplets,
+    finetune_on_answers,
+    reciprocal_rank_fusion,
+)
+from radio_dspy.experiments.settings import TrainSettings
+from radio_dspy.errors import DataError
+
+A, B, C = Passage("a", "Yeast dies in hot water."), Passage("b", "Ice floats."), Passage("c", "Yeast is alive.")
+
+
+def test_bm25_finds_words():
+    retriever = BM25Retriever([A, B, C])
+    first, second = retriever.search(["does ice float? ice!", "hot yeast"], 2)
+    assert first.ids[0] == "b"
+    assert second.ids == ("a", "c")
+    assert retriever("ice", k=1).passages == [B]
+    assert len(retriever.search(["ice"], 10)[0]) == 3
+
+
+def test_fusion_by_hand():
+    fused = reciprocal_rank_fusion([Ranking("q", (A, B), (2.0, 1.0)), Ranking("q", (B, C), (9.0, 8.0))], 2)
+    assert fused.ids == ("b", "a")
+    assert fused.scores == (pytest.approx(1 / 62 + 1 / 61), pytest.approx(1 / 61))
+
+
+def test_rankings_that_are_there_are_given():
+    assert FixedRankings({"q": Ranking("q", (C, A), (2.0, 1.0))})("q", k=1).passages == [C]
+
+
+def test_triplets_are_the_first_with_and_the_first_without_the_answer():
+    requests = [
+        RankRequest("1", "what floats?", (A, B, C), (3.0, 2.0, 1.0), answers=("ice",)),
+        RankRequest("2", "none holds it?", (A, B), (2.0, 1.0), answers=("sand",)),
+    ]
+    assert answer_triplets(requests) == {
+        "anchor": ["what floats?"],
+        "positive": [B.contents],
+        "negative": [A.contents],
+    }
+
+
+def test_without_any_answer_there_is_nothing_to_learn(tmp_path):
+    requests = [RankRequest("2", "none holds it?", (A, B), (2.0, 1.0), answers=("sand",))]
+    with pytest.raises(DataError, match="None of the 1 training questions"):
+        finetune_on_answers("all-MiniLM-L6-v2", requests, TrainSettings(), 1, tmp_path)
