@@ -22,9 +22,7 @@ DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 
 
 @contextlib.contextmanager
-def open_lm(
-    name: str, *, seed: int, max_tokens: int, temperature: float | None = None
-) -> Iterator[dspy.LM | None]:
+def open_lm(name: str, *, seed: int, max_tokens: int, temperature: float | None = None) -> Iterator[dspy.LM | None]:
     """``none``, ``local``, a GGUF file, or any LiteLLM name; a hosted one keeps its own settings without a temperature."""
     import dspy
 

@@ -10,7 +10,7 @@ from radio_dspy import Rerank, RetrieveRerankAnswer
 from radio_dspy.cli import app
 from tests.stub_endpoints import KEY, StubEndpoint
 
-COMMANDS = ["demo", "index", "compile", "evaluate", "ask", "export", "report"]
+COMMANDS = ["demo", "index", "compile", "evaluate", "ask", "export", "report", "experiment"]
 
 
 def radio(*arguments, check=0):
@@ -191,6 +191,29 @@ def test_an_evaluation_has_a_report_that_can_be_made_again(files, tmp_path, smal
         f"written to {tmp_path / 'judged' / 'report.html'}\n",
     )
     assert "Questions</h2>" in (tmp_path / "judged" / "report.html").read_text()
+
+
+def test_an_experiment_is_planned_run_and_gone_on_with(files, tmp_path, small):
+    rows = [{"name": "base", "with": {"method": "base"}}, {"name": "words", "with": {"method": "bm25"}}]
+    data = {"corpus": "corpus.jsonl", "train": "train.jsonl", "test": "dev.jsonl"}
+    content = {"name": "tiny", "title": "Tiny", "question": "Does it run?", "defaults": {"data": data}, "rows": rows}
+    (tmp_path / "tiny.yaml").write_text(json.dumps(content))
+    sets = ["--set", f"first_stage.encoder={small.name}", "--set", f"reranker.checkpoint={small.name}"]
+    arguments = ["experiment", tmp_path / "tiny.yaml", "--data", files, "--out", tmp_path / "out", *sets]
+    code, said = invoke(*arguments, "--plan", "--json", tmp_path / "plan.json")
+    assert code == 0, said
+    assert "2 runs, 0 done." in said
+    assert json.loads((tmp_path / "plan.json").read_text())["calls"]["calls"] == 0
+    assert not (tmp_path / "out").exists()
+    code, said = invoke(*arguments, "--rows", "base", "--records", tmp_path / "records")
+    assert code == 0, said
+    assert f"1 records in {tmp_path / 'records' / 'tiny'}" in " ".join(said.split())
+    assert invoke(*arguments, "--rows", "base", "--records", tmp_path / "records")[1].startswith(
+        "base, seed 1: there already"
+    )
+    code, said = invoke(*arguments, "--set", "training.los=x")
+    assert code == 2
+    assert "row 'base': training.los: no such key; there are accumulation_steps" in " ".join(said.split())
 
 
 def test_a_folder_that_is_no_run_has_no_report(tmp_path):

@@ -115,6 +115,9 @@ def finetune_on_answers(
         MissingExtraError: If datasets or accelerate is missing.
         DataError: If no candidate contains an answer.
     """
+    columns = answer_triplets(requests)
+    if not columns["anchor"]:
+        raise DataError(f"None of the {len(requests)} training questions has a candidate that contains its answer.")
     try:
         import accelerate  # noqa: F401  # the trainer asks for it late and in other words
         from datasets import Dataset
@@ -123,9 +126,6 @@ def finetune_on_answers(
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-    columns = answer_triplets(requests)
-    if not columns["anchor"]:
-        raise DataError(f"None of the {len(requests)} training questions has a candidate that contains its answer.")
     target = folder / "answer-passages"
     with quiet_loading():
         model = load_sentence_transformer(checkpoint, None, settings.max_length)

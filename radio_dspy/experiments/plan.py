@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from radio_dspy.optimizers.estimate import TYPICAL_ANSWER_TOKENS, TYPICAL_RATIONALE_TOKENS, Estimate, StageEstimate
-from radio_dspy.optimizers.estimate import mean_stage
-
 from radio_dspy.adapters import LOCAL_PROVIDER
 from radio_dspy.datasets import demo
 from radio_dspy.errors import SettingsError
 from radio_dspy.experiments.materials import located
 from radio_dspy.experiments.records import is_done, record_path
 from radio_dspy.experiments.settings import DEMO, LM_SIGNALS, DataSettings, Experiment, Row, RowSettings
+from radio_dspy.optimizers.estimate import (
+    TYPICAL_ANSWER_TOKENS,
+    TYPICAL_RATIONALE_TOKENS,
+    Estimate,
+    StageEstimate,
+    mean_stage,
+)
 
 # Of the models that the paper names: parameters, and numbers of a vector (0: none). Others are read where they lie.
 _KNOWN = {
@@ -113,9 +117,7 @@ class Plan:
         }
 
 
-def plan(
-    experiment: Experiment, records: Path, *, rows: Sequence[str] = (), seeds: Sequence[int] = ()
-) -> Plan:
+def plan(experiment: Experiment, records: Path, *, rows: Sequence[str] = (), seeds: Sequence[int] = ()) -> Plan:
     """Look at an experiment's settings and files; no LM is asked, no model loaded and nothing written.
 
     Args:
@@ -210,7 +212,9 @@ def _stages(runs: Sequence[tuple[Row, int]]) -> list[StageEstimate]:
             generator = own.generator.model_dump()
             for name in ("first_stage", "base", "result"):
                 key = f"answers {generator} {shared}"
-                key += {"first_stage": " first", "base": f" {own.reranker.model_dump()}"}.get(name, f" {row.name} {seed}")
+                key += {"first_stage": " first", "base": f" {own.reranker.model_dump()}"}.get(
+                    name, f" {row.name} {seed}"
+                )
                 if name == "result" and own.method in ("first-stage", "base"):
                     continue
                 prompt = _PROMPT + own.generator.k * _PASSAGE_TOKENS
@@ -225,7 +229,14 @@ def _rationales(own: RowSettings, train: int) -> StageEstimate:
     completion = min(TYPICAL_RATIONALE_TOKENS, own.rationale.max_tokens)
     twice = 2 if own.sampling.guards else 1
     return _stage(
-        "rationales", own.rationale.lm, count, _PROMPT + 40, completion, "", twice=twice, longest=own.rationale.max_tokens
+        "rationales",
+        own.rationale.lm,
+        count,
+        _PROMPT + 40,
+        completion,
+        "",
+        twice=twice,
+        longest=own.rationale.max_tokens,
     )
 
 
@@ -293,7 +304,8 @@ def _memory(rows: Sequence[RowSettings]) -> dict[str, float | None]:
         trained = own.method in ("radio", "answer-passages")
         each = _TRAINED if trained else _FLOAT
         need(
-            "reranker in training, without activations" if trained else "reranker", None if base is None else base * each
+            "reranker in training, without activations" if trained else "reranker",
+            None if base is None else base * each,
         )
         if own.teacher.encoder:
             teacher, _ = model_size(own.teacher.encoder)

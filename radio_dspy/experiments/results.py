@@ -126,7 +126,10 @@ def _table(rows: Sequence[Pooled]) -> list[str]:
     columns: list[tuple[str, Callable[[Pooled], str]]] = [
         ("row", lambda one: one.row.name),
         ("seeds", lambda one: str(len(one.records))),
-        ("training questions", lambda one: _whole(one.number("training", "groups") and one.number("questions", "train"))),
+        (
+            "training questions",
+            lambda one: _whole(one.number("training", "groups") and one.number("questions", "train")),
+        ),
         ("test questions", lambda one: str(one.ranking.questions) if one.ranking else ""),
         ("metric", lambda one: _title(one.ranking.metric) if one.ranking else ""),
         ("first stage", lambda one: _three(one.ranking.first_stage) if one.ranking else ""),
@@ -290,7 +293,9 @@ def _machines(rows: Sequence[Pooled]) -> str:
             memory = f", {hardware['memory_gb']} GB" if hardware.get("memory_gb") else ""
             gpu = f", {hardware['gpu']}" if hardware.get("gpu") else ""
             cores = f"{hardware['cores']} core{'' if hardware['cores'] == 1 else 's'}"
-            packages = ", ".join(f"{name} {versions[name]}" for name in ("radio-dspy", "dspy", "torch") if name in versions)
+            packages = ", ".join(
+                f"{name} {versions[name]}" for name in ("radio-dspy", "dspy", "torch") if name in versions
+            )
             found.append(f"{cores} of {hardware['machine']}{memory}{gpu}; {packages}")
     return "Run on " + "; and on ".join(dict.fromkeys(found)) + "."
 
@@ -304,7 +309,9 @@ def _inline(text: str) -> str:
 
 
 def _title(metric: str) -> str:
-    return {"ndcg@10": "nDCG@10", "mrr": "MRR", "exact_match": "exact match", "token_f1": "token F1"}.get(metric, metric)
+    return {"ndcg@10": "nDCG@10", "mrr": "MRR", "exact_match": "exact match", "token_f1": "token F1"}.get(
+        metric, metric
+    )
 
 
 def _gain(gain: Gain) -> str:

@@ -163,9 +163,7 @@ def _answers(
 
 def _means(values: Values) -> dict[str, dict[str, list[float]]]:
     """Mean and 95 % interval of every metric."""
-    return {
-        row: {name: list(interval(one)) for name, one in metrics.items() if one} for row, metrics in values.items()
-    }
+    return {row: {name: list(interval(one)) for name, one in metrics.items() if one} for row, metrics in values.items()}
 
 
 def _gains(values: Values) -> dict[str, dict[str, dict[str, float]]]:
@@ -235,7 +233,11 @@ def _case(
     relevant = verdict.relevant[position] or frozenset()
     shown = {
         name: [
-            {"id": passage.id, "text": shortened(passage.contents, _CASE_CHARACTERS), "relevant": passage.id in relevant}
+            {
+                "id": passage.id,
+                "text": shortened(passage.contents, _CASE_CHARACTERS),
+                "relevant": passage.id in relevant,
+            }
             for passage in rankings[name][position].passages[:_CASE_PASSAGES]
         ]
         for name in ("base", RESULT)

@@ -3,6 +3,7 @@
 import pytest
 
 from radio_dspy import Passage, Ranking, RankRequest
+from radio_dspy.errors import DataError
 from radio_dspy.experiments.baselines import (
     BM25Retriever,
     FixedRankings,
@@ -11,7 +12,6 @@ from radio_dspy.experiments.baselines import (
     reciprocal_rank_fusion,
 )
 from radio_dspy.experiments.settings import TrainSettings
-from radio_dspy.errors import DataError
 
 A, B, C = Passage("a", "Yeast dies in hot water."), Passage("b", "Ice floats."), Passage("c", "Yeast is alive.")
 

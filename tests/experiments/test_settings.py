@@ -122,7 +122,9 @@ def test_what_is_wrong_is_named(tmp_path, rows, sets, message):
 
 
 def test_a_key_of_the_experiment_that_is_none_is_named(tmp_path):
-    with pytest.raises(SettingsError, match="seed: no such key; there are defaults, name, question, rows, seeds, title"):
+    with pytest.raises(
+        SettingsError, match="seed: no such key; there are defaults, name, question, rows, seeds, title"
+    ):
         load_experiment(written(tmp_path, seed="1"))
 
 
