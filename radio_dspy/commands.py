@@ -23,18 +23,21 @@ DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 
 @contextlib.contextmanager
 def open_lm(name: str, *, seed: int, max_tokens: int, temperature: float | None = None) -> Iterator[dspy.LM | None]:
-    """``none``, ``local``, a GGUF file, or any LiteLLM name; a hosted one keeps its own settings without a temperature."""
+    """``none``, ``local``, a GGUF file, or any LiteLLM name.
+
+    Without a temperature a local one has its default, and a hosted one keeps all of its own settings.
+    """
     import dspy
 
-    from radio_dspy.lms import local_lm
+    from radio_dspy.lms import LOCAL_TEMPERATURE, local_lm
 
     if not name.strip():
         raise SettingsError("--lm is empty; give `local`, `none`, a GGUF file, or a LiteLLM name.")
     if name == "none":
         yield None
     elif name == "local" or name.endswith(".gguf"):
-        sampled = {} if temperature is None else {"temperature": temperature}
-        with local_lm(None if name == "local" else name, seed=seed, max_tokens=max_tokens, **sampled) as model:
+        path, heat = None if name == "local" else name, LOCAL_TEMPERATURE if temperature is None else temperature
+        with local_lm(path, seed=seed, max_tokens=max_tokens, temperature=heat) as model:
             yield model
     elif temperature is None:
         yield dspy.LM(name)

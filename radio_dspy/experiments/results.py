@@ -48,9 +48,10 @@ def render_results(files: Sequence[Path], records: Path) -> dict[str, str]:
         "",
         _verdict(found[0]),
         "",
-        "A gain is the row's own ranking minus the base reranker's, on the same questions; in brackets its 95 % interval",
-        "(paired bootstrap over the questions, each averaged over the seeds first). How to run and to read an experiment:",
-        "[experiments](experiments.md).",
+        "A gain is the row's own ranking minus the base reranker's, on the same questions; in brackets its 95 % "
+        "interval",
+        "(paired bootstrap over the questions, each averaged over the seeds first). How to run and to read an "
+        "experiment: [experiments](experiments.md).",
         "",
         *sections,
     ]
@@ -131,6 +132,7 @@ def _table(rows: Sequence[Pooled]) -> list[str]:
             lambda one: _whole(one.number("training", "groups") and one.number("questions", "train")),
         ),
         ("test questions", lambda one: str(one.ranking.questions) if one.ranking else ""),
+        ("relevant", lambda one: "" if _by_labels(rows) else str(one.records[0]["relevance"])),
         ("metric", lambda one: _title(one.ranking.metric) if one.ranking else ""),
         ("first stage", lambda one: _three(one.ranking.first_stage) if one.ranking else ""),
         ("base", lambda one: _three(one.ranking.base) if one.ranking else ""),
@@ -149,6 +151,11 @@ def _table(rows: Sequence[Pooled]) -> list[str]:
         "| " + " | ".join("---" for _ in kept) + " |",
         *("| " + " | ".join(row[number].replace("|", "\\|") for number in kept) + " |" for row in cells),
     ]
+
+
+def _by_labels(rows: Sequence[Pooled]) -> bool:
+    """Whether all rows are judged by labels, so that it need not be said."""
+    return all(record["relevance"] == "labels" for one in rows for record in one.records)
 
 
 def _answers(name: str) -> Callable[[Pooled], str]:
@@ -215,7 +222,7 @@ def _forest(experiment: Experiment, judged: Sequence[tuple[Pooled, Gain]]) -> Dr
         axes.set_xlabel(f"gain in {_title(gains[0].metric)} over the base")
         axes.grid(axis="x")
 
-    words = "; ".join(f"{name}: {_gain(gain)}" for name, gain in zip(names, gains, strict=True))
+    words = "Gain by row: " + "; ".join(f"{name}: {_gain(gain)}" for name, gain in zip(names, gains, strict=True))
     height = 1.1 + 0.32 * len(names)
     return f"{experiment.name}-gains", f"{experiment.title} Gains with 95 % intervals", draw, words, height
 
