@@ -465,9 +465,10 @@ def experiment(
         write_result(json_file, found.as_dict())
         return
     dspy.disable_logging()
-    paths = run_experiment(
-        chosen, out, records=kept, rows=rows or (), seeds=seeds or (), on_row=lambda line: typer.echo(line)
-    )
+    try:
+        paths = run_experiment(chosen, out, records=kept, rows=rows or (), seeds=seeds or (), on_row=typer.echo)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; run the same command again to go on: what is done is kept.") from None
     typer.echo(f"{len(paths)} records in {kept / chosen.name}")
     write_result(json_file, {"records": [str(path) for path in paths]})
 

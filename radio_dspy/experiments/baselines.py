@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from radio_dspy.distillation.guards import telling
-from radio_dspy.encoders import load_sentence_transformer, quiet_loading
+from radio_dspy.encoders import quiet_loading
 from radio_dspy.errors import DataError, MissingExtraError
 from radio_dspy.experiments.settings import TrainSettings
 from radio_dspy.passages import Passage, Ranking, RankRequest, contains_answer
@@ -123,12 +123,17 @@ def finetune_on_answers(
         from datasets import Dataset
     except ImportError as error:
         raise MissingExtraError(f"sentence-transformers' trainer needs datasets and accelerate: {_INSTALL}") from error
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     target = folder / "answer-passages"
     with quiet_loading():
-        model = load_sentence_transformer(checkpoint, None, settings.max_length)
+        model = SentenceTransformer(checkpoint, model_kwargs={"use_safetensors": True})
+        window, model.max_seq_length = model.max_seq_length, settings.max_length
         trainer = SentenceTransformerTrainer(
             model=model,
             args=SentenceTransformerTrainingArguments(
@@ -148,5 +153,6 @@ def finetune_on_answers(
             loss=MultipleNegativesRankingLoss(model),
         )
         trainer.train()
+        model.max_seq_length = window  # as an aligned one, it reads as far as its base does
         model.save_pretrained(str(target), create_model_card=False)
     return str(target), len(columns["anchor"])

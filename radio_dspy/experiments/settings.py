@@ -314,7 +314,7 @@ class Experiment(_Part):
         if not chosen:
             known = ", ".join(repr(row.name) for row in self.rows)
             raise SettingsError(f"{self.name}: no row's name contains {' or '.join(rows)}; the rows are {known}.")
-        for number, seed in enumerate(seeds or self.seeds):
+        for number, seed in enumerate(dict.fromkeys(seeds or self.seeds)):
             for row in chosen:
                 if number == 0 or row.settings.method in SEEDED:
                     yield row, seed
