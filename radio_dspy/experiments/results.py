@@ -189,7 +189,10 @@ def _drawings(experiment: Experiment, rows: Sequence[Pooled]) -> list[Drawing]:
         found.append(_curve(experiment, "weight", "w, weight of the rationale", weights))
     qualities = [(one.number("teacher", "teacher ndcg@10"), gain) for one, gain in judged]
     known = sorted(((value, gain) for value, gain in qualities if value is not None), key=lambda pair: pair[0])
-    if len(known) >= _CURVE_POINTS and len({value for value, _ in known}) >= _CURVE_POINTS:
+    same = (
+        len({one.number("teacher", "questions") for one, _ in judged}) == 1
+    )  # else it is not one thing that is compared
+    if same and len({value for value, _ in known}) >= _CURVE_POINTS:
         found.append(_curve(experiment, "teacher", "teacher's nDCG@10 in training", known, joined=False))
     return found
 
