@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -121,11 +122,11 @@ class FaissRetriever(Retriever):
         chosen, precision = checked_layout(kind, dtype, recall, len(passages))
         if not passages:
             raise DataError("An index needs at least one passage, got none.")
+        rows = _rows_by_id(passages)
         if vectors is None:
             vectors = encoder.encode_passages(passages, show_progress=show_progress)
         elif vectors.ndim != 2 or len(vectors) != len(passages):
             raise DataError(f"{len(passages)} passages, but vectors of shape {vectors.shape}; give one row for each.")
-        rows = _rows_by_id(passages)  # before the long part
         queries = encoder.encode_queries(sample_queries) if sample_queries and (chosen, precision) != _EXACT else None
         index, layout = build_index(vectors, chosen, precision, recall, queries)
         return cls(_Index(tuple(passages), rows, index, layout), encoder, k)
@@ -163,7 +164,10 @@ class FaissRetriever(Retriever):
         rows = ({"id": one.id, "title": one.title, "text": one.text} for one in self.passages)
         write_lines(folder / "passages.jsonl", rows)
         with replacing(folder / _INDEX) as temporary:
-            faiss.write_index(self._index.faiss, str(temporary))
+            if self._index.mapped is None:
+                faiss.write_index(self._index.faiss, str(temporary))
+            else:  # FAISS would write down where mapped lists lie, and not what they hold
+                shutil.copyfile(self._index.mapped, temporary)
         files = {name: sha256_of(folder / name) for name in _FILES}
         if self.query_encoder is not self.encoder:
             copies = copy_weights(self.query_encoder.name, folder / _QUERY_ENCODER)
@@ -196,7 +200,8 @@ class FaissRetriever(Retriever):
                 at an address given by hand has to be given again.
             k: How many passages a call returns when it does not say.
             memory_map: Leave the vectors on the disk, from where they come when a search needs them and are shared by
-                all processes. Their file is then not held against its hash, which would read it all.
+                all processes. Their file must then stay as it is, and is not held against its hash, which would read
+                it all.
 
         Raises:
             CheckpointError: If a file is missing or was changed, or the encoder is not the one that built the index.
@@ -217,9 +222,9 @@ class FaissRetriever(Retriever):
             )
         layout = layout_of(manifest)
         index = read_index(folder / _INDEX, layout, len(passages), memory_map=memory_map)
-        return cls(
-            _Index(tuple(passages), _rows_by_id(passages), index, layout), encoder, k, query_encoder=query_encoder
-        )
+        mapped = (folder / _INDEX).resolve() if memory_map else None
+        held = _Index(tuple(passages), _rows_by_id(passages), index, layout, mapped)
+        return cls(held, encoder, k, query_encoder=query_encoder)
 
 
 def _checked_manifest(folder: Path, *, unread: str | None = None) -> dict[str, Any]:
@@ -273,7 +278,7 @@ def _rows_by_id(passages: Sequence[Passage]) -> dict[str, int]:
     return rows
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Index:
     """Passages with their vectors; immutable, hence shared by all copies of a program."""
 
@@ -281,6 +286,7 @@ class _Index:
     rows: dict[str, int]
     faiss: Any
     layout: IndexLayout
+    mapped: Path | None = None  # the file in which the vectors lie, if they are not in memory
 
     def __copy__(self) -> _Index:
         return self

@@ -73,11 +73,11 @@ def checked_layout(kind: str, dtype: str, recall: float, count: int) -> tuple[Ki
     Raises:
         SettingsError: For another name, or a recall outside of (0, 1].
     """
-    if kind not in (*get_args(Kind), "auto"):
+    if not isinstance(kind, str) or kind not in (*get_args(Kind), "auto"):
         raise SettingsError(f"kind must be 'flat', 'hnsw', 'ivf' or 'auto', got {shown(kind)}.")
-    if dtype not in _STORED_AS:
+    if not isinstance(dtype, str) or dtype not in _STORED_AS:
         raise SettingsError(f"dtype must be 'float32' or 'float16', got {shown(dtype)}.")
-    if not 0 < recall <= 1:
+    if not isinstance(recall, int | float) or not 0 < recall <= 1:
         raise SettingsError(f"recall must lie above 0 and up to 1, got {shown(recall)}.")
     by_size = "flat" if count < HNSW_FROM else "hnsw" if count < IVF_FROM else "ivf"
     return (by_size if kind == "auto" else kind), dtype  # type: ignore[return-value]  # both were looked up
@@ -128,7 +128,9 @@ def _tuned(index: Any, vectors: Vectors, layout: IndexLayout, recall: float, que
     depth = min(_DEPTH, len(vectors))
     exact = faiss.knn(queries, vectors, depth, faiss.METRIC_INNER_PRODUCT)[1]
     found = layout
-    for effort in [0] if layout.kind == "flat" else _EFFORTS:
+    # HNSW always keeps as many passages in sight as are asked for.
+    efforts = {"flat": [0], "hnsw": [one for one in _EFFORTS if one > _DEPTH], "ivf": _EFFORTS}[layout.kind]
+    for effort in efforts:
         found = IndexLayout(layout.kind, layout.dtype, effort, 0.0)
         apply_effort(index, found)
         rows = search_index(index, found, queries, depth)[1]
@@ -200,6 +202,10 @@ def read_index(path: Path, layout: IndexLayout, count: int, *, memory_map: bool 
         "ivf": faiss.IndexIVFScalarQuantizer if half else faiss.IndexIVFFlat,
     }
     fits = isinstance(index, expected[layout.kind]) and index.metric_type == faiss.METRIC_INNER_PRODUCT
+    if fits and layout.kind == "ivf":  # lists may name another file in which they lie
+        lists = faiss.downcast_InvertedLists(index.invlists)
+        elsewhere = isinstance(lists, faiss.OnDiskInvertedLists) and lists.filename
+        fits = not elsewhere and index.direct_map.type == faiss.DirectMap.Array
     if not fits or index.ntotal != count:
         raise CheckpointError(
             f"{path}: holds {index.ntotal} vectors of {type(index).__name__} for {count} passages; build the index "
