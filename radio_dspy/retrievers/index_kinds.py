@@ -101,6 +101,7 @@ def build_index(
     import faiss
 
     count, dimension = vectors.shape
+    index: Any
     if kind == "flat" and dtype == "float32":
         index = faiss.IndexFlatIP(dimension)
         index.add(vectors)
@@ -191,6 +192,7 @@ def read_index(path: Path, layout: IndexLayout, count: int, *, memory_map: bool 
     flags = 0
     if memory_map:  # FAISS maps lists and plain arrays in two ways
         flags = faiss.IO_FLAG_MMAP if layout.kind == "ivf" else faiss.IO_FLAG_MMAP_IFC
+    index: Any
     try:
         index = faiss.read_index(str(path), flags)
     except (RuntimeError, MemoryError, ValueError) as error:
@@ -202,17 +204,23 @@ def read_index(path: Path, layout: IndexLayout, count: int, *, memory_map: bool 
         "ivf": faiss.IndexIVFScalarQuantizer if half else faiss.IndexIVFFlat,
     }
     fits = isinstance(index, expected[layout.kind]) and index.metric_type == faiss.METRIC_INNER_PRODUCT
-    if fits and layout.kind == "ivf":  # lists may name another file in which they lie
-        lists = faiss.downcast_InvertedLists(index.invlists)
-        elsewhere = isinstance(lists, faiss.OnDiskInvertedLists) and lists.filename
-        fits = not elsewhere and index.direct_map.type == faiss.DirectMap.Array
-    if not fits or index.ntotal != count:
+    if not fits or index.ntotal != count or (layout.kind == "ivf" and not _holds_lists(index, memory_map)):
         raise CheckpointError(
             f"{path}: holds {index.ntotal} vectors of {type(index).__name__} for {count} passages; build the index "
             "again."
         )
     apply_effort(index, layout)
     return index
+
+
+def _holds_lists(index: Any, memory_map: bool) -> bool:
+    """Whether the file holds the lists and knows where each vector stands; else it only names a file that does."""
+    import faiss
+
+    lists = faiss.downcast_InvertedLists(index.invlists)
+    if isinstance(lists, faiss.OnDiskInvertedLists) and (not memory_map or lists.ptr is None):
+        return False
+    return bool(index.direct_map.type == 1)  # DirectMap::Array, which `build_index` makes
 
 
 def stored_vectors(index: Any, rows: Sequence[int]) -> Vectors:
