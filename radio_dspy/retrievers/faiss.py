@@ -105,7 +105,7 @@ class FaissRetriever(Retriever):
                 order; None encodes them here.
             k: How many passages a call returns when it does not say.
             kind: ``"flat"`` is exact; ``"hnsw"`` (a graph) and ``"ivf"`` (lists around centres) are approximate;
-                ``"auto"`` is flat below 20,000 passages, HNSW below 200,000 and IVF from there on.
+                ``"auto"`` is flat below 20,000 passages, HNSW below 100,000 and IVF from there on.
             dtype: ``"float16"`` halves the memory; scores then differ from the fourth decimal on.
             recall: What an approximate index should reach.
             sample_queries: Questions with which recall is measured, of which 200 are enough; without any, passages

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 Kind = Literal["flat", "hnsw", "ivf"]
 Precision = Literal["float32", "float16"]
 
-# Where "auto" changes: below the first a flat search takes about a millisecond; a graph of more passages than the
-# second takes minutes to build where lists take one.
+# Where "auto" changes: below the first a flat search takes about a millisecond. Up to the second a graph answers a
+# single question as fast as lists do and is built as fast; from there on lists are built and searched faster.
 HNSW_FROM = 20_000
-IVF_FROM = 200_000
+IVF_FROM = 100_000
 _DEPTH = 50  # candidates for which recall is measured: the paper's
 _SAMPLE = 200  # questions with which it is measured
 _EFFORTS = [8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048]
