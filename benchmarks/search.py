@@ -219,8 +219,8 @@ def at_size(real: np.ndarray, questions: Questions, size: int, repeats: int, pea
             reached,
             RECALL,
             "at least",
-            f"{approximate}, asked for {ASKED}; {layout.recall:.4f} on {len(questions.left_over)} other questions when built; in "
-            f"{near_built:.1f} s, {held[1]} (peer {peer_built:.1f} s, {held_by(peer.quantized.index) / 2**20:,.0f} MiB "
+            f"{approximate}, asked for {ASKED}; {layout.recall:.4f} on {len(questions.left_over)} other questions when "
+            f"built; in {near_built:.1f} s, {held[1]} (peer {peer_built:.1f} s, {held_by(peer.quantized.index) / 2**20:,.0f} MiB "
             f"and {size * DIMENSION * 4 / 2**20:,.0f} MiB of vectors); {loading}",
         ),
         Row(
