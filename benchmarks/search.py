@@ -201,10 +201,10 @@ def at_size(real: np.ndarray, questions: Questions, size: int, repeats: int, pea
     same_ratio, same_spread = compared(seconds, "near", "peer quantized")
     alone_ratio, alone_spread = compared(alone, "near", "peer")
     loading = loaded_in(near, encoder, peer, questions)
+    quantized = f"{held_by(peer.quantized.index) / 2**20:,.0f} MiB and {size * DIMENSION * 4 / 2**20:,.0f} of vectors"
     note = (
         f"{approximate}, asked for {ASKED}; {layout.recall:.4f} on {len(questions.left_over)} other questions when "
-        f"built; in {near_built:.1f} s, {held[1]} (peer {peer_built:.1f} s, {held_by(peer.quantized.index) / 2**20:,.0f} MiB "
-        f"and {size * DIMENSION * 4 / 2**20:,.0f} MiB of vectors); {loading}"
+        f"built; in {near_built:.1f} s, {held[1]} (peer {peer_built:.1f} s, {quantized}); {loading}"
     )
     return [
         Row(
