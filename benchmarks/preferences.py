@@ -39,14 +39,14 @@ SHIFT = (0, 3, 4, 6, 9, 13, 18)  # positions of the positive and of the negative
 EQUAL = 1e-5
 
 
-def questions_of(data: Path) -> tuple[list[RankRequest], radio.FaissRetriever]:
-    """All questions with their candidates and rationales, and the index that found these."""
+def questions_of(data: Path, count: int | None) -> tuple[list[RankRequest], radio.FaissRetriever]:
+    """The questions with their candidates and rationales, and the index that found these."""
     index = radio.FaissRetriever.build(radio.load_corpus(data / "corpus.jsonl"), radio.Encoder(ENCODER, batch_size=64))
     rationales: dict[str, str] = {}
     for path in sorted(data.glob("rationales_*.jsonl")):
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         rationales |= {str(row["id"]): row["rationale"] for row in rows}
-    asked = rank_requests(radio.load_questions(data / "train.jsonl"), index, CANDIDATES)
+    asked = rank_requests(radio.load_questions(data / "train.jsonl")[:count], index, CANDIDATES)
     return [replace(one, rationale=rationales.get(one.id, "")) for one in asked], index
 
 
@@ -98,17 +98,18 @@ def apart(similarity: RationaleSimilarity, model: Any, requests: Sequence[RankRe
     return most, same
 
 
-def measure(data: Path, *, sample: int = 60, repeats: int = 5) -> list[Row]:
+def measure(data: Path, *, questions: int | None = None, sample: int = 60, repeats: int = 5) -> list[Row]:
     """Score, fuse and sample with the retriever's encoder and with another one.
 
     Args:
         data: The folder.
+        questions: How many; None takes all.
         sample: Questions for the peer, evenly spread.
         repeats: Rounds of the timing.
     """
     from sentence_transformers import SentenceTransformer
 
-    requests, index = questions_of(data)
+    requests, index = questions_of(data, questions)
     some = requests[:: max(1, len(requests) // sample)][:sample]
     model = SentenceTransformer(radio.weights(ENCODER))
     peak = peak_flops()
