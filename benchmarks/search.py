@@ -39,7 +39,7 @@ RECALL = 0.98
 ASKED = 0.99  # of the index when it is built: other questions than it was tuned with may find a little less
 NEIGHBOURS, NOISE = 20, 0.3
 PEER_BATCH = 32  # of Embeddings: more questions at once it does not take
-PEER_EXACT = 64  # questions for its exact search, which takes up to seconds each
+PEER_EXACT = 32  # questions for its exact search, which takes up to seconds each
 PEER_PROBES = (16, 32, 64, 128, 256)  # lists; 16 is what it comes with
 Work = Callable[[], Any]
 

@@ -71,7 +71,7 @@ def write_rationales(
         extractor: Who asks.
         lm: Who is asked.
         questions: (id, question, answers) of each.
-        on_record: Called once for each question, under a lock.
+        on_record: Called once for each question, by the thread that asked.
         problem_of: Says of (rationale, question, answers) why it is no use, empty where it is fine; None never asks.
         on_first: Called with a first sample that is no use, before the second is asked for: it is paid for, too.
         first: Such first samples from before, by their key: only the second is asked for.
