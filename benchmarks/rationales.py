@@ -20,6 +20,7 @@ import multiprocessing
 import re
 import statistics
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -178,7 +179,10 @@ def measure(
                 "ours": lambda address=address: with_ours(address, questions, slots, encoder),
                 "aiohttp": lambda address=address: with_aiohttp(address, questions, slots),
             }
-            if work["ours"]() != work["aiohttp"]():
+            began = time.process_time()
+            texts = work["ours"]()
+            python = (time.process_time() - began) / prompts
+            if texts != work["aiohttp"]():
                 raise SystemExit("The two sides got different texts.")
             seconds = interleaved(work, repeats)
         ratio, spread = compared(seconds, "ours", "aiohttp")
@@ -192,7 +196,8 @@ def measure(
                 ratio,
                 0.9,
                 "at least",
-                f"{spread}; the server gives at most {most:.0f} a second",
+                f"{spread}; the server gives at most {most:.0f} a second; threads take turns for {python * 1e3:.1f} ms of "
+                "Python an answer, and the first question is asked alone",
                 f"{speed['ours'] / most:.0%} of the server",
             )
         )
