@@ -82,6 +82,15 @@ def peak_flops() -> float:
     return 2 * 1024**3 / best
 
 
+def peak_bytes() -> float:
+    """Bytes a second that this machine reads from memory, more of them than any cache holds."""
+    import numpy as np
+
+    numbers = np.ones(1 << 27, dtype=np.float32)  # 512 MiB
+    best = min(_timed(lambda: numbers.max()) for _ in range(5))
+    return numbers.nbytes / best
+
+
 def _timed(work: Callable[[], Any]) -> float:
     started = time.perf_counter()
     work()

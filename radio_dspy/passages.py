@@ -296,7 +296,7 @@ class RankRequest:
     id: str
     query: str
     candidates: tuple[Passage, ...]
-    scores: tuple[float, ...]
+    scores: Sequence[float]
     answers: tuple[str, ...] = ()
     rationale: str = ""
     relevant: frozenset[str] = field(default_factory=frozenset)
@@ -315,7 +315,7 @@ class RankRequest:
 
     def ranking(self) -> Ranking:
         """The candidates in the first stage's order."""
-        return Ranking(self.query, self.candidates, self.scores)
+        return Ranking(self.query, self.candidates, tuple(self.scores))
 
 
 def contains_answer(passage: Passage | str, answers: Sequence[str]) -> bool:

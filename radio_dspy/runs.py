@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -38,7 +39,8 @@ _LOCK = "run.lock"
 _LEFT_OVER = re.compile(r"\.training-.*|\..+\.[0-9a-f]{32}")  # unfinished checkpoints and files of a killed process
 _CHECKSUM = re.compile(rb', "crc": "([0-9a-f]{8})"\}\n')
 _TRIES = 5  # somebody may be looking at the folder, which takes the lock for a moment
-_APPENDING = threading.Lock()
+_APPENDING = threading.Lock()  # one line at a time
+_SYNCING = threading.Lock()  # one sync at a time, for all lines that were written before it began
 
 
 class Run:
@@ -58,6 +60,8 @@ class Run:
 
     def __init__(self, path: str | PathLike[str] | None = None) -> None:
         self._given = Path(path).resolve() if path is not None else None
+        self._written: Counter[str] = Counter()  # lines of each file, by this object
+        self._synced: Counter[str] = Counter()  # of these, how many are on the disk
         if self._given is not None and self._given.exists() and not self._given.is_dir():
             raise DataError(f"{self._given}: is a file; run_dir must be a folder or a new name.")
 
@@ -98,20 +102,26 @@ class Run:
     def append_record(self, name: str, record: Mapping[str, Any]) -> None:
         """Add one record to ``NAME.jsonl``; it is on the disk when this returns.
 
-        What stood there stays as it is, also where the disk is full.
+        What stood there stays as it is, also where the disk is full. Threads that wait for the disk share a sync.
         """
         path = self.path / f"{name}.jsonl"
         body = json.dumps(record, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass")
         line = memoryview(body[:-1] + f', "crc": "{zlib.crc32(body):08x}"}}\n'.encode())
-        with _APPENDING, path.open("ab+", buffering=0) as file:
-            whole = _without_torn_end(file)
-            try:
-                while line:
-                    line = line[file.write(line) :]
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(whole)
-                raise
+        with path.open("ab+", buffering=0) as file:
+            with _APPENDING:
+                whole = _without_torn_end(file)
+                try:
+                    while line:
+                        line = line[file.write(line) :]
+                except OSError:
+                    file.truncate(whole)
+                    raise
+                written = self._written[name] = self._written[name] + 1
+            with _SYNCING:
+                if self._synced[name] < written:
+                    upto = self._written[name]
+                    os.fsync(file.fileno())
+                    self._synced[name] = upto
 
     def write_records(self, name: str, records: Iterable[dict[str, Any]]) -> str:
         """Write the whole of ``NAME.jsonl`` in one step; return the file's SHA-256."""

@@ -10,8 +10,12 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
+import radio_dspy as radio
+from radio_dspy.distillation.preferences import rank_requests
 from radio_dspy.encoders import open_sentence_transformer, weights
 from radio_dspy.packing import ATTENTION, PACKED_MODELS, Packing, enable_packing, pack
+from radio_dspy.passages import Ranking
+from radio_dspy.rerankers.rerank import rank_with
 from radio_dspy.rerankers.scorers import open_scorer
 from radio_dspy.rerankers.weights import RerankerWeights
 
@@ -125,3 +129,24 @@ def test_dropout_is_drawn_while_training_only():
     assert not torch.equal(scorer.logits(PAIRS), scorer.logits(PAIRS))
     scorer.module.eval()
     torch.testing.assert_close(scorer.logits(PAIRS), scorer.logits(PAIRS), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("architecture", ["bi-encoder", "cross-encoder"])
+def test_rankings_of_the_demo_set_are_those_of_padded_batches(architecture):
+    """The whole way of scoring: packed rows and first tokens alone against what the library computed before them."""
+    data = radio.datasets.demo()
+    retriever = radio.FaissRetriever.build(data.passages, "all-MiniLM-L6-v2")
+    requests = rank_requests(data.test, retriever, 20)
+    model = RerankerWeights(ENCODER, architecture)
+    packed = rank_with(model, requests, "cpu")
+    module = open_scorer(model, "cpu").module.eval()
+    module[0].unpad_inputs = False
+    for request, ranking in zip(requests, packed, strict=True):
+        texts = [one.contents for one in request.candidates]
+        if architecture == "cross-encoder":
+            scores = module.predict([(request.query, text) for text in texts], batch_size=32)
+        else:
+            scores = module.encode(texts, normalize_embeddings=True) @ module.encode(
+                request.query, normalize_embeddings=True
+            )
+        assert ranking.ids == Ranking.from_scores(request.query, request.candidates, scores.tolist()).ids

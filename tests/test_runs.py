@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -116,6 +117,32 @@ def test_threads_append_whole_lines(tmp_path):
     for thread in threads:
         thread.join()
     assert len({one["id"] for one in Run(tmp_path).records("signals")}) == 80
+
+
+def test_threads_that_wait_for_the_disk_share_a_sync(tmp_path, monkeypatch):
+    run, synced, began, go_on = Run(tmp_path), [], threading.Event(), threading.Event()
+    whole = os.fsync
+
+    def slow(file):
+        began.set()
+        assert go_on.wait(10)
+        whole(file)
+        synced.append([one["id"] for one in run.records("signals")])
+
+    monkeypatch.setattr(os, "fsync", slow)
+    threads = [threading.Thread(target=run.append_record, args=("signals", {"id": number})) for number in range(5)]
+    threads[0].start()
+    assert began.wait(10)  # the first is at it: the others write their lines and wait
+    for thread in threads[1:]:
+        thread.start()
+    while len(run.read_records("signals")) < 5:
+        time.sleep(0.001)
+    assert all(thread.is_alive() for thread in threads)
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert len(synced) == 2
+    assert sorted(synced[-1]) == [0, 1, 2, 3, 4]
 
 
 def test_reading_makes_no_folder_and_a_temporary_run_has_one_only_when_it_writes(tmp_path):

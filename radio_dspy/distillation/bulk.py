@@ -69,7 +69,7 @@ def ask_each(
         lm: Who is asked.
         items: What about.
         ask: One item's call; what it raises is a failure.
-        keep: Called once for each item, under a lock.
+        keep: Called once for each item, by the thread that asked: several may be at it at the same time.
         title: Of the progress bar.
         unit: Of the progress bar.
         kept: What becomes of earlier results, for the message of a failure.
@@ -87,8 +87,8 @@ def ask_each(
 
     def one(item: T) -> None:
         result = _readable(lambda: ask(item), getattr(lm, "num_retries", 0))
+        keep(item, result)  # without the lock: the disk may be slower than the LM, and threads share its syncs
         with lock:
-            keep(item, result)
             bar.update()
 
     # Bulk work: it belongs neither into a program's trace nor into the LM's history.

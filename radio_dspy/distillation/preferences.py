@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def rank_requests(examples: Sequence[dspy.Example], retriever: Retriever, candid
             id=key,
             query=ranking.query,
             candidates=ranking.passages,
-            scores=ranking.scores,
+            scores=array("d", ranking.scores),  # a tuple of so many floats takes four times as much
             answers=answer_texts(example),
             relevant=relevant_of(example),
         )

@@ -71,7 +71,7 @@ def write_rationales(
         extractor: Who asks.
         lm: Who is asked.
         questions: (id, question, answers) of each.
-        on_record: Called once for each question, under a lock.
+        on_record: Called once for each question, by the thread that asked.
         problem_of: Says of (rationale, question, answers) why it is no use, empty where it is fine; None never asks.
         on_first: Called with a first sample that is no use, before the second is asked for: it is paid for, too.
         first: Such first samples from before, by their key: only the second is asked for.
@@ -171,13 +171,15 @@ def fitting_records(
     questions: Sequence[Question], run: Run, *, lm: dspy.LM, extractor: RationaleExtractor
 ) -> dict[str, dict[str, Any]]:
     """The records of the run folder that this LM, asked in this way, need not write again; by question id."""
-    with dspy.context(lm=lm):
-        keys = {key: rationale_key(extractor, lm, question, answers) for key, question, answers in questions}
+    asked = {key: (question, answers) for key, question, answers in questions}
+    keys: dict[str, str] = {}  # of those that have a record
     kept: dict[str, dict[str, Any]] = {}
-    for one in run.records("rationales"):  # the last of each question counts; other keys' texts are not held
-        key = str(one.get("id"))
-        if key in keys:
-            kept[key] = one if one.get("key") == keys[key] else {}
+    with dspy.context(lm=lm):
+        for one in run.records("rationales"):  # the last of each question counts; other keys' texts are not held
+            key = str(one.get("id"))
+            if key in asked:
+                wanted = keys.get(key) or keys.setdefault(key, rationale_key(extractor, lm, *asked[key]))
+                kept[key] = one if one.get("key") == wanted else {}
     return {key: record for key, record in kept.items() if record}
 
 
@@ -256,9 +258,13 @@ def explain(
             show_progress=show_progress,
         )
     texts = {**found, **reused, **{record.id: record.rationale for record in records}}
+    known = {record.id: record.problem for record in records}  # those of this run were looked at when they came
     useless: Counter[str] = Counter()
     for key, question, answers in questions:
-        if check and texts.get(key) and (problem := problem_of(texts[key], question, answers)):
+        if not check or not texts.get(key):
+            continue
+        problem = known[key] if key in known else problem_of(texts[key], question, answers)
+        if problem:
             useless[problem] += 1
             texts[key] = ""
     counts = RationaleCounts(

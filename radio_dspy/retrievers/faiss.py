@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from radio_dspy.datasets import load_corpus
 from radio_dspy.encoders import Encoder, TextEncoder, as_encoder, copy_weights, reopened_encoder
@@ -14,17 +16,30 @@ from radio_dspy.errors import CheckpointError, DataError, SettingsError
 from radio_dspy.files import replacing, sha256_of, write_json, write_lines
 from radio_dspy.passages import Passage, Ranking, checked_corpus
 from radio_dspy.retrievers.base import Retriever, checked_k
+from radio_dspy.retrievers.index_kinds import (
+    PLAIN,
+    IndexLayout,
+    build_index,
+    checked_layout,
+    layout_of,
+    read_index,
+    search_index,
+    stored_vectors,
+)
 
 if TYPE_CHECKING:
     from radio_dspy.encoders import Vectors
+    from radio_dspy.retrievers.index_kinds import Kind, Precision
 
-FORMAT_VERSION = 1
-_FILES = ("passages.jsonl", "index.faiss")
+FORMAT_VERSION = 2  # 1 where the index is one that the first release reads
+_INDEX = "index.faiss"
+_FILES = ("passages.jsonl", _INDEX)
+_EXACT = (PLAIN.kind, PLAIN.dtype)
 _QUERY_ENCODER = "query-encoder"
 
 
 class FaissRetriever(Retriever):
-    """Finds passages by the dot product of unit vectors, exactly (a flat FAISS index).
+    """Finds passages by the dot product of unit vectors in a FAISS index: exactly, unless another kind is asked for.
 
     Build it once with ``build``, keep it with ``save`` and ``load``. Copies share the index.
 
@@ -59,6 +74,11 @@ class FaissRetriever(Retriever):
         """The whole corpus, in the order in which it was built."""
         return self._index.passages
 
+    @property
+    def layout(self) -> IndexLayout:
+        """Kind and precision of the index, and the recall that was measured when it was built."""
+        return self._index.layout
+
     @classmethod
     def build(
         cls,
@@ -67,9 +87,16 @@ class FaissRetriever(Retriever):
         *,
         vectors: Vectors | None = None,
         k: int = 20,
+        kind: Kind | Literal["auto"] = "flat",
+        dtype: Precision = "float32",
+        recall: float = 0.98,
+        sample_queries: Sequence[str] = (),
         show_progress: bool = False,
     ) -> FaissRetriever:
         """Encode passages and index them.
+
+        A flat index compares every passage. An approximate one is asked to look just hard enough to find ``recall`` of
+        the exact 50 candidates; what it reaches is measured and stands in ``layout``.
 
         Args:
             passages: The corpus; ids must be unique.
@@ -77,21 +104,32 @@ class FaissRetriever(Retriever):
             vectors: What this encoder made of the passages elsewhere, float32 of shape (passages, dimension), in their
                 order; None encodes them here.
             k: How many passages a call returns when it does not say.
+            kind: ``"flat"`` is exact; ``"hnsw"`` (a graph) and ``"ivf"`` (lists around centres) are approximate;
+                ``"auto"`` is flat below 20,000 passages, HNSW below 100,000 and IVF from there on.
+            dtype: ``"float16"`` halves the memory; scores then differ from the fourth decimal on.
+            recall: What an approximate index should reach.
+            sample_queries: Questions with which recall is measured, of which 200 are enough; without any, passages
+                stand in for them, which are easier to find than what real questions ask for.
             show_progress: Show a progress bar while encoding.
 
         Raises:
             DataError: If there are no passages, an id appears twice, an id or a text is empty, or the vectors are not
                 one for each passage.
+            SettingsError: For another kind or dtype, or a recall outside of (0, 1].
         """
         encoder = as_encoder(encoder)
         passages = checked_corpus(passages)
+        chosen, precision = checked_layout(kind, dtype, recall, len(passages))
         if not passages:
             raise DataError("An index needs at least one passage, got none.")
+        rows = _rows_by_id(passages)
         if vectors is None:
             vectors = encoder.encode_passages(passages, show_progress=show_progress)
         elif vectors.ndim != 2 or len(vectors) != len(passages):
             raise DataError(f"{len(passages)} passages, but vectors of shape {vectors.shape}; give one row for each.")
-        return cls(_Index(passages, vectors), encoder, k)
+        queries = encoder.encode_queries(sample_queries) if sample_queries and (chosen, precision) != _EXACT else None
+        index, layout = build_index(vectors, chosen, precision, recall, queries)
+        return cls(_Index(tuple(passages), rows, index, layout), encoder, k)
 
     def search(self, queries: Sequence[str], k: int) -> list[Ranking]:
         """Find the ``k`` best passages for each query, in one batch.
@@ -125,24 +163,34 @@ class FaissRetriever(Retriever):
         folder.mkdir(parents=True, exist_ok=True)
         rows = ({"id": one.id, "title": one.title, "text": one.text} for one in self.passages)
         write_lines(folder / "passages.jsonl", rows)
-        with replacing(folder / "index.faiss") as temporary:
-            faiss.write_index(self._index.flat, str(temporary))
+        with replacing(folder / _INDEX) as temporary:
+            if self._index.mapped is None:
+                faiss.write_index(self._index.faiss, str(temporary))
+            else:  # FAISS would write down where mapped lists lie, and not what they hold
+                shutil.copyfile(self._index.mapped, temporary)
         files = {name: sha256_of(folder / name) for name in _FILES}
         if self.query_encoder is not self.encoder:
             copies = copy_weights(self.query_encoder.name, folder / _QUERY_ENCODER)
             files |= {one.relative_to(folder).as_posix(): sha256_of(one) for one in copies}
         manifest = {
-            "format": FORMAT_VERSION,
+            "format": 1 if self.layout.is_plain else FORMAT_VERSION,
             "encoder": self.encoder.identity,
             **self.encoder.query_settings,
             "query_prefix": self.query_encoder.query_prefix,  # may change without a new index
             "files": files,
         }
+        if not self.layout.is_plain:
+            manifest["index"] = self.layout.as_dict()
         write_json(folder / "manifest.json", manifest)
 
     @classmethod
     def load(
-        cls, path: str | PathLike[str], encoder: TextEncoder | str | None = None, *, k: int = 20
+        cls,
+        path: str | PathLike[str],
+        encoder: TextEncoder | str | None = None,
+        *,
+        k: int = 20,
+        memory_map: bool = False,
     ) -> FaissRetriever:
         """Read a folder that ``save`` wrote.
 
@@ -151,12 +199,15 @@ class FaissRetriever(Retriever):
             encoder: The encoder that built the index; None finds it by the name in the manifest. One that was reached
                 at an address given by hand has to be given again.
             k: How many passages a call returns when it does not say.
+            memory_map: Leave the vectors on the disk, from where they come when a search needs them and are shared by
+                all processes. Their file must then stay as it is, and is not held against its hash, which would read
+                it all.
 
         Raises:
             CheckpointError: If a file is missing or was changed, or the encoder is not the one that built the index.
         """
         folder = Path(path)
-        manifest = _checked_manifest(folder)
+        manifest = _checked_manifest(folder, unread=_INDEX if memory_map else None)
         built = manifest["encoder"]
         encoder = as_encoder(encoder) if encoder is not None else reopened_encoder(built, manifest)
         if encoder.identity != built:
@@ -169,12 +220,15 @@ class FaissRetriever(Retriever):
             query_encoder = Encoder(
                 str(folder / _QUERY_ENCODER), query_prefix=manifest["query_prefix"], max_length=built["max_length"]
             )
-        index = _Index(passages, flat=_read_flat(folder / "index.faiss", len(passages)))
-        return cls(index, encoder, k, query_encoder=query_encoder)
+        layout = layout_of(manifest)
+        index = read_index(folder / _INDEX, layout, len(passages), memory_map=memory_map)
+        mapped = (folder / _INDEX).resolve() if memory_map else None
+        held = _Index(tuple(passages), _rows_by_id(passages), index, layout, mapped)
+        return cls(held, encoder, k, query_encoder=query_encoder)
 
 
-def _checked_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest and hold the files against it."""
+def _checked_manifest(folder: Path, *, unread: str | None = None) -> dict[str, Any]:
+    """Read the manifest and hold the files against it, but for one that is not to be read."""
     for name in ("manifest.json", *_FILES):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder / name}: no such file; build the index again with FaissRetriever.build.")
@@ -182,6 +236,8 @@ def _checked_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         version, files = int(manifest["format"]), dict(manifest["files"])
         manifest["query_prefix"], [manifest["encoder"][name] for name in ("model", "passage_prefix", "max_length")]
+        if version <= FORMAT_VERSION:
+            layout_of(manifest)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{folder / 'manifest.json'}: not an index manifest ({error!r}).") from error
     if version > FORMAT_VERSION:
@@ -196,24 +252,11 @@ def _checked_manifest(folder: Path) -> dict[str, Any]:
     for name in dict.fromkeys((*_FILES, *files)):
         if not _is_inside(name):
             raise CheckpointError(f"{folder / 'manifest.json'}: names {name!r}, which leads out of the folder.")
+        if name == unread and name in files:
+            continue
         if not (folder / name).is_file() or sha256_of(folder / name) != files.get(name):
             raise CheckpointError(f"{folder / name}: was changed after the index was saved; build it again.")
     return dict(manifest)
-
-
-def _read_flat(path: Path, count: int) -> Any:
-    """Read a flat index of so many vectors; the manifest's hash says nothing of who wrote both."""
-    import faiss
-
-    try:
-        flat = faiss.read_index(str(path))
-    except (RuntimeError, MemoryError, ValueError) as error:
-        raise CheckpointError(f"{path}: FAISS cannot read it ({error!s:.200}); build the index again.") from error
-    if not isinstance(flat, faiss.IndexFlat) or flat.metric_type != faiss.METRIC_INNER_PRODUCT or flat.ntotal != count:
-        raise CheckpointError(
-            f"{path}: holds {flat.ntotal} vectors of {type(flat).__name__} for {count} passages; build the index again."
-        )
-    return flat
 
 
 def _is_inside(name: str) -> bool:
@@ -222,21 +265,28 @@ def _is_inside(name: str) -> bool:
     return not path.anchor and ".." not in path.parts
 
 
+def _rows_by_id(passages: Sequence[Passage]) -> dict[str, int]:
+    """Where each passage stands.
+
+    Raises:
+        DataError: If an id appears twice.
+    """
+    rows = {passage.id: row for row, passage in enumerate(passages)}
+    if len(rows) != len(passages):
+        doubled = next(one.id for row, one in enumerate(passages) if rows[one.id] != row)
+        raise DataError(f"Passage id {doubled!r} appears twice; give every passage its own id.")
+    return rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Index:
     """Passages with their vectors; immutable, hence shared by all copies of a program."""
 
-    def __init__(self, passages: Sequence[Passage], vectors: Vectors | None = None, flat: Any = None) -> None:
-        import faiss
-
-        self.passages = tuple(passages)
-        self.rows = {passage.id: row for row, passage in enumerate(self.passages)}
-        if len(self.rows) != len(self.passages):
-            doubled = next(one.id for row, one in enumerate(self.passages) if self.rows[one.id] != row)
-            raise DataError(f"Passage id {doubled!r} appears twice; give every passage its own id.")
-        if flat is None and vectors is not None:
-            flat = faiss.IndexFlatIP(vectors.shape[1])
-            flat.add(vectors)
-        self.flat = flat
+    passages: tuple[Passage, ...]
+    rows: dict[str, int]
+    faiss: Any
+    layout: IndexLayout
+    mapped: Path | None = None  # the file in which the vectors lie, if they are not in memory
 
     def __copy__(self) -> _Index:
         return self
@@ -245,17 +295,19 @@ class _Index:
         return self
 
     def search(self, queries: list[str], vectors: Vectors, k: int) -> list[Ranking]:
-        scores, rows = self.flat.search(vectors, min(k, len(self.passages)))
+        scores, rows = search_index(self.faiss, self.layout, vectors, min(k, len(self.passages)))
         return [
-            Ranking(query, tuple(self.passages[row] for row in found), tuple(map(float, values)))
-            for query, found, values in zip(queries, rows, scores, strict=True)
+            _ranking(query, [self.passages[row] for row in found if row >= 0], values)
+            for query, found, values in zip(queries, rows.tolist(), scores.tolist(), strict=True)
         ]
 
     def vectors(self, ids: Sequence[str]) -> Vectors:
-        import numpy as np
-
         unknown = next((one for one in ids if one not in self.rows), None)
         if unknown is not None:
             raise DataError(f"Passage {unknown!r} is not in the index.")
-        rows = np.array([self.rows[one] for one in ids], dtype=np.int64)
-        return np.asarray(self.flat.reconstruct_batch(rows), dtype=np.float32)
+        return stored_vectors(self.faiss, [self.rows[one] for one in ids])
+
+
+def _ranking(query: str, passages: list[Passage], scores: list[float]) -> Ranking:
+    """A ranking of what was found: lists that hold too little leave the last places empty."""
+    return Ranking(query, tuple(passages), tuple(scores[: len(passages)]))
