@@ -76,7 +76,7 @@ def _verdict(rows: Sequence[Pooled]) -> str:
     """What a hurried reader can rely on: one paragraph, also where it does not help."""
     told = [(one.row.name, gain) for one in rows if (gain := one.ranking) is not None]
     if not told:
-        return "**Nothing has been measured yet**, so nothing here says whether it helps."
+        return "**Whether aligning helps has not been measured yet**: the first experiment has no records."
     parts = []
     for verdict, words in (
         ("better", "ranks better than the base on"),

@@ -134,7 +134,7 @@ def test_a_plot_is_a_whole_file_that_says_what_it_shows(tiny, records):
 def test_without_records_it_says_so(tiny, tmp_path):
     made = render_results([tiny], tmp_path / "none")
     assert set(made) == {"results.md"}
-    assert "**Nothing has been measured yet**" in made["results.md"]
+    assert "**Whether aligning helps has not been measured yet**" in made["results.md"]
     assert "Not run yet: there are no records." in made["results.md"]
     assert not re.search(r"[+-]0\.\d", made["results.md"])
 
