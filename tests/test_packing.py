@@ -131,6 +131,7 @@ def test_dropout_is_drawn_while_training_only():
     torch.testing.assert_close(scorer.logits(PAIRS), scorer.logits(PAIRS), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["bi-encoder", "cross-encoder"])
 def test_rankings_of_the_demo_set_are_those_of_padded_batches(architecture):
     """The whole way of scoring: packed rows and first tokens alone against what the library computed before them."""
