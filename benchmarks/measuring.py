@@ -63,7 +63,7 @@ def interleaved(work: dict[str, Callable[[], Any]], repeats: int) -> dict[str, l
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(repeats):
         for name, one in work.items():
-            seconds[name].append(_timed(one))
+            seconds[name].append(seconds_of(one))
     return seconds
 
 
@@ -78,7 +78,7 @@ def peak_flops() -> float:
     import torch
 
     left, right = torch.randn(1024, 1024), torch.randn(1024, 1024)
-    best = min(_timed(lambda: left @ right) for _ in range(10))
+    best = min(seconds_of(lambda: left @ right) for _ in range(10))
     return 2 * 1024**3 / best
 
 
@@ -87,11 +87,12 @@ def peak_bytes() -> float:
     import numpy as np
 
     numbers = np.ones(1 << 27, dtype=np.float32)  # 512 MiB
-    best = min(_timed(lambda: numbers.max()) for _ in range(5))
+    best = min(seconds_of(lambda: numbers.max()) for _ in range(5))
     return numbers.nbytes / best
 
 
-def _timed(work: Callable[[], Any]) -> float:
+def seconds_of(work: Callable[[], Any]) -> float:
+    """How long a piece of work takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

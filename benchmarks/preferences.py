@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 from measuring import Row, compared, interleaved, peak_flops, table
+from training import encoder_size
 
 import radio_dspy as radio
 from radio_dspy.distillation import RationaleSimilarity, RetrievalScore
@@ -116,7 +117,7 @@ def measure(data: Path, *, questions: int | None = None, sample: int = 60, repea
     some = requests[:: max(1, len(requests) // sample)][:sample]
     model = SentenceTransformer(radio.weights(ENCODER))
     peak = peak_flops()
-    layers = sum(one.numel() for one in model[0].model.encoder.parameters())
+    layers = encoder_size(model)
     ways = {
         "same": RationaleSimilarity(index.encoder, index=index),
         "another": RationaleSimilarity(radio.Encoder(ENCODER, batch_size=64)),

@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import Row, peak_flops, table
+from measuring import Row, compared, peak_flops, seconds_of, table
+from training import encoder_size
 
 import radio_dspy as radio
 from radio_dspy.distillation import Labels
@@ -125,9 +125,7 @@ def timed(work: dict[str, Scores], rounds: Sequence[Sequence[tuple[str, list[str
     for number, queries in enumerate(rounds):
         for place, query in enumerate(queries):
             for name in names[place % len(names) :] + names[: place % len(names)]:
-                started = time.perf_counter()
-                work[name](*query)
-                seconds[name][number].append(time.perf_counter() - started)
+                seconds[name][number].append(seconds_of(functools.partial(work[name], *query)))
     return seconds
 
 
@@ -205,8 +203,7 @@ def work_of(checkpoint: str, lists: Sequence[tuple[str, list[str]]]) -> float:
     module: Any = open_scorer(RerankerWeights(checkpoint), "cpu").module
     pairs = [(query, text) for query, texts in lists for text in texts]
     found = module.tokenizer([one for one, _ in pairs], [two for _, two in pairs])["input_ids"]
-    size = sum(one.numel() for one in module[0].model.base_model.encoder.parameters())
-    return 2.0 * size * sum(map(len, found))
+    return 2.0 * encoder_size(module) * sum(map(len, found))
 
 
 def row(
@@ -220,7 +217,7 @@ def row(
 ) -> Row:
     """One line: ``limit`` is the seconds that fp32's peak would take for everything."""
     own = seconds[f"ours, {precision}"]
-    ratios = [sum(slow) / sum(fast) for slow, fast in zip(seconds[peer], own, strict=True)]
+    ratio, spread = compared({"ours": list(map(sum, own)), peer: list(map(sum, seconds[peer]))}, "ours", peer)
     each = sorted(second for one in own for second in one)
     p50, p95 = (1000 * float(np.percentile(each, at)) for at in (50, 95))
     if precision == "fp32":
@@ -233,10 +230,10 @@ def row(
         f"reranking {count}, {precision}",
         f"{count * len(each) / sum(each):.0f} passages/s, p50 {p50:.0f} ms, p95 {p95:.0f} ms",
         f"{peer} {count * len(each) / sum(map(sum, seconds[peer])):.0f} passages/s",
-        statistics.median(ratios),
+        ratio,
         TARGETS[precision],
         "at least",
-        f"{min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} rounds; {agree}",
+        f"{spread}; {agree}",
         f"{limit / sum(each):.0%} of fp32 FLOP/s",
     )
 

@@ -31,7 +31,7 @@ import numpy as np
 from measuring import Row, compared, interleaved, peak_bytes, peak_flops, table
 
 import radio_dspy as radio
-from radio_dspy.retrievers.index_kinds import read_index
+from radio_dspy.retrievers.index_kinds import read_index, recall_of
 
 ENCODER = "all-MiniLM-L6-v2"
 QUERIES, CANDIDATES, DIMENSION = 1000, 50, 384
@@ -117,15 +117,10 @@ class Peer:
         found = 0.0
         for probes in PEER_PROBES:
             self.quantized.index.nprobe = probes
-            found = recall(exact, self.ids(self.quantized, questions))
+            found = recall_of(exact, self.ids(self.quantized, questions))
             if found >= RECALL:
                 break
         return self.quantized.index.nprobe, found
-
-
-def recall(exact: Sequence[Sequence[int]], found: Sequence[Sequence[int]]) -> float:
-    """Share of the exact candidates that were found."""
-    return float(np.mean([len(set(one) & set(other)) / len(one) for one, other in zip(exact, found, strict=True)]))
 
 
 def rows_of(retriever: Any, questions: Sequence[str]) -> list[list[int]]:
@@ -173,8 +168,8 @@ def at_size(real: np.ndarray, questions: Questions, size: int, repeats: int, pea
     peer, peer_built = timed(lambda: Peer([one.text for one in passages], vectors, questions))
 
     exact, theirs = rows_of(flat, asked), peer.ids(peer.exact, few)
-    agreed = recall(theirs, exact[: len(few)])
-    reached = recall(exact, rows_of(near, asked))
+    agreed = recall_of(theirs, exact[: len(few)])
+    reached = recall_of(exact, rows_of(near, asked))
     probes, peer_reached = peer.raised(exact, asked)
     work: dict[str, Work] = {
         "exact": lambda: flat.search(asked, CANDIDATES),

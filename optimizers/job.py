@@ -140,11 +140,7 @@ def _curve(losses: Sequence[float], runs: int) -> list[float | None]:
     """The losses, of long trainings the means of as many updates each; None where one is not a number."""
     every = -(-len(losses) // (_CURVE_POINTS * runs)) or 1
     length = -(-len(losses) // runs) or 1
-    means = [
-        sum(part) / len(part)
-        for start in range(0, len(losses), length)
-        for part in _parts(losses[start : start + length], every)
-    ]
+    means = [sum(part) / len(part) for one in _parts(losses, length) for part in _parts(one, every)]
     return [mean if math.isfinite(mean) else None for mean in means]
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar, get_args
 
 import dspy
 
@@ -23,6 +23,10 @@ from radio_dspy.report import ROW_TITLES, metrics_table
 from radio_dspy.rerankers.rerank import NoRerank
 from radio_dspy.retrievers.base import Retriever
 from radio_dspy.significance import PairedDifference, interval, paired_bootstrap
+
+K = TypeVar("K")
+Effect = Literal["helped", "hurt", "unchanged"]
+MOVED: tuple[Effect, ...] = ("helped", "hurt")
 
 MAIN_METRIC = METRICS[0]
 _CANDIDATES = 20  # where a program does not say how many it reranks
@@ -97,8 +101,7 @@ class Comparison:
 
     def counts(self, metric: str = MAIN_METRIC) -> dict[str, int]:
         """How many questions were ``helped``, ``hurt`` and left ``unchanged``."""
-        found = [effect_of(change) for change in self.changes(metric).values()]
-        return {name: found.count(name) for name in ("helped", "hurt", "unchanged")}
+        return count_effects(self.changes(metric).values())
 
     def records(self, passages: int = _SHOWN_PASSAGES) -> Iterator[dict[str, Any]]:
         """One record a question, in JSON types: what ``comparison.jsonl`` holds.
@@ -155,9 +158,10 @@ class Comparison:
         after = after[:1].upper() + after[1:]
         if not self.judgement.judged:
             return f"{after} against {before}: nothing could be judged; give questions with labels or answers."
-        gain, counts = self.gain(), self.counts()
+        gain, counts, means = self.gain(), self.counts(), self.means
         return (
-            f"{after} against {before}: nDCG@10 {self.mean(self.before)[0]:.3f} -> {self.mean(self.after)[0]:.3f} "
+            f"{after} against {before}: nDCG@10 {means[self.before][MAIN_METRIC]:.3f} -> "
+            f"{means[self.after][MAIN_METRIC]:.3f} "
             f"({gain.mean:+.3f}, 95 % interval {gain.low:+.3f} to {gain.high:+.3f}) on {self.judgement.judged} "
             f"questions: {counts['helped']} helped, {counts['hurt']} hurt, {counts['unchanged']} unchanged."
         )
@@ -176,15 +180,14 @@ class Comparison:
         return (
             paragraph(self.sentence)
             + html_table("Means with 95 % intervals", ["ranking", *METRICS], rows)
-            + self._most_changed("helped", -1)
-            + self._most_changed("hurt", 1)
+            + "".join(map(self._most_changed, MOVED))
         )
 
-    def _most_changed(self, effect: str, sign: int) -> str:
+    def _most_changed(self, effect: Effect) -> str:
         queries = {one.id: one.query for one in self.requests}
-        found = [(change, key) for key, change in self.changes().items() if effect_of(change) == effect]
-        most = sorted(found, key=lambda one: sign * one[0])[:_SHOWN_QUESTIONS]
-        rows = [[f"{change:+.3f}", key, shortened(queries[key], 200)] for change, key in most]
+        changes = self.changes()
+        most = most_changed(changes, effect)[:_SHOWN_QUESTIONS]
+        rows = [[f"{changes[key]:+.3f}", key, shortened(queries[key], 200)] for key in most]
         return html_table(f"Most {effect}, nDCG@10", ["change", "id", "question"], rows) if rows else ""
 
     @property
@@ -230,9 +233,25 @@ def compare_programs(
     return Comparison(requests, rows, before="before", after="after")
 
 
-def effect_of(change: float) -> str:
+def effect_of(change: float) -> Effect:
     """``helped``, ``hurt`` or ``unchanged``."""
     return "unchanged" if abs(change) <= _ROUNDING else "helped" if change > 0 else "hurt"
+
+
+def count_effects(changes: Iterable[float]) -> dict[str, int]:
+    """How many changes are of each effect."""
+    found = [effect_of(change) for change in changes]
+    return {effect: found.count(effect) for effect in get_args(Effect)}
+
+
+def most_changed(changes: Mapping[K, float], effect: Effect) -> list[K]:
+    """The keys of all changes of one effect, the largest change first; of equal ones the earlier key.
+
+    Example:
+        >>> most_changed({"a": -0.1, "b": 0.3, "c": -0.5}, "hurt")
+        ['c', 'a']
+    """
+    return sorted((key for key, one in changes.items() if effect_of(one) == effect), key=lambda key: -abs(changes[key]))
 
 
 def _ranked(program: dspy.Module, requests: Sequence[RankRequest]) -> list[Ranking]:

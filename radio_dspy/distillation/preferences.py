@@ -236,9 +236,8 @@ def build_groups(
     for request, ranking in zip(requests, rankings, strict=True):
         made.append(_groups_of(request, ranking, settings, corpus))
         gaps.append(ranking.scores[0] - ranking.scores[1] if len(ranking) > 1 else 0.0)
-    confident = sorted(
-        best_first(gaps)[: math.ceil(settings.confident_share * len(gaps))]
-    )  # ties go to the earlier one
+    kept = math.ceil(settings.confident_share * len(gaps))
+    confident = sorted(best_first(gaps)[:kept])  # ties go to the earlier question
     left_out = Counter({"unsure question": len(gaps) - len(confident)})
     for position in confident:
         left_out.update(made[position][1])

@@ -68,7 +68,7 @@ class Materials:
         self._stack = contextlib.ExitStack()
         self._lms: dict[tuple[Any, ...], dspy.LM | None] = {}
         self._corpora: dict[str, list[Passage]] = {}
-        self._indexes: dict[str, FaissRetriever] = {}
+        self._indexes: dict[tuple[str | None, ...], FaissRetriever] = {}
         self._hashes: dict[Path, str] = {}
 
     def __enter__(self) -> Materials:
@@ -134,12 +134,13 @@ class Materials:
         """The index of the row's corpus, or of the one that its test questions are asked of; built once."""
         data, first_stage = settings.data, settings.first_stage
         name = (data.test_corpus if test else None) or data.corpus
-        encoder = self.encoder(first_stage)
-        passages = self.corpus(data, name)
-        told = [name, [(one.id, one.contents) for one in passages], encoder.identity, encoder.query_settings]
-        key = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        key = (name, first_stage.encoder, first_stage.query_prefix, first_stage.passage_prefix)
         if key not in self._indexes:
-            folder = self.out / "indexes" / key
+            encoder = self.encoder(first_stage)
+            passages = self.corpus(data, name)
+            told = [name, [(one.id, one.contents) for one in passages], encoder.identity, encoder.query_settings]
+            digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+            folder = self.out / "indexes" / digest[:16]
             if not (folder / "manifest.json").is_file():
                 logger.info("Encoding %d passages of %s.", len(passages), name)
                 FaissRetriever.build(passages, encoder, show_progress=self.show_progress).save(folder)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from radio_dspy.distillation.signals import Signal
 
 _SHOWN_TO_THE_COMPILE = 20  # test questions for its own report, where there is no gate: they decide nothing
+LISTWISE_WINDOW, LISTWISE_STEP = 10, 5  # passages that an LM orders at a time
 _MAX_WORDS = 60  # of a passage that an LM orders: a small one reads no more
 
 
@@ -115,7 +116,7 @@ def _lm_listwise(materials: Materials, task: Task) -> Outcome:
     from radio_dspy.rerankers.lm import LMRerank
 
     lm = _asked(materials, task.settings)
-    rerank = LMRerank(window=10, step=5, max_words=_MAX_WORDS)
+    rerank = LMRerank(window=LISTWISE_WINDOW, step=LISTWISE_STEP, max_words=_MAX_WORDS)
     rankings, unreadable, windows = [], 0, 0
     with task.ledger.stage("reranking"), dspy.context(lm=lm, trace=None, disable_history=True):
         for one in task.requests:

@@ -12,6 +12,7 @@ from radio_dspy.adapters import LOCAL_PROVIDER
 from radio_dspy.datasets import demo
 from radio_dspy.errors import SettingsError
 from radio_dspy.experiments.materials import located
+from radio_dspy.experiments.methods import LISTWISE_STEP, LISTWISE_WINDOW
 from radio_dspy.experiments.records import is_done, record_path
 from radio_dspy.experiments.settings import DEMO, LM_SIGNALS, DataSettings, Experiment, Row, RowSettings
 from radio_dspy.optimizers.estimate import (
@@ -21,6 +22,7 @@ from radio_dspy.optimizers.estimate import (
     StageEstimate,
     mean_stage,
 )
+from radio_dspy.rerankers.lm import windows_of
 
 # Of the models that the paper names: parameters, and numbers of a vector (0: none). Others are read where they lie.
 _KNOWN = {
@@ -202,10 +204,10 @@ def _stages(runs: Sequence[tuple[Row, int]]) -> list[StageEstimate]:
                     key = f"{name} {own.teacher.lm} {own.teacher.depth} {shared}"
                     found.setdefault(key, _scores(own, train, name))
         if own.method == "lm-listwise":
-            windows = max(1, (own.first_stage.candidates - 10 + 4) // 5 + 1)
+            windows = len(windows_of(own.first_stage.candidates, LISTWISE_WINDOW, LISTWISE_STEP))
             found.setdefault(
                 f"listwise {own.teacher.lm} {shared}",
-                _stage("reranking", own.teacher.lm, test * windows, _PROMPT + 10 * 80, 30, row.name),
+                _stage("reranking", own.teacher.lm, test * windows, _PROMPT + LISTWISE_WINDOW * 80, 30, row.name),
             )
         if own.generator.lm != "none":
             asked = min(test, own.generator.questions or test)

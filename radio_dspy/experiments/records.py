@@ -14,6 +14,7 @@ from typing import Any
 from radio_dspy.errors import DataError, SettingsError
 from radio_dspy.experiments.settings import Experiment, Row
 from radio_dspy.files import replacing
+from radio_dspy.threads import usable_cores
 
 FORMAT_VERSION = 1
 _PACKAGES = ("radio-dspy", "dspy", "faiss-cpu", "numpy", "sentence-transformers", "torch", "transformers", "xllamacpp")
@@ -87,10 +88,9 @@ def environment() -> dict[str, Any]:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
         "versions": {"python": platform.python_version(), **versions},
-        "hardware": {"cores": cores, "machine": platform.machine(), "memory_gb": _memory(), "gpu": _gpu()},
+        "hardware": {"cores": usable_cores(), "machine": platform.machine(), "memory_gb": _memory(), "gpu": _gpu()},
     }
 
 

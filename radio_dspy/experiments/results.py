@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from radio_dspy.comparison import MOVED
 from radio_dspy.errors import SettingsError
 from radio_dspy.experiments.pooling import Gain, Pooled, pooled
 from radio_dspy.experiments.settings import Experiment, load_experiment
 from radio_dspy.files import replacing
-from radio_dspy.reporting.plots import colour, svg_file
+from radio_dspy.reporting.markdown import plain
+from radio_dspy.reporting.plots import colour, drawable_text, svg_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -220,7 +222,7 @@ def _forest(experiment: Experiment, judged: Sequence[tuple[Pooled, Gain]]) -> Dr
                 [gain.mean], [place], xerr=[[gain.mean - gain.low], [gain.high - gain.mean]], fmt="o", capsize=3,
                 color=colour(kind),
             )  # fmt: skip
-        axes.set_yticks(range(len(names)), [_plain(name) for name in names])
+        axes.set_yticks(range(len(names)), [drawable_text(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel(f"gain in {_title(gains[0].metric)} over the base")
         axes.grid(axis="x")
@@ -265,7 +267,7 @@ def _cases(one: Pooled) -> list[str]:
     if not cases:
         return []
     lines = [f"### Case by case: {one.row.name}", ""]
-    kinds = [kind for kind in ("helped", "hurt") if cases["traits"].get(kind, {}).get("questions")]
+    kinds = [kind for kind in MOVED if cases["traits"].get(kind, {}).get("questions")]
     if kinds:
         names = list(cases["traits"][kinds[0]])
         lines += ["| mean over the questions that were | " + " | ".join(kinds) + " |"]
@@ -274,23 +276,23 @@ def _cases(one: Pooled) -> list[str]:
             cells = [_trait(cases["traits"][kind].get(name)) for kind in kinds]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
         lines.append("")
-    for kind in ("helped", "hurt"):
+    for kind in MOVED:
         for case in cases[kind]:
             lines += _case(kind, case)
     return lines
 
 
 def _case(kind: str, case: Mapping[str, Any]) -> list[str]:
-    lines = [f"**{kind}, {case['change']:+.3f}**: {_inline(case['question'])}", ""]
-    lines.append(f"- answer: {_inline('; '.join(case['answers']))}")
+    lines = [f"**{kind}, {case['change']:+.3f}**: {plain(case['question'])}", ""]
+    lines.append(f"- answer: {plain('; '.join(case['answers']))}")
     if case["rationale"]:
-        lines.append(f"- rationale: {_inline(case['rationale'])}")
+        lines.append(f"- rationale: {plain(case['rationale'])}")
     for name, passages in case["passages"].items():
-        shown = " / ".join(f"{'✓ ' if one['relevant'] else ''}{_inline(one['text'])}" for one in passages)
+        shown = " / ".join(f"{'✓ ' if one['relevant'] else ''}{plain(one['text'])}" for one in passages)
         lines.append(f"- {'before' if name == 'base' else 'after'}: {shown}")
     for name, reply in case["replies"].items():
         if name != "first_stage":
-            lines.append(f"- answered {'before' if name == 'base' else 'after'}: {_inline(reply) or 'nothing'}")
+            lines.append(f"- answered {'before' if name == 'base' else 'after'}: {plain(reply) or 'nothing'}")
     return [*lines, ""]
 
 
@@ -308,14 +310,6 @@ def _machines(rows: Sequence[Pooled]) -> str:
             )
             found.append(f"{cores} of {hardware['machine']}{memory}{gpu}; {packages}")
     return "Run on " + "; and on ".join(dict.fromkeys(found)) + "."
-
-
-def _inline(text: str) -> str:
-    """A text on one line that Markdown takes for nothing else."""
-    escaped = " ".join(text.split())
-    for sign in "\\`*_[]<>|#":
-        escaped = escaped.replace(sign, f"\\{sign}")
-    return escaped
 
 
 def _title(metric: str) -> str:
@@ -350,7 +344,3 @@ def _trait(value: float | None) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _plain(text: str) -> str:
-    return text.encode("ascii", "replace").decode()

@@ -14,7 +14,7 @@ from typing import Any
 import dspy
 
 from radio_dspy.commands import open_program
-from radio_dspy.comparison import effect_of
+from radio_dspy.comparison import MOVED, most_changed
 from radio_dspy.distillation.preferences import question_id, rank_requests
 from radio_dspy.errors import RadioError
 from radio_dspy.evaluation import Judgement, answer_each, compare_each, judge
@@ -209,9 +209,9 @@ def _cases(
     changes = dict(zip(judged, _changes(values)[metric], strict=True))
     before = dict(zip(judged, values["base"][metric], strict=True))
     found: dict[str, Any] = {"traits": {}}
-    for effect, sign in (("helped", -1), ("hurt", 1)):
-        of_kind = [position for position in judged if effect_of(changes[position]) == effect]
-        chosen = sorted(of_kind, key=lambda position: (sign * changes[position], position))[: settings.cases]
+    for effect in MOVED:
+        of_kind = most_changed(changes, effect)
+        chosen = of_kind[: settings.cases]
         texts: dict[str, str] = {}
         if settings.explained and chosen:
             asked = [one for one in test if question_id(one) in {requests[position].id for position in chosen}]

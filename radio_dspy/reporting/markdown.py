@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from radio_dspy.comparison import MOVED, most_changed
 from radio_dspy.markup import shortened, writable
 from radio_dspy.reporting.summary import Summary
 
@@ -33,9 +34,10 @@ def render_markdown(summary: Summary, questions: Sequence[Mapping[str, Any]]) ->
         parts += ["## Answers", _table(["program", *names], rows)]
     for part in summary.rerankers:
         parts += _reranker(part)
-    for effect, sign in (("helped", -1), ("hurt", 1)):
-        most = sorted((one for one in questions if one["effect"] == effect), key=lambda one: sign * one["change"])
-        rows = [[f"{one['change']:+.3f}", one["id"], shortened(one["question"], 200)] for one in most[:_MOST]]
+    changes = {place: one["change"] for place, one in enumerate(questions) if one["change"] is not None}
+    for effect in MOVED:
+        most = [questions[place] for place in most_changed(changes, effect)[:_MOST]]
+        rows = [[f"{one['change']:+.3f}", one["id"], shortened(one["question"], 200)] for one in most]
         parts += [f"## Most {effect}", _table(["change in nDCG@10", "id", "question"], rows)] if rows else []
     if summary.stages:
         head = ["stage", "seconds", "LM calls", "failed", "cached", "tokens sent", "received", "cost"]

@@ -116,7 +116,7 @@ def _metrics(summary: Summary) -> Figure | None:
             above = [one.get("high", one["mean"]) - one["mean"] for one in values]
             axes.errorbar(
                 means, heights, xerr=[below, above], fmt=marks[place % len(marks)], color=colour, capsize=3,
-                label=_plain(summary.title_of(row)),
+                label=drawable_text(summary.title_of(row)),
             )  # fmt: skip
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -322,6 +322,6 @@ def _three(value: float | None) -> str:
     return "not a number" if value is None else f"{value:.3f}"
 
 
-def _plain(text: str) -> str:
+def drawable_text(text: str) -> str:
     """What matplotlib's own font can measure."""
     return text.encode("ascii", "replace").decode()

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from radio_dspy.comparison import MAIN_METRIC, effect_of
+from radio_dspy.comparison import MAIN_METRIC, count_effects, effect_of
 from radio_dspy.errors import DataError
 from radio_dspy.report import ROW_TITLES, Report
 from radio_dspy.runs import Run, look_at
@@ -141,7 +141,6 @@ class _Seen:
         if not self.values:
             return {}
         changes = self.changes
-        effects = [effect_of(one) for one in changes]
         before, after = self.rows
         return {
             "metrics": {
@@ -151,7 +150,7 @@ class _Seen:
             "gains": {
                 metric: _gain(self.values[before][metric], self.values[after][metric]) for metric in self.values[after]
             },
-            "effects": {name: effects.count(name) for name in ("helped", "hurt", "unchanged")},
+            "effects": count_effects(changes),
             "histogram": _histogram(changes),
         }
 

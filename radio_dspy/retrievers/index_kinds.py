@@ -12,6 +12,8 @@ from radio_dspy.errors import CheckpointError, SettingsError
 from radio_dspy.passages import shown
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from radio_dspy.encoders import Vectors
 
 Kind = Literal["flat", "hnsw", "ivf"]
@@ -124,7 +126,6 @@ def build_index(
 def _tuned(index: Any, vectors: Vectors, layout: IndexLayout, recall: float, queries: Vectors) -> IndexLayout:
     """The least effort that reaches the recall; else the greatest there is, with the recall that it has."""
     import faiss
-    import numpy as np
 
     depth = min(_DEPTH, len(vectors))
     exact = faiss.knn(queries, vectors, depth, faiss.METRIC_INNER_PRODUCT)[1]
@@ -135,11 +136,23 @@ def _tuned(index: Any, vectors: Vectors, layout: IndexLayout, recall: float, que
         found = IndexLayout(layout.kind, layout.dtype, effort, 0.0)
         apply_effort(index, found)
         rows = search_index(index, found, queries, depth)[1]
-        shares = [np.isin(one, other).mean() for one, other in zip(exact, rows, strict=True)]
-        found = IndexLayout(layout.kind, layout.dtype, effort, round(float(np.mean(shares)), 4))
+        found = IndexLayout(layout.kind, layout.dtype, effort, round(recall_of(exact, rows), 4))
         if found.recall >= recall or (layout.kind == "ivf" and effort >= index.nlist):
             break
     return found
+
+
+def recall_of(exact: ArrayLike, found: ArrayLike) -> float:
+    """Share of the exact search's rows that were found, as the mean over the questions.
+
+    Example:
+        >>> recall_of([[1, 2], [3, 4]], [[2, 1], [4, 5]])
+        0.75
+    """
+    import numpy as np
+
+    pairs = zip(np.asarray(exact), np.asarray(found), strict=True)
+    return float(np.mean([np.isin(one, other).mean() for one, other in pairs]))
 
 
 def apply_effort(index: Any, layout: IndexLayout) -> None:
