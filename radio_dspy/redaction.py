@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import dspy
 
 _SECRET_VARIABLES = ("_KEY", "_SECRET", "_TOKEN", "_PASSWORD")
 _SHORTEST = 8  # a server of one's own is often given "none": no secret, but a part of other words
@@ -22,11 +25,18 @@ def redacted(text: str, *keys: str | None) -> str:
     return text
 
 
-def told(error: BaseException, lm: Any = None) -> str:
-    """An error's kind and text in one line, without the keys of the LM that it came from."""
-    return f"{type(error).__name__}: {redacted(str(error), getattr(lm, 'kwargs', {}).get('api_key'))}"
+def told(error: BaseException, *lms: Any) -> str:
+    """An error's kind and text in one line, without the keys of the LMs that it may have come from."""
+    return f"{type(error).__name__}: {redacted(str(error), *(getattr(lm, 'kwargs', {}).get('api_key') for lm in lms))}"
 
 
-def cause_of(error: BaseException, lm: Any = None) -> BaseException | None:
+def cause_of(error: BaseException, *lms: Any) -> BaseException | None:
     """The error as a cause to be shown with a traceback; None where its text holds a key."""
-    return error if str(error) in told(error, lm) else None
+    return error if str(error) in told(error, *lms) else None
+
+
+def lms_of(program: dspy.Module) -> list[Any]:
+    """The LMs that a program may ask: the configured one, and those that its predictors were given."""
+    import dspy
+
+    return [dspy.settings.lm, *(one.lm for one in program.predictors() if one.lm is not None)]

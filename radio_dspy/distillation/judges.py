@@ -16,7 +16,7 @@ from radio_dspy.errors import SettingsError
 from radio_dspy.evaluation import judge as judge_relevance
 from radio_dspy.metrics import ranking_metrics
 from radio_dspy.passages import Ranking, RankRequest
-from radio_dspy.redaction import told
+from radio_dspy.redaction import lms_of, told
 from radio_dspy.rerankers.rerank import rank_with
 from radio_dspy.rerankers.weights import RerankerWeights
 from radio_dspy.retrievers.aligned import query_encoder
@@ -77,7 +77,7 @@ def by_metric(
         except dspy.LMError:  # the LM is away: that is not the reranker's fault
             raise
         except Exception as error:
-            return 0.0, told(error, dspy.settings.lm)[:200]
+            return 0.0, told(error, *lms_of(program))[:200]
         return float(metric(example, prediction)), ""
 
     def outcomes() -> list[tuple[float, str]]:

@@ -24,7 +24,7 @@ from radio_dspy.distillation.seats import Seat, retriever_of
 from radio_dspy.encoders import TextEncoder, fingerprint
 from radio_dspy.errors import RadioError, SettingsError
 from radio_dspy.passages import Passage, RankRequest, as_passage
-from radio_dspy.redaction import cause_of, told
+from radio_dspy.redaction import cause_of, lms_of, told
 from radio_dspy.rerankers.rerank import Rerank
 from radio_dspy.rerankers.weights import RerankerWeights
 from radio_dspy.retrievers.base import Retriever
@@ -125,7 +125,8 @@ def record(
         calls = [_call(owner[id(rerank)], query, passages) for rerank, query, passages in recorder.calls]
         outcomes[name] = calls, error
         if run is not None and not isinstance(error, dspy.LMError):  # an LM that is away may be there next time
-            run.append_record("requests", _as_record(name, keys[name], calls, error))
+            said = told(error, *lms_of(program)) if error else ""
+            run.append_record("requests", _as_record(name, keys[name], calls, said))
         bar.update()
 
     with bar:
@@ -249,7 +250,7 @@ def _corpus_hash(retriever: Retriever) -> str:
     return _CORPUS_HASHES[retriever]
 
 
-def _as_record(name: str, key: str, calls: Sequence[_Call], error: Exception | None) -> dict[str, Any]:
+def _as_record(name: str, key: str, calls: Sequence[_Call], error: str) -> dict[str, Any]:
     rows = [
         {
             "seat": one.seat,
@@ -259,7 +260,7 @@ def _as_record(name: str, key: str, calls: Sequence[_Call], error: Exception | N
         }
         for one in calls
     ]
-    return {"id": name, "key": key, "calls": rows, "error": told(error, dspy.settings.lm) if error else ""}
+    return {"id": name, "key": key, "calls": rows, "error": error}
 
 
 def _kept(run: Run, keys: Mapping[str, str]) -> dict[str, _Outcome]:
@@ -360,15 +361,15 @@ def observe(
         return _ask(seats, train, held_out, retriever, candidates, served)
     own = retriever_of(program)
     probe, failures = record(program, train[:PROBED], seats, run=run)
-    errors = list(failures.values())
+    errors, lms = list(failures.values()), lms_of(program)
     if not any(seat.requests for seat in probe):
         raise SettingsError(
             "None of the first training questions reached a Rerank"
-            + (f" (the program failed: {told(errors[0], dspy.settings.lm):.200}). " if errors else ". ")
+            + (f" (the program failed: {told(errors[0], *lms):.200}). " if errors else ". ")
             + "Configure the LM that the program needs, or give RADIO(retriever=...)."
-        ) from (cause_of(errors[0], dspy.settings.lm) if errors else None)
+        ) from (cause_of(errors[0], *lms) if errors else None)
     if errors and dspy.settings.lm is not None:
-        logger.warning("The program failed after its reranker (%s).", told(errors[0], dspy.settings.lm))
+        logger.warning("The program failed after its reranker (%s).", told(errors[0], *lms))
     if own is not None:
         served = max(len(one.candidates) for seat in probe for one in seat.requests)
         direct = {one.id: one for one in rank_requests(train[:PROBED], own, max(candidates, served))}
@@ -384,7 +385,7 @@ def observe(
             "The program failed on %d questions, on %d of them before it reached a reranker; at first with: %s",
             len(failed),
             len(failed.keys() - reached),
-            told(next(iter(failed.values())), dspy.settings.lm),
+            told(next(iter(failed.values())), *lms),
         )
     return Reached(seen, judged, recorded=True, failed=lost)
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_WEIGHTS = ".gguf"
 _DEMO_FILES = ("passages.jsonl", "questions.jsonl")
 
 
@@ -78,7 +79,7 @@ class Materials:
         self._stack.close()
 
     def hashes(self, settings: RowSettings) -> dict[str, str]:
-        """The hash of every file that a row reads, by its name below the data's root."""
+        """The hash of every file that a row reads, by its name; an LM's weights only where they are here."""
         data = settings.data
         names = [data.corpus, data.train, data.test, data.test_corpus, settings.rationale.file]
         if data.corpus == DEMO:
@@ -87,12 +88,15 @@ class Materials:
             named = [name for name in names[1:] if name]
         else:
             found, named = {}, [name for name in names if name]
-        for name in named:
-            path = located(data, name)
-            if path not in self._hashes:
-                self._hashes[path] = sha256_of(path)[:16]
-            found[name] = self._hashes[path]
-        return found
+        lms = {*settings.teaching_lms, settings.generator.lm}
+        paths = {name: located(data, name) for name in named}
+        weights = {name: _weights_of(name, data) for name in lms if name.endswith(_WEIGHTS)}
+        for name, path in {**paths, **weights}.items():
+            if path.is_file():  # a row without its LM is told when it runs: the others go on
+                if path not in self._hashes:
+                    self._hashes[path] = sha256_of(path)[:16]
+                found[name] = self._hashes[path]
+        return dict(sorted(found.items()))
 
     def questions(self, settings: RowSettings) -> Questions:
         """The row's questions, checked against the corpus that they are asked of."""
@@ -151,7 +155,7 @@ class Materials:
         self, name: str, data: DataSettings, *, max_tokens: int, temperature: float = 0.2, seed: int = 42
     ) -> dspy.LM | None:
         """An LM by name, started at its first use; a GGUF file may also lie in the data's folder."""
-        if name.endswith(".gguf") and not Path(name).is_file():
+        if name.endswith(_WEIGHTS) and not Path(name).is_file():
             name = str(located(data, name))
         key = (name, max_tokens, temperature, seed)
         if key not in self._lms:
@@ -200,6 +204,11 @@ def located(data: DataSettings, name: str) -> Path:
             "data.root=FOLDER); another name with --set data.corpus=... and so on."
         )
     return path
+
+
+def _weights_of(name: str, data: DataSettings) -> Path:
+    """Where an LM's file is or would be: as it is named, or in the data's folder."""
+    return Path(name) if Path(name).is_file() else Path(data.root or ".") / name
 
 
 def halved(questions: Sequence[dspy.Example]) -> tuple[list[dspy.Example], list[dspy.Example]]:

@@ -243,6 +243,12 @@ class RowSettings(_Part):
         """Whether its teacher reads rationales."""
         return self.method == "radio" and bool(self.teacher.signals.get("rationale"))
 
+    @property
+    def teaching_lms(self) -> set[str]:
+        """Names of the LMs that have a part in what is learnt, or that rerank."""
+        asked = self.method == "lm-listwise" or any(self.teacher.signals.get(name) for name in LM_SIGNALS)
+        return ({self.rationale.lm} if self.explained else set()) | ({self.teacher.lm} if asked else set())
+
     def decisive(self) -> dict[str, Any]:
         """The settings that decide the result, in JSON types; where the files lie decides nothing."""
         return self.model_dump(mode="json", exclude={"data": {"root", "expected"}})

@@ -5,7 +5,8 @@ import pytest
 
 from radio_dspy.errors import SettingsError
 from radio_dspy.experiments.materials import Materials, halved, located
-from radio_dspy.experiments.settings import DataSettings, RowSettings
+from radio_dspy.experiments.methods import training_folder
+from radio_dspy.experiments.settings import DataSettings, RationaleSettings, RowSettings
 
 
 def test_a_hosted_lm_samples_as_the_file_says(tmp_path):
@@ -28,6 +29,19 @@ def test_the_bundled_set_is_known_by_its_content(tmp_path):
     assert set(hashes) == {"passages.jsonl", "questions.jsonl"}
     assert all(len(one) == 16 for one in hashes.values())
     assert (len(questions.train), len(questions.test), questions.held_out) == (5, 3, [])
+
+
+def test_an_lms_weights_are_known_by_their_content_where_they_are_here(tmp_path):
+    settings = RowSettings.model_validate({"data": {"root": str(tmp_path)}, "generator": {"lm": "larger.gguf"}})
+    with Materials(tmp_path) as materials:
+        without = materials.hashes(settings)
+        (tmp_path / "larger.gguf").write_bytes(b"weights")
+        found = materials.hashes(settings)
+    assert set(found) - set(without) == {"larger.gguf"}
+    # Who answers decides nothing about the training, who explains does.
+    assert training_folder(tmp_path, settings, 1, found) == training_folder(tmp_path, settings, 1, without)
+    explained = settings.model_copy(update={"rationale": RationaleSettings(lm="larger.gguf")})
+    assert training_folder(tmp_path, explained, 1, found) != training_folder(tmp_path, explained, 1, without)
 
 
 def test_a_gate_needs_questions_that_are_not_learnt_from(tmp_path):

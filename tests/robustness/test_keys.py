@@ -93,7 +93,15 @@ def test_no_error_holds_the_key_whatever_the_server_says(student, small, topic, 
     assert files_with(tmp_path, KEY) == []
 
 
-def test_nor_does_that_of_a_program_whose_own_lm_fails(small, index, topic, tmp_path):
+def given(program, lm, own):
+    """The program, and a context in which it asks the LM: as its own or as the configured one."""
+    if own:
+        program.set_lm(lm)
+    return program, dspy.context(lm=None if own else lm)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_nor_does_that_of_a_program_whose_lm_fails(small, index, topic, tmp_path, own):
     class Rewriting(dspy.Module):
         """Asks its LM before it searches."""
 
@@ -109,15 +117,17 @@ def test_nor_does_that_of_a_program_whose_own_lm_fails(small, index, topic, tmp_
 
     with FaultServer(brain) as server:
         server.always = 401
-        with dspy.context(lm=lm_of(server)), pytest.raises(SettingsError, match="the program failed: LMAuth") as caught:
+        program, asking = given(Rewriting(), lm_of(server), own)
+        with asking, pytest.raises(SettingsError, match="the program failed: LMAuth") as caught:
             radio.RADIO(encoder=small, run_dir=tmp_path / "run", **FAST).compile(
-                Rewriting(), trainset=topic.train[:4], valset=topic.test[:2]
+                program, trainset=topic.train[:4], valset=topic.test[:2]
             )
     assert KEY not in "".join(traceback.format_exception(caught.value))
     assert files_with(tmp_path, KEY) == []
 
 
-def test_nor_do_the_values_of_a_metric_on_a_program_that_says_what_its_lm_said(index, small, topic, tmp_path):
+@pytest.mark.parametrize("own", [True, False])
+def test_nor_do_the_values_of_a_metric_on_a_program_that_says_what_its_lm_said(index, small, topic, tmp_path, own):
     """It was written down as the server said it."""
 
     class Telling(radio.RetrieveRerankAnswer):
@@ -133,10 +143,8 @@ def test_nor_do_the_values_of_a_metric_on_a_program_that_says_what_its_lm_said(i
         optimizer = radio.RADIO(
             encoder=small, run_dir=tmp_path / "run", metric=lambda *_: 1.0, **{**FAST, "gate": True}
         )
-        with (
-            dspy.context(lm=lm_of(server)),
-            pytest.raises(RadioError, match="cannot judge: the program failed") as caught,
-        ):
+        student, asking = given(student, lm_of(server), own)
+        with asking, pytest.raises(RadioError, match="cannot judge: the program failed") as caught:
             optimizer.compile(student, trainset=topic.train[:4], valset=topic.test[:2])
     assert KEY not in "".join(traceback.format_exception(caught.value))
     assert (tmp_path / "run" / "judged.jsonl").exists()
