@@ -17,7 +17,7 @@ import radio_dspy as radio
 from radio_dspy.distillation import RationaleSimilarity, RetrievalScore
 from radio_dspy.distillation.preferences import GroupSettings, build_groups, fused_rankings, rank_requests
 from radio_dspy.distillation.splitting import question_groups
-from radio_dspy.encoders import weights
+from radio_dspy.model_files import weights
 
 WORDS = 20_000  # which the texts are drawn from
 

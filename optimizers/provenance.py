@@ -12,7 +12,7 @@ from radio_dspy import __version__
 from radio_dspy.distillation.seats import Seat
 from radio_dspy.distillation.settings import TrainingSettings
 from radio_dspy.distillation.signals import Signal
-from radio_dspy.encoders import weights_name
+from radio_dspy.model_files import weights_name
 from radio_dspy.report import Report
 
 if TYPE_CHECKING:

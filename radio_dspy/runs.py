@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from radio_dspy import __version__
-from radio_dspy.encoders import fingerprint
 from radio_dspy.errors import DataError, RunError
 from radio_dspy.files import sha256_of, write_json, write_lines
+from radio_dspy.model_files import fingerprint
 from radio_dspy.redaction import told
 
 MANIFEST = "manifest.json"

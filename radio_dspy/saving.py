@@ -12,10 +12,10 @@ from pathlib import Path
 import dspy
 
 from radio_dspy import programs
-from radio_dspy.encoders import copy_weights
 from radio_dspy.errors import CheckpointError, RadioError, SettingsError
 from radio_dspy.files import sha256_of
 from radio_dspy.manifest import MANIFEST, checked_manifest, folder_name, write_manifest
+from radio_dspy.model_files import copy_weights
 from radio_dspy.rerankers.rerank import Rerank
 from radio_dspy.rerankers.weights import RerankerWeights
 

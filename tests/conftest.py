@@ -21,7 +21,8 @@ from dspy.utils import DummyLM
 from radio_dspy.programs import RetrieveRerankAnswer
 
 from radio_dspy import datasets
-from radio_dspy.encoders import Encoder, quiet_loading, weights
+from radio_dspy.encoders import Encoder, quiet_loading
+from radio_dspy.model_files import weights
 from radio_dspy.rerankers import Rerank
 from radio_dspy.retrievers import FaissRetriever
 

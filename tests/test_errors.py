@@ -117,7 +117,7 @@ def test_weights_are_found_in_the_hubs_cache(tmp_path):
     (snapshot / "config.json").write_text("{}")
     (snapshot / "model.safetensors").write_text("")
     script = (
-        "import radio_dspy as radio; from radio_dspy.encoders import weights_name\n"
+        "import radio_dspy as radio; from radio_dspy.model_files import weights_name\n"
         "found = radio.weights('BAAI/bge-reranker-base'); print(found); print(weights_name(found))"
     )
     environment = {**os.environ, "HF_HOME": str(tmp_path)}

@@ -11,9 +11,10 @@ import radio_dspy as radio
 from radio_dspy import onnx_export
 from radio_dspy.cli import app
 from radio_dspy.distillation import TrainingSettings
-from radio_dspy.encoders import Encoder, fingerprint, quiet_loading
+from radio_dspy.encoders import Encoder, quiet_loading
 from radio_dspy.errors import DataError, MissingExtraError, SettingsError
 from radio_dspy.exporting import export
+from radio_dspy.model_files import fingerprint
 from radio_dspy.rerankers import Rerank
 from radio_dspy.rerankers.scorers import COSINE_TEMPERATURE, open_scorer
 from tests.conftest import ENCODER

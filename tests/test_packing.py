@@ -12,7 +12,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 import radio_dspy as radio
 from radio_dspy.distillation.preferences import rank_requests
-from radio_dspy.encoders import open_sentence_transformer, weights
+from radio_dspy.encoders import open_sentence_transformer
+from radio_dspy.model_files import weights
 from radio_dspy.packing import ATTENTION, PACKED_MODELS, Packing, enable_packing, pack
 from radio_dspy.passages import Ranking
 from radio_dspy.rerankers.rerank import rank_with

@@ -6,8 +6,8 @@ import torch
 from sentence_transformers import CrossEncoder
 
 import radio_dspy as radio
-from radio_dspy.encoders import weights
 from radio_dspy.errors import SettingsError
+from radio_dspy.model_files import weights
 from radio_dspy.precision import lower_precision
 from radio_dspy.rerankers.scorers import score_lists
 from radio_dspy.rerankers.weights import RerankerWeights

@@ -9,9 +9,9 @@ import dspy
 import pytest
 
 import radio_dspy as radio
-from radio_dspy.encoders import fingerprint
 from radio_dspy.errors import CheckpointError, SettingsError
 from radio_dspy.files import sha256_of
+from radio_dspy.model_files import fingerprint
 from tests.conftest import ENCODER, ROOT, scripted
 
 SAMPLES = Path(__file__).parent / "samples"

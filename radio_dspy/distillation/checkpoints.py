@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from radio_dspy.distillation.settings import TrainingSettings
-from radio_dspy.encoders import fingerprint
 from radio_dspy.errors import SettingsError
 from radio_dspy.files import write_json
+from radio_dspy.model_files import fingerprint
 from radio_dspy.rerankers.weights import RerankerWeights
 from radio_dspy.runs import sync_folder
 

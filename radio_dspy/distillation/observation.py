@@ -21,8 +21,9 @@ from radio_dspy.distillation.bulk import call_each
 from radio_dspy.distillation.extractor import call_key
 from radio_dspy.distillation.preferences import distinct_questions, rank_requests
 from radio_dspy.distillation.seats import Seat, retriever_of
-from radio_dspy.encoders import TextEncoder, fingerprint
+from radio_dspy.encoders import TextEncoder
 from radio_dspy.errors import RadioError, SettingsError
+from radio_dspy.model_files import fingerprint
 from radio_dspy.passages import Passage, RankRequest, as_passage
 from radio_dspy.redaction import cause_of, lms_of, told
 from radio_dspy.rerankers.rerank import Rerank

@@ -334,7 +334,7 @@ def model_size(name: str) -> tuple[float | None, int | None]:
     if name in _KNOWN:
         parameters, dimension = _KNOWN[name]
         return parameters, dimension or None
-    from radio_dspy.encoders import weights
+    from radio_dspy.model_files import weights
 
     folder = Path(weights(name))
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []

@@ -6,8 +6,9 @@ from typing import Any, Literal, get_args
 
 from dspy.predict.parameter import Parameter
 
-from radio_dspy.encoders import Encoder, TextEncoder, fingerprint, weights_name
+from radio_dspy.encoders import Encoder, TextEncoder
 from radio_dspy.errors import CheckpointError, SettingsError
+from radio_dspy.model_files import fingerprint, weights_name
 
 Architecture = Literal["cross-encoder", "bi-encoder"]
 ScoringPrecision = Literal["fp32", "bf16", "fp16", "int8"]

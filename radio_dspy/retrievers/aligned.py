@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dspy
 
-from radio_dspy.encoders import Encoder, TextEncoder, fingerprint
+from radio_dspy.encoders import Encoder, TextEncoder
 from radio_dspy.errors import SettingsError
+from radio_dspy.model_files import fingerprint
 from radio_dspy.rerankers.weights import RerankerWeights
 from radio_dspy.retrievers.faiss import FaissRetriever
 

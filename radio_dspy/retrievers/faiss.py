@@ -11,9 +11,10 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from radio_dspy.datasets import load_corpus
-from radio_dspy.encoders import Encoder, TextEncoder, as_encoder, copy_weights, reopened_encoder
+from radio_dspy.encoders import Encoder, TextEncoder, as_encoder, reopened_encoder
 from radio_dspy.errors import CheckpointError, DataError, SettingsError
 from radio_dspy.files import replacing, sha256_of, write_json, write_lines
+from radio_dspy.model_files import copy_weights
 from radio_dspy.passages import Passage, Ranking, checked_corpus
 from radio_dspy.retrievers.base import Retriever, checked_k
 from radio_dspy.retrievers.index_kinds import (

@@ -9,9 +9,9 @@ import torch
 from radio_dspy.distillation import InfoNCE, TextGroup, TrainingSettings, train_reranker
 from radio_dspy.distillation.checkpoints import TrainingCheckpoints, remove_checkpoints, training_key
 from radio_dspy.distillation.settings import LoraSettings
-from radio_dspy.encoders import weight_files
 from radio_dspy.errors import SettingsError
 from radio_dspy.files import sha256_of
+from radio_dspy.model_files import weight_files
 from radio_dspy.rerankers import RerankerWeights
 
 GROUPS = [

@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 from radio_dspy.distillation import TextGroup, TrainingSettings, train_reranker
 from radio_dspy.distillation.averaging import mix_weights
 from radio_dspy.distillation.gate import Gate, decide, pass_gate
-from radio_dspy.encoders import fingerprint, weight_files
 from radio_dspy.errors import SettingsError
 from radio_dspy.files import sha256_of
+from radio_dspy.model_files import fingerprint, weight_files
 from radio_dspy.rerankers import Rerank, RerankerWeights
 from radio_dspy.rerankers.scorers import open_scorer
 from radio_dspy.runs import Run

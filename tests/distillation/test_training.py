@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from radio_dspy.distillation import InfoNCE, TextGroup, TrainingSettings, train_reranker
 from radio_dspy.distillation.settings import LoraSettings
 from radio_dspy.distillation.training import _lists
-from radio_dspy.encoders import Encoder, fingerprint, weight_files, weights
+from radio_dspy.encoders import Encoder
 from radio_dspy.errors import DataError, MissingExtraError, RadioError, SettingsError
 from radio_dspy.files import sha256_of
+from radio_dspy.model_files import fingerprint, weight_files, weights
 from radio_dspy.rerankers import Rerank, RerankerWeights
 from radio_dspy.rerankers.scorers import PassageVectors, open_scorer
 from tests.conftest import ENCODER

@@ -5,7 +5,7 @@ from radio_dspy.optimizers.provenance import model_name, settings_of
 from radio_dspy import RADIO, Rerank, RetrieveRerankAnswer
 from radio_dspy.distillation import LoraSettings
 from radio_dspy.distillation.infonce import InfoNCE
-from radio_dspy.encoders import fingerprint
+from radio_dspy.model_files import fingerprint
 from tests.conftest import scripted
 
 FAST = {"epochs": 1, "learning_rate": 5e-5, "max_length": 32, "candidates": 8, "show_progress": False}

@@ -9,8 +9,9 @@ from radio_dspy.optimizers.job import _curve
 
 from radio_dspy import RADIO, Rerank
 from radio_dspy.distillation.guards import FalseNegatives
-from radio_dspy.encoders import Encoder, fingerprint
+from radio_dspy.encoders import Encoder
 from radio_dspy.errors import DataError, LanguageModelError, SettingsError
+from radio_dspy.model_files import fingerprint
 from tests.conftest import ENCODER, LaunchableLM, UnaskedLM, scripted
 
 FAST = {"epochs": 1, "learning_rate": 5e-5, "max_length": 64, "groups_per_step": 8, "show_progress": False}

@@ -23,7 +23,7 @@ def test_cross_encoder_scores_are_those_of_sentence_transformers():
     import torch
     from sentence_transformers import CrossEncoder
 
-    from radio_dspy.encoders import weights
+    from radio_dspy.model_files import weights
 
     rerank = Rerank(ENCODER, architecture="cross-encoder", max_length=64)
     ranked = rerank(QUERY, TEXTS)
