@@ -83,7 +83,9 @@ class Int8Linear(torch.nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Float32 of shape (..., features) to (..., outputs)."""
-        largest = torch.linalg.vector_norm(inputs, ord=torch.inf, dim=-1, keepdim=True).clamp_min_(_SMALLEST)
+        # Many times as fast as the maximum norm or aminmax, which torch does not vectorize over the last axis.
+        high, low = inputs.amax(-1, keepdim=True), inputs.amin(-1, keepdim=True)
+        largest = torch.maximum(high, low.neg_()).clamp_min_(_SMALLEST)
         product = torch.ops.quantized.linear_dynamic(inputs / largest, self.packed, False)
         return product.mul_(largest).add_(self.bias)
 

@@ -9,7 +9,7 @@ import radio_dspy as radio
 from radio_dspy.errors import SettingsError
 from radio_dspy.model_files import weights
 from radio_dspy.precision import lower_precision
-from radio_dspy.rerankers.scorers import score_lists
+from radio_dspy.rerankers.scorers import CrossEncoderScorer, score_lists
 from radio_dspy.rerankers.weights import RerankerWeights
 
 ENCODER = "all-MiniLM-L6-v2"
@@ -43,6 +43,16 @@ def test_a_cross_encoder_keeps_its_head_and_scores_alike(lists, precision):
     assert len(set(lower.tolist())) > 0.98 * len(set(padded.tolist()))  # the head stays fine-grained
     assert np.corrcoef(padded, lower)[0, 1] > (0.999 if precision == "bf16" else 0.97)
     assert model[0].model.classifier.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("precision", "characters", "passes"), [("fp32", 50, 2), ("bf16", 50, 1), ("bf16", 2000, 2)])
+def test_fewer_bits_take_more_short_texts_at_a_time(precision, characters, passes):
+    scorer = CrossEncoderScorer(RerankerWeights(ENCODER, max_length=16), "cpu", precision)
+    calls = []
+    scorer.module[0].register_forward_hook(lambda *_: calls.append(1))
+    scores = scorer.score([("why?", f"{number} " + "ice " * (characters // 4)) for number in range(40)])
+    assert scores.shape == (40,)
+    assert len(calls) == passes
 
 
 def test_other_rerankers_and_the_encoder_stay_in_fp32(lists):

@@ -31,6 +31,8 @@ Pairs = Sequence[tuple[str, str]]
 COSINE_TEMPERATURE = 0.05
 QUERY, DOCUMENT = "query", "document"  # sentence-transformers' tasks: a model may have a route for each
 _SCORING_BATCH = 32
+# In fewer bits a pass takes so little time that what surrounds it counts: fewer and larger ones, as far as memory goes.
+_LOWERED_BATCH, _LOWERED_CHARACTERS = 256, 32_768
 _TRAINING_CHUNK = 16
 _HEAD_SEED = 0
 _RECENT_PASSAGES = 20_000  # vectors kept for each passage side: 31 MB at 384 dimensions
@@ -84,10 +86,13 @@ class CrossEncoderScorer:
                 ) from error
         enable_packing(self.module)
         lower_precision(self.module.eval(), precision)
+        self._precision = precision
 
     def score(self, pairs: Pairs) -> Scores:
         """See ``Scorer``."""
-        return self.module.predict(list(pairs), batch_size=_SCORING_BATCH, show_progress_bar=False)
+        longest = max((len(query) + len(passage) for query, passage in pairs), default=0)
+        size = _batch_size(self.module, longest, self._precision)
+        return self.module.predict(list(pairs), batch_size=size, show_progress_bar=False)
 
     def logits(self, pairs: Pairs) -> torch.Tensor:
         """See ``Scorer``."""
@@ -131,6 +136,7 @@ class BiEncoderScorer:
             self._passage_module = _shared_module(precision, weights.passage_side, device, weights.max_length)
         self._frozen = frozen
         self._private = private
+        self._precision = precision
         self._passage_side = (weights.passage_side, device, weights.max_length, precision)
         prompts = self.module.prompts
         declared = prompts.get("document") or prompts.get("passage") or ""
@@ -150,7 +156,7 @@ class BiEncoderScorer:
             return np.zeros(0, dtype=np.float32)
         queries, query_rows = _distinct([query for query, _ in pairs])
         passages, passage_rows = _distinct([passage for _, passage in pairs])
-        query_vectors = _encode(self.module, queries, self._query_prompt, QUERY)
+        query_vectors = self._encode(self.module, queries, QUERY)
         passage_vectors = self.encode_passages(passages)
         return np.einsum("ij,ij->i", query_vectors[query_rows], passage_vectors[passage_rows]).astype(np.float32)
 
@@ -159,15 +165,25 @@ class BiEncoderScorer:
         import numpy as np
 
         if self._private:  # its weights are about to change
-            return _encode(self._passage_module, texts, self._passage_prompt, DOCUMENT)
+            return self._encode(self._passage_module, texts, DOCUMENT)
         known = _recent_vectors(self._passage_side, self._passage_prompt)
         if len(known) > _RECENT_PASSAGES:
             known.clear()
         missing = [text for text in texts if text not in known]
         if missing:
-            vectors = _encode(self._passage_module, missing, self._passage_prompt, DOCUMENT)
+            vectors = self._encode(self._passage_module, missing, DOCUMENT)
             known.update(zip(missing, vectors, strict=True))
         return np.stack([known[text] for text in texts])
+
+    def _encode(self, module: Any, texts: list[str], task: str) -> Scores:
+        return module.encode(
+            texts,
+            prompt=self.prompts[task],
+            task=task,
+            normalize_embeddings=True,
+            batch_size=_batch_size(module, max(map(len, texts), default=0), self._precision),
+            show_progress_bar=False,
+        )
 
     def logits(self, pairs: Pairs) -> torch.Tensor:
         """See ``Scorer``; each distinct text is encoded once."""
@@ -267,10 +283,11 @@ def _lowered_module(precision: ScoringPrecision, name: str, device: str | None, 
     return module
 
 
-def _encode(module: Any, texts: list[str], prompt: str, task: str) -> Scores:
-    return module.encode(
-        texts, prompt=prompt, task=task, normalize_embeddings=True, batch_size=_SCORING_BATCH, show_progress_bar=False
-    )
+def _batch_size(module: Any, longest: int, precision: ScoringPrecision) -> int:
+    """Texts in a forward pass, the longest of which has so many characters."""
+    if precision == "fp32" or not module._can_flatten_inputs():
+        return _SCORING_BATCH
+    return min(max(_SCORING_BATCH, _LOWERED_CHARACTERS // max(longest, 1)), _LOWERED_BATCH)
 
 
 def score_lists(
