@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from radio_dspy.lms import local_lm as local_lm
     from radio_dspy.model_files import weights as weights
     from radio_dspy.optimizers.group_finetune import GroupFinetune as GroupFinetune
+    from radio_dspy.optimizers.presets import hosted_preset as hosted_preset
+    from radio_dspy.optimizers.presets import local_preset as local_preset
     from radio_dspy.optimizers.radio import RADIO as RADIO
     from radio_dspy.passages import Passage as Passage
     from radio_dspy.passages import Ranking as Ranking
@@ -85,14 +87,16 @@ _HOMES = {
     "aligned_retriever": "retrievers.aligned",
     "compare_programs": "comparison",
     "export": "exporting",
+    "hosted_preset": "optimizers.presets",
     "load": "saving",
     "load_corpus": "datasets",
     "load_groups": "flagembedding",
     "load_questions": "datasets",
     "local_lm": "lms",
+    "local_preset": "optimizers.presets",
     "push_to_hub": "hub",
     "save": "saving",
-    "weights": "encoders",
+    "weights": "model_files",
     "write_groups": "flagembedding",
     "write_report": "reporting.writing",
 }
