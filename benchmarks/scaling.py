@@ -3,10 +3,10 @@
     python benchmarks/scaling.py [--quick] [--only training] [DATA]
 
 Each stage that users wait for is run at 1, 2, 4, 8... times the work along one axis: questions, candidates, passages,
-group size, text length. Each point is measured in a process of its own: CPU time of several runs, and peak memory
-above what the inputs take. A line is laid through the logarithms of the larger sizes; its slope is the exponent, 1
-where twice the work takes twice as long. What should be linear may have 1.1 at most. A figure that hardly grows has
-the exponent 0.
+group size, text length. Each point is measured in a process of its own with one thread: CPU time of several runs, and
+peak memory above what the inputs take. A line is laid through the logarithms of the larger sizes; its slope is the
+exponent, 1 where twice the work takes twice as long. What should be linear may have 1.1 at most. A figure that hardly
+grows has the exponent 0.
 
 Vectors of the first stage are drawn by a hash of the text where the library's own part is measured; encoding, training
 and reranking run all-MiniLM-L6-v2 with the first of its six layers. The words of all texts are drawn from the corpora
@@ -194,6 +194,7 @@ def measure(*, quick: bool = False, data: Path | None = None, only: str = "") ->
         data: Where corpora lie; None takes the demo set's words.
         only: A part of a case's name.
     """
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the points' processes: CPU time counts threads that wait for work, too
     sizes, repeats = (4, 3) if quick else (5, 5)
     rows: list[Row] = []
     began = time.monotonic()

@@ -17,8 +17,8 @@ from radio_dspy.encoders import TextEncoder, as_encoder
 from radio_dspy.retrievers.faiss import FaissRetriever
 
 
-class Preset(TypedDict):
-    """Keyword arguments of ``RADIO``; a dict of one's own beside it changes some: ``{**preset, "epochs": 1}``."""
+class Preset(TypedDict, total=False):
+    """Keyword arguments of ``RADIO``; ``{**preset, "epochs": 1}`` changes one."""
 
     encoder: TextEncoder
     signals: dict[Signal, float]
@@ -35,9 +35,9 @@ class Preset(TypedDict):
 def local_preset(retriever: FaissRetriever) -> Preset:
     """For a small LM on this machine, and a bi-encoder that is also the first stage.
 
-    The query side alone is trained, which encodes no passage. A 135M LM's rationale pays only together with the answer,
-    hence three signals: best of those without labels in docs/results.md ("What is each signal worth?") and in
-    docs/ablation.md.
+    The query side alone is trained, which encodes no passage. Of the teachers without labels these three signals gained
+    most in docs/ablation.md, though within noise of answer and retrieval score, which is what they come to with
+    ``rationale_lm=None``: a 135M LM's rationale adds little. Try that first.
 
     Args:
         retriever: The program's first stage, built by the reranker's own encoder.
@@ -70,23 +70,22 @@ def local_preset(retriever: FaissRetriever) -> Preset:
 
 
 def hosted_preset(encoder: TextEncoder | str = "BAAI/bge-m3") -> Preset:
-    """For rationales by a hosted LM, and bge-reranker-base or another cross-encoder: the paper's own setting.
+    """For rationales by a hosted LM, and bge-reranker-base or another cross-encoder: the paper's training.
 
-    It rests on the paper's tables 1 to 3 (20,000 questions, gpt-4o-mini), which were not repeated here: no machine of
-    ours holds Wikipedia's index. ``examples/experiments/paper`` repeats them on one that does.
+    It rests on the paper's own tables (20,000 questions, gpt-4o-mini), which we have not repeated: Wikipedia's index
+    needs a larger machine, for which ``examples/experiments/paper`` is ready. Guards and gate stay on; the paper has
+    neither (``guards=False, gate=False``).
 
     Args:
         encoder: Compares passages with rationales; the paper's BGE-M3.
 
     Example:
         >>> preset = hosted_preset("all-MiniLM-L6-v2")
-        >>> preset["learning_rate"], preset["epochs"], {one.name: w for one, w in preset["signals"].items()}
-        (6e-05, 2, {'rationale': 0.5, 'retrieval': 0.5})
+        >>> preset["learning_rate"], preset["epochs"], preset["sampling"]
+        (6e-05, 2, 'shift')
     """
-    encoder = as_encoder(encoder)
     return {
-        "encoder": encoder,
-        "signals": {RationaleSimilarity(encoder): 0.5, RetrievalScore(): 0.5},
+        "encoder": as_encoder(encoder),
         "sampling": "shift",
         "tower": "both",
         "epochs": PAPER_EPOCHS,

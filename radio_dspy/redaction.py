@@ -36,7 +36,8 @@ def cause_of(error: BaseException, *lms: Any) -> BaseException | None:
 
 
 def lms_of(program: dspy.Module) -> list[Any]:
-    """The LMs that a program may ask: the configured one, and those that its predictors were given."""
+    """The configured LM, and those that a program's predictors were given; others that it holds are not looked for."""
     import dspy
 
-    return [dspy.settings.lm, *(one.lm for one in program.predictors() if one.lm is not None)]
+    predictors = program.named_sub_modules(dspy.Predict)  # also those that an optimizer has frozen
+    return [dspy.settings.lm, *(one.lm for _, one in predictors if one.lm is not None)]

@@ -8,8 +8,8 @@ from sentence_transformers import CrossEncoder
 import radio_dspy as radio
 from radio_dspy.errors import SettingsError
 from radio_dspy.model_files import weights
-from radio_dspy.precision import lower_precision
-from radio_dspy.rerankers.scorers import CrossEncoderScorer, score_lists
+from radio_dspy.precision import Int8Linear, lower_precision
+from radio_dspy.rerankers.scorers import BiEncoderScorer, CrossEncoderScorer, score_lists
 from radio_dspy.rerankers.weights import RerankerWeights
 
 ENCODER = "all-MiniLM-L6-v2"
@@ -48,11 +48,41 @@ def test_a_cross_encoder_keeps_its_head_and_scores_alike(lists, precision):
 @pytest.mark.parametrize(("precision", "characters", "passes"), [("fp32", 50, 2), ("bf16", 50, 1), ("bf16", 2000, 2)])
 def test_fewer_bits_take_more_short_texts_at_a_time(precision, characters, passes):
     scorer = CrossEncoderScorer(RerankerWeights(ENCODER, max_length=16), "cpu", precision)
+    assert _passes(scorer, [f"{number} " + "ice " * (characters // 4) for number in range(40)]) == passes
+
+
+def _passes(scorer, texts):
     calls = []
     scorer.module[0].register_forward_hook(lambda *_: calls.append(1))
-    scores = scorer.score([("why?", f"{number} " + "ice " * (characters // 4)) for number in range(40)])
-    assert scores.shape == (40,)
-    assert len(calls) == passes
+    assert scorer.score([("why?", text) for text in texts]).shape == (len(texts),)
+    return len(calls)
+
+
+def test_a_model_that_pads_keeps_to_small_batches():
+    scorer = CrossEncoderScorer(RerankerWeights(ENCODER, max_length=16), "cpu", "bf16")
+    scorer.module[0].unpad_inputs = False
+    assert _passes(scorer, ["ice"] * 40) == 2
+
+
+def test_so_does_a_bi_encoder_in_fp32_only():
+    texts = [f"ice {number}" for number in range(40)]
+    for precision, passes in (("fp32", 2), ("bf16", 1)):
+        assert _passes(BiEncoderScorer(RerankerWeights(ENCODER), "cpu", private=True, precision=precision), texts) == (
+            passes + 1  # the query
+        )
+
+
+@pytest.mark.skipif(not VNNI, reason="needs a processor with VNNI")
+def test_each_token_is_rounded_by_its_own_largest_value_of_either_sign():
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(64, 8)
+    inputs = torch.randn(4, 64)
+    inputs[0, 0], inputs[1], inputs[2] = -300.0, -inputs[1].abs(), 0.0
+    inputs[3] /= 1000
+    exact, rounded = linear(inputs), Int8Linear(linear)(inputs)
+    for row in range(4):
+        step = float(inputs[row].abs().max()) / 127
+        assert float((exact[row] - rounded[row]).abs().max()) < 2 * step, row
 
 
 def test_other_rerankers_and_the_encoder_stay_in_fp32(lists):

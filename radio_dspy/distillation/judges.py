@@ -12,11 +12,11 @@ from radio_dspy.distillation.gate import Judge
 from radio_dspy.distillation.observation import hash_of, run_keys, source_of
 from radio_dspy.distillation.preferences import question_id
 from radio_dspy.distillation.seats import Seat
-from radio_dspy.errors import SettingsError
+from radio_dspy.errors import LanguageModelError, SettingsError
 from radio_dspy.evaluation import judge as judge_relevance
 from radio_dspy.metrics import ranking_metrics
 from radio_dspy.passages import Ranking, RankRequest
-from radio_dspy.redaction import lms_of, told
+from radio_dspy.redaction import cause_of, lms_of, told
 from radio_dspy.rerankers.rerank import rank_with
 from radio_dspy.rerankers.weights import RerankerWeights
 from radio_dspy.retrievers.aligned import query_encoder
@@ -67,17 +67,22 @@ def by_metric(
     ``judged.jsonl`` the moment it is there, and the same program with the same weights is not asked again.
 
     Raises:
+        LanguageModelError: While judging, if the program's LM fails.
         SettingsError: While judging, if the program fails on every question: that says nothing of the weights.
     """
+    lms = lms_of(program)
     about = [getattr(metric, "__qualname__", type(metric).__qualname__), source_of(metric)]
 
     def value_of(example: dspy.Example) -> tuple[float, str]:
         try:
             prediction = program(**example.inputs())
-        except dspy.LMError:  # the LM is away: that is not the reranker's fault
-            raise
+        except dspy.LMError as error:  # the LM is away: that is not the reranker's fault
+            raise LanguageModelError(
+                f"The program's LM failed ({told(error, *lms)}). What was judged before is kept in run_dir; mend it "
+                "and start again."
+            ) from cause_of(error, *lms)
         except Exception as error:
-            return 0.0, told(error, *lms_of(program))[:200]
+            return 0.0, told(error, *lms)[:200]
         return float(metric(example, prediction)), ""
 
     def outcomes() -> list[tuple[float, str]]:

@@ -103,7 +103,7 @@ def record(
     """
     from tqdm.auto import tqdm
 
-    questions = distinct_questions(examples)
+    questions, lms = distinct_questions(examples), lms_of(program)
     owner = {id(rerank): i for i, seat in enumerate(seats) for rerank in seat.rerankers}
     keys = dict(zip(questions, run_keys(program, questions.values()), strict=True)) if run is not None else {}
     outcomes = _kept(run, keys) if run is not None else {}
@@ -126,7 +126,7 @@ def record(
         calls = [_call(owner[id(rerank)], query, passages) for rerank, query, passages in recorder.calls]
         outcomes[name] = calls, error
         if run is not None and not isinstance(error, dspy.LMError):  # an LM that is away may be there next time
-            said = told(error, *lms_of(program)) if error else ""
+            said = told(error, *lms) if error else ""
             run.append_record("requests", _as_record(name, keys[name], calls, said))
         bar.update()
 

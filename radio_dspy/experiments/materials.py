@@ -20,6 +20,7 @@ from radio_dspy.encoders import as_encoder
 from radio_dspy.errors import SettingsError
 from radio_dspy.experiments.settings import (
     DEMO,
+    LM_FILE,
     DataSettings,
     FirstStageSettings,
     RationaleSettings,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_WEIGHTS = ".gguf"
 _DEMO_FILES = ("passages.jsonl", "questions.jsonl")
 
 
@@ -90,7 +90,7 @@ class Materials:
             found, named = {}, [name for name in names if name]
         lms = {*settings.teaching_lms, settings.generator.lm}
         paths = {name: located(data, name) for name in named}
-        weights = {name: _weights_of(name, data) for name in lms if name.endswith(_WEIGHTS)}
+        weights = {name: _weights_of(name, data) for name in lms if name.endswith(LM_FILE)}
         for name, path in {**paths, **weights}.items():
             if path.is_file():  # a row without its LM is told when it runs: the others go on
                 if path not in self._hashes:
@@ -155,8 +155,9 @@ class Materials:
         self, name: str, data: DataSettings, *, max_tokens: int, temperature: float = 0.2, seed: int = 42
     ) -> dspy.LM | None:
         """An LM by name, started at its first use; a GGUF file may also lie in the data's folder."""
-        if name.endswith(_WEIGHTS) and not Path(name).is_file():
-            name = str(located(data, name))
+        if name.endswith(LM_FILE):
+            path = _weights_of(name, data)
+            name = str(path if path.is_file() else located(data, name))
         key = (name, max_tokens, temperature, seed)
         if key not in self._lms:
             opened = open_lm(name, seed=seed, max_tokens=max_tokens, temperature=temperature)

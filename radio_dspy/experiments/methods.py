@@ -287,6 +287,7 @@ def _without_labels(one: dspy.Example) -> dspy.Example:
 
 def training_folder(out: Path, settings: RowSettings, seed: int, data: dict[str, str]) -> Path:
     """Where a row is trained; rows with the same training share it."""
-    judging = {settings.data.test, settings.data.test_corpus, settings.generator.lm} - settings.teaching_lms
+    judging = {settings.data.test, settings.data.test_corpus, settings.generator.lm}
+    judging -= {settings.data.corpus, settings.data.train, *settings.teaching_lms}
     used = {name: value for name, value in data.items() if name not in judging}
     return out / "trainings" / f"{hash_of_settings({**settings.trained_by(), 'hashes': used})}-{seed}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from radio_dspy.errors import DataError, SettingsError
-from radio_dspy.experiments.settings import Experiment, Row
+from radio_dspy.experiments.settings import LM_FILE, Experiment, Row
 from radio_dspy.files import replacing
 from radio_dspy.threads import usable_cores
 
@@ -58,7 +58,7 @@ def is_done(path: Path, settings: Mapping[str, Any], data: Mapping[str, str] | N
     Args:
         path: The record.
         settings: The row's, which must be those of the record.
-        data: Hashes of the files, which must be those of the record; None does not look.
+        data: Hashes of the files, which must be those of the record; None does not look. An LM's file need not be here.
 
     Raises:
         SettingsError: If it was made with other settings or data: one table must not mix them.
@@ -72,6 +72,8 @@ def is_done(path: Path, settings: Mapping[str, Any], data: Mapping[str, str] | N
         parts.append(("data", _flat(record.get("data", {})), _flat(data)))
     for name, before, now in parts:
         for key in sorted({*before, *now}):
+            if key not in now and key.endswith(LM_FILE):  # only a row that is still to run needs it
+                continue
             if before.get(key) != now.get(key):
                 raise SettingsError(
                     f"{path}: made with other {name}: {key} was {before.get(key)!r} and is {now.get(key)!r}. Delete "

@@ -20,6 +20,7 @@ from radio_dspy.passages import shown
 Method = Literal["radio", "first-stage", "base", "bm25", "rrf", "off-the-shelf", "lm-listwise", "answer-passages"]
 SignalName = Literal["retrieval", "rationale", "answer", "likelihood", "correctness", "containment", "labels"]
 LM_SIGNALS = ("likelihood", "correctness")
+LM_FILE = ".gguf"  # how the name of an LM ends that is a file
 SEEDED = ("radio", "answer-passages")  # methods that a seed changes
 DEMO = "demo"
 
@@ -246,7 +247,8 @@ class RowSettings(_Part):
     @property
     def teaching_lms(self) -> set[str]:
         """Names of the LMs that have a part in what is learnt, or that rerank."""
-        asked = self.method == "lm-listwise" or any(self.teacher.signals.get(name) for name in LM_SIGNALS)
+        by_signals = self.method == "radio" and any(self.teacher.signals.get(name) for name in LM_SIGNALS)
+        asked = by_signals or self.method == "lm-listwise"
         return ({self.rationale.lm} if self.explained else set()) | ({self.teacher.lm} if asked else set())
 
     def decisive(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -142,17 +142,16 @@ def _tuned(index: Any, vectors: Vectors, layout: IndexLayout, recall: float, que
     return found
 
 
-def recall_of(exact: ArrayLike, found: ArrayLike) -> float:
+def recall_of(exact: Iterable[ArrayLike], found: Iterable[ArrayLike]) -> float:
     """Share of the exact search's rows that were found, as the mean over the questions.
 
     Example:
-        >>> recall_of([[1, 2], [3, 4]], [[2, 1], [4, 5]])
+        >>> recall_of([[1, 2], [3, 4]], [[2, 1], [4]])
         0.75
     """
     import numpy as np
 
-    pairs = zip(np.asarray(exact), np.asarray(found), strict=True)
-    return float(np.mean([np.isin(one, other).mean() for one, other in pairs]))
+    return float(np.mean([np.isin(one, other).mean() for one, other in zip(exact, found, strict=True)]))
 
 
 def apply_effort(index: Any, layout: IndexLayout) -> None:

@@ -7,7 +7,7 @@ import pytest
 from radio_dspy.errors import RadioError, SettingsError
 from radio_dspy.experiments import runner
 from radio_dspy.experiments.materials import Materials
-from radio_dspy.experiments.records import read_record
+from radio_dspy.experiments.records import FORMAT_VERSION, is_done, read_record, write_record
 from radio_dspy.experiments.runner import run_experiment
 from radio_dspy.experiments.settings import load_experiment
 from tests.conftest import ROOT, scripted
@@ -134,6 +134,15 @@ def test_a_row_that_cannot_run_does_not_cost_the_others(load, tmp_path):
         run_experiment(load(rows), tmp_path / "out", show_progress=False, on_row=said.append)
     assert said[0].startswith("larger, seed 1: not run: larger.gguf: no such file below ")
     assert [path.name for path in (tmp_path / "out" / "records" / "tiny").iterdir()] == ["base-1.json"]
+
+
+def test_a_record_outlives_the_lm_that_it_was_made_with(tmp_path):
+    write_record(tmp_path / "one.json", {"format": FORMAT_VERSION, "settings": {}, "data": {"a": "1", "b.gguf": "2"}})
+    assert is_done(tmp_path / "one.json", {}, {"a": "1"})
+    with pytest.raises(SettingsError, match=r"other data: b\.gguf was '2' and is '3'"):
+        is_done(tmp_path / "one.json", {}, {"a": "1", "b.gguf": "3"})
+    with pytest.raises(SettingsError, match=r"other data: a was '1' and is None"):
+        is_done(tmp_path / "one.json", {}, {})
 
 
 def test_what_it_is_held_against(load, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 import radio_dspy as radio
 from radio_dspy.errors import LanguageModelError, RadioError, SettingsError
-from radio_dspy.redaction import redacted, told
+from radio_dspy.redaction import lms_of, redacted, told
 from tests.fault_server import FaultServer
 from tests.stub_endpoints import StubEndpoint
 from tests.stub_servers import KEY
@@ -149,6 +149,32 @@ def test_nor_do_the_values_of_a_metric_on_a_program_that_says_what_its_lm_said(i
     assert KEY not in "".join(traceback.format_exception(caught.value))
     assert (tmp_path / "run" / "judged.jsonl").exists()
     assert files_with(tmp_path, KEY) == []
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_nor_does_the_error_of_a_gate_whose_program_cannot_reach_its_lm(student, small, topic, tmp_path, own):
+    with FaultServer(brain) as server:
+        server.always = 401
+        student, asking = given(student, lm_of(server), own)
+        optimizer = radio.RADIO(
+            encoder=small, run_dir=tmp_path / "run", metric=lambda *_: 1.0, **{**FAST, "gate": True}
+        )
+        with asking, pytest.raises(LanguageModelError, match="The program's LM failed .LMAuth") as caught:
+            optimizer.compile(student, trainset=topic.train[:4], valset=topic.test[:2])
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+    assert files_with(tmp_path, KEY) == []
+
+
+def test_an_lm_is_found_in_a_part_that_an_optimizer_has_frozen(student):
+    student.set_lm(dspy.LM("openai/gpt-4o-mini", api_key=KEY))
+    student._compiled = student.answer._compiled = True
+
+    class Around(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = student
+
+    assert told(ValueError(f"refused {KEY}"), *lms_of(Around())) == "ValueError: refused ***"
 
 
 @pytest.mark.slow
