@@ -79,10 +79,11 @@ def test_each_token_is_rounded_by_its_own_largest_value_of_either_sign():
     inputs = torch.randn(4, 64)
     inputs[0, 0], inputs[1], inputs[2] = -300.0, -inputs[1].abs(), 0.0
     inputs[3] /= 1000
-    exact, rounded = linear(inputs), Int8Linear(linear)(inputs)
+    with torch.inference_mode():
+        exact, rounded = linear(inputs), Int8Linear(linear)(inputs)
     for row in range(4):
         step = float(inputs[row].abs().max()) / 127
-        assert float((exact[row] - rounded[row]).abs().max()) < 2 * step, row
+        assert float((exact[row] - rounded[row]).abs().max()) < 2 * step + 1e-6, row
 
 
 def test_other_rerankers_and_the_encoder_stay_in_fp32(lists):

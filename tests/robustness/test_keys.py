@@ -159,7 +159,7 @@ def test_nor_does_the_error_of_a_gate_whose_program_cannot_reach_its_lm(student,
         optimizer = radio.RADIO(
             encoder=small, run_dir=tmp_path / "run", metric=lambda *_: 1.0, **{**FAST, "gate": True}
         )
-        with asking, pytest.raises(LanguageModelError, match="The program's LM failed .LMAuth") as caught:
+        with asking, pytest.raises(LanguageModelError, match=r"The program's LM failed \(LMAuth") as caught:
             optimizer.compile(student, trainset=topic.train[:4], valset=topic.test[:2])
     assert KEY not in "".join(traceback.format_exception(caught.value))
     assert files_with(tmp_path, KEY) == []
