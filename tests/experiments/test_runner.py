@@ -137,7 +137,8 @@ def test_a_row_that_cannot_run_does_not_cost_the_others(load, tmp_path):
 
 
 def test_a_record_outlives_the_lm_that_it_was_made_with(tmp_path):
-    write_record(tmp_path / "one.json", {"format": FORMAT_VERSION, "settings": {}, "data": {"a": "1", "b.gguf": "2"}})
+    record = {"format": FORMAT_VERSION, "experiment": "tiny", "row": "one", "seed": 1, "metrics": {}, "settings": {}}
+    write_record(tmp_path / "one.json", {**record, "data": {"a": "1", "b.gguf": "2"}})
     assert is_done(tmp_path / "one.json", {}, {"a": "1"})
     with pytest.raises(SettingsError, match=r"other data: b\.gguf was '2' and is '3'"):
         is_done(tmp_path / "one.json", {}, {"a": "1", "b.gguf": "3"})
