@@ -143,7 +143,7 @@ def test_a_record_outlives_the_lm_that_it_was_made_with(tmp_path):
     with pytest.raises(SettingsError, match=r"other data: b\.gguf was '2' and is '3'"):
         is_done(tmp_path / "one.json", {}, {"a": "1", "b.gguf": "3"})
     with pytest.raises(SettingsError, match=r"other data: a was '1' and is None"):
-        is_done(tmp_path / "one.json", {}, {})
+        is_done(tmp_path / "one.json", {}, {"c": "1"})
 
 
 def test_what_it_is_held_against(load, tmp_path):
