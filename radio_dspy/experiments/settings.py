@@ -19,7 +19,7 @@ from radio_dspy.passages import shown
 
 Method = Literal["radio", "first-stage", "base", "bm25", "rrf", "off-the-shelf", "lm-listwise", "answer-passages"]
 SignalName = Literal["retrieval", "rationale", "answer", "likelihood", "correctness", "containment", "labels"]
-LM_SIGNALS = ("likelihood", "correctness")
+LM_SIGNALS: tuple[SignalName, ...] = ("likelihood", "correctness")
 LM_FILE = ".gguf"  # how the name of an LM ends that is a file
 SEEDED = ("radio", "answer-passages")  # methods that a seed changes
 DEMO = "demo"
