@@ -199,10 +199,10 @@ def _stages(runs: Sequence[tuple[Row, int]]) -> list[StageEstimate]:
         if own.explained and own.rationale.lm != "none":
             found.setdefault(f"rationales {own.rationale.model_dump()} {shared}", _rationales(own, train))
         if own.method == "radio":
-            for name in LM_SIGNALS:
-                if own.teacher.signals.get(name):  # type: ignore[call-overload]  # the names are a part of its keys
-                    key = f"{name} {own.teacher.lm} {own.teacher.depth} {shared}"
-                    found.setdefault(key, _scores(own, train, name))
+            for signal in LM_SIGNALS:
+                if own.teacher.signals.get(signal):
+                    key = f"{signal} {own.teacher.lm} {own.teacher.depth} {shared}"
+                    found.setdefault(key, _scores(own, train, signal))
         if own.method == "lm-listwise":
             windows = len(windows_of(own.first_stage.candidates, LISTWISE_WINDOW, LISTWISE_STEP))
             found.setdefault(
