@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from radio_dspy.signatures import GenerateAnswer as GenerateAnswer
     from radio_dspy.signatures import NextQuery as NextQuery
     from radio_dspy.signatures import RationaleGuidedRerank as RationaleGuidedRerank
+    from radio_dspy.streaming import PlainStreamListener as PlainStreamListener
 
 __version__ = "0.1.0"
 
@@ -72,6 +73,7 @@ _HOMES = {
     "NoRerank": "rerankers.rerank",
     "Passage": "passages",
     "PlainAdapter": "adapters",
+    "PlainStreamListener": "streaming",
     "RADIO": "optimizers.radio",
     "RadioError": "errors",
     "RankRequest": "passages",

@@ -93,8 +93,7 @@ class PlainAdapter(Adapter):
     def parse(self, signature: type[Signature], completion: str) -> dict[str, Any]:
         """Take the whole reply as the output, without the field's name if the model repeated it."""
         output = _single_text_output(signature) or next(iter(signature.output_fields))
-        label = re.escape(_label(output))
-        text = re.sub(rf"^[\s*#]*{label}\s*:[\s*]*", "", completion, flags=re.IGNORECASE).strip()
+        text = without_label(completion, output)
         if not text:
             raise AdapterParseError(
                 adapter_name=type(self).__name__,
@@ -165,15 +164,26 @@ def _single_text_output(signature: type[Signature]) -> str | None:
 
 
 def _ask(signature: type[Signature], values: dict[str, Any], output: str) -> str:
-    return f"{signature.instructions}\n\n{_lines(signature, values)}\n\n{_label(output)}:"
+    return f"{signature.instructions}\n\n{_lines(signature, values)}\n\n{label_of(output)}:"
 
 
 def _lines(signature: type[Signature], values: dict[str, Any]) -> str:
-    return "\n".join(f"{_label(name)}: {_show(values[name])}" for name in signature.input_fields if name in values)
+    return "\n".join(f"{label_of(name)}: {_show(values[name])}" for name in signature.input_fields if name in values)
 
 
-def _label(field: str) -> str:
+def label_of(field: str) -> str:
+    """A field's name as a prompt writes it."""
     return field.replace("_", " ").capitalize()
+
+
+def without_label(reply: str, field: str) -> str:
+    """A reply without white space at its ends, and without the field's name if the model repeated it.
+
+    Example:
+        >>> without_label("**Answer:** blue ", "answer")
+        'blue'
+    """
+    return re.sub(rf"^[\s*#]*{re.escape(label_of(field))}\s*:[\s*]*", "", reply, flags=re.IGNORECASE).strip()
 
 
 def _show(value: Any) -> str:

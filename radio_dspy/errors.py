@@ -26,7 +26,10 @@ class BudgetError(RadioError, RuntimeError):
 
 
 class LanguageModelError(RadioError, RuntimeError):
-    """The language model failed in the middle of a run; what it had written is kept."""
+    """A model that is asked failed in the middle of a run; what it had written is kept.
+
+    Where it is a ``dspy.LM``, ``except dspy.LMError`` catches it too (``radio_dspy.failures``).
+    """
 
 
 class RunError(RadioError, RuntimeError):

@@ -11,7 +11,8 @@ from typing import TypeVar
 
 import dspy
 
-from radio_dspy.errors import BudgetError, LanguageModelError
+from radio_dspy.errors import BudgetError
+from radio_dspy.failures import lm_failure
 from radio_dspy.redaction import cause_of, told
 from radio_dspy.spending import StopSpending
 from radio_dspy.threads import each_in_threads
@@ -77,7 +78,7 @@ def ask_each(
         show_progress: Show a progress bar.
 
     Raises:
-        LanguageModelError: If the LM fails; any other error as it is.
+        LanguageModelError: If the LM fails, also a ``dspy.LMError``; any other error as it is.
         BudgetError: If the limit of an enclosing ``Ledger`` stage is reached.
     """
     from tqdm.auto import tqdm
@@ -99,7 +100,7 @@ def ask_each(
         except BudgetError as error:
             raise BudgetError(f"{error} {kept}") from None
         except dspy.LMError as error:
-            raise LanguageModelError(f"{lm.model} failed ({told(error, lm)}). {kept}") from cause_of(error, lm)
+            raise lm_failure(f"{lm.model} failed ({told(error, lm)}). {kept}", error, lm) from cause_of(error, lm)
 
 
 def _readable(call: Callable[[], R], retries: int) -> R:

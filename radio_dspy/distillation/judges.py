@@ -12,8 +12,9 @@ from radio_dspy.distillation.gate import Judge
 from radio_dspy.distillation.observation import hash_of, run_keys, source_of
 from radio_dspy.distillation.preferences import question_id
 from radio_dspy.distillation.seats import Seat
-from radio_dspy.errors import LanguageModelError, SettingsError
+from radio_dspy.errors import SettingsError
 from radio_dspy.evaluation import judge as judge_relevance
+from radio_dspy.failures import lm_failure
 from radio_dspy.metrics import ranking_metrics
 from radio_dspy.passages import Ranking, RankRequest
 from radio_dspy.redaction import cause_of, lms_of, told
@@ -77,9 +78,10 @@ def by_metric(
         try:
             prediction = program(**example.inputs())
         except dspy.LMError as error:  # the LM is away: that is not the reranker's fault
-            raise LanguageModelError(
+            raise lm_failure(
                 f"The program's LM failed ({told(error, *lms)}). What was judged before is kept in run_dir; mend it "
-                "and start again."
+                "and start again.",
+                error,
             ) from cause_of(error, *lms)
         except Exception as error:
             return 0.0, told(error, *lms)[:200]

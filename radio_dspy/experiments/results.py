@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _HEAD = "<!-- Made of the records by examples/experiments/results.py; what is changed here by hand is lost. -->"
+GATED = ", with the gate"  # ends the name of a row that repeats another with its gate on
 _CURVE_POINTS = 3  # rows that differ in a number, from which on a plot over it says something
 
 
@@ -76,19 +77,16 @@ def write_results(files: Sequence[Path], records: Path, docs: Path) -> list[Path
 
 def _verdict(rows: Sequence[Pooled]) -> str:
     """What a hurried reader can rely on: one paragraph, also where it does not help."""
-    told = [(one.row.name, gain) for one in rows if (gain := one.ranking) is not None]
-    if not told:
+    judged = [(one.row, gain) for one in rows if (gain := one.ranking) is not None]
+    if not judged:
         return "**Whether aligning helps has not been measured yet**: the first experiment has no records."
-    parts = []
-    for verdict, words in (
-        ("better", "ranks better than the base on"),
-        ("worse", "ranks worse than the base on"),
-        ("no difference shown", "makes no difference that could be shown on"),
-    ):
-        names = [f"{name} ({_gain(gain)} {_title(gain.metric)})" for name, gain in told if gain.verdict == verdict]
-        if names:
-            parts.append(f"{words} {_listed(names)}")
-    text = f"**Of {len(told)} data sets, the aligned reranker {'; it '.join(parts)}.**"
+    gated = [(row.name.removesuffix(GATED), gain) for row, gain in judged if row.settings.gate.by != "none"]
+    bare = [(row.name, gain) for row, gain in judged if row.settings.gate.by == "none"]
+    if gated:
+        text = f"**Of {len(gated)} data sets, what `RADIO` returns with its gate {_told(gated)}.**"
+        text += f" Without the gate, what was trained {_told(bare)}." if bare else ""
+    else:
+        text = f"**Of {len(bare)} data sets, the aligned reranker {_told(bare)}.**"
     answers = [(one.row.name, gain) for one in rows for gain in one.answers[:1]]
     if answers:
         better = [name for name, gain in answers if gain.verdict == "better"]
@@ -99,6 +97,20 @@ def _verdict(rows: Sequence[Pooled]) -> str:
         )
     missing = "" if all(len(one.records) > 1 for one in rows) else " Some rows have a single seed."
     return text + missing
+
+
+def _told(gains: Sequence[tuple[str, Gain]]) -> str:
+    """Where it is better, worse and neither, in one clause."""
+    parts = []
+    for verdict, words in (
+        ("better", "ranks better than the base on"),
+        ("worse", "ranks worse than the base on"),
+        ("no difference shown", "makes no difference that could be shown on"),
+    ):
+        names = [f"{name} ({_gain(gain)} {_title(gain.metric)})" for name, gain in gains if gain.verdict == verdict]
+        if names:
+            parts.append(f"{words} {_listed(names)}")
+    return "; it ".join(parts)
 
 
 def _section(

@@ -313,7 +313,8 @@ class Experiment(_Part):
 
         Args:
             rows: Only rows whose name contains one of these; none takes all.
-            seeds: Only these; none takes the file's.
+            seeds: Only these; none takes the file's. Rows that a seed does not change run with the file's first seed,
+                so without it they do not, unless none of these is the file's.
 
         Raises:
             SettingsError: If no row has such a name.
@@ -322,9 +323,11 @@ class Experiment(_Part):
         if not chosen:
             known = ", ".join(repr(row.name) for row in self.rows)
             raise SettingsError(f"{self.name}: no row's name contains {' or '.join(rows)}; the rows are {known}.")
-        for number, seed in enumerate(dict.fromkeys(seeds or self.seeds)):
+        taken = list(dict.fromkeys(seeds or self.seeds))
+        first = self.seeds[0] if set(taken) & set(self.seeds) else taken[0]
+        for seed in taken:
             for row in chosen:
-                if number == 0 or row.settings.method in SEEDED:
+                if seed == first or row.settings.method in SEEDED:
                     yield row, seed
 
 

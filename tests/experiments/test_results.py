@@ -12,7 +12,7 @@ import pytest
 from radio_dspy.errors import DataError, MissingExtraError, SettingsError
 from radio_dspy.experiments.pooling import pooled
 from radio_dspy.experiments.records import is_done, read_record, record_path, write_record
-from radio_dspy.experiments.results import render_results, write_results
+from radio_dspy.experiments.results import GATED, render_results, write_results
 from radio_dspy.experiments.settings import load_experiment
 from tests.conftest import ROOT
 
@@ -119,6 +119,22 @@ def test_the_page_says_what_the_records_say(tiny, records):
     assert "The losses are short questions." in page
     assert "answers: " not in page  # a column that no row has
     assert set(made) == {"results.md", *(f"results/tiny-{kind}.svg" for kind in ("gains", "questions", "weight"))}
+
+
+def test_what_the_gate_returns_is_told_before_what_was_trained(tmp_path):
+    rows = [{"name": "alpha"}, {"name": f"alpha{GATED}", "with": {"gate": {"by": "labels"}}}]
+    content = {"name": "gated", "title": "Gated?", "question": "Does it help?", "seeds": [1, 2], "rows": rows}
+    (tmp_path / "gated.yaml").write_text(json.dumps(content))
+    experiment = load_experiment(tmp_path / "gated.yaml")
+    for row, changes in zip(experiment.rows, ([-0.1] * 20, [0.0] * 20), strict=True):
+        for seed in (1, 2):
+            path = record_path(tmp_path / "records", experiment, row, seed)
+            write_record(path, made_up(experiment, row, seed, changes))
+    page = render_results([tmp_path / "gated.yaml"], tmp_path / "records")["results.md"]
+    assert (
+        "**Of 1 data sets, what `RADIO` returns with its gate makes no difference that could be shown on alpha (+0.000 "
+        "(+0.000 to +0.000) nDCG@10).** Without the gate, what was trained ranks worse than the base on alpha (-0.100 "
+    ) in page
 
 
 def test_a_plot_is_a_whole_file_that_says_what_it_shows(tiny, records):

@@ -10,7 +10,7 @@ from radio_dspy.distillation import AnswerCorrectness, AnswerLikelihood, LMRanki
 from radio_dspy.errors import BudgetError, DataError, SettingsError
 from radio_dspy.rerankers import LMRerank, Rerank
 from tests.conftest import UnaskedLM
-from tests.stub_servers import KEY, StubServer
+from tests.stub_servers import COMPLETION_TOKENS, KEY, PROMPT_TOKENS, StubServer
 
 REPLY = "[[ ## rationale ## ]]\nNo use.\n[[ ## answer ## ]]\nyeast\n[[ ## completed ## ]]"
 QUICK = {"epochs": 1, "learning_rate": 3e-5, "max_length": 64, "candidates": 10, "show_progress": False}
@@ -94,6 +94,18 @@ def test_a_compile_ends_at_max_calls_and_goes_on_with_more(server, lm, student, 
     optimizer.compile(student, trainset=topic.train[:6], valset=topic.test)
     assert len(server.calls) == 6
     assert (optimizer.report.rationales["reused"], optimizer.report.spending["rationales"]["calls"]) == (4, 2)
+
+
+def test_a_compile_ends_at_max_cost_with_what_was_bought_kept(server, lm, student, topic, tmp_path):
+    price = (PROMPT_TOKENS * 0.15 + COMPLETION_TOKENS * 0.6) / 1e6  # of gpt-4o-mini
+    settings = {**QUICK, "run_dir": tmp_path, "guards": False, "gate": False}
+    with pytest.raises(BudgetError, match=r"max_cost=.* is reached.*same run_dir"):
+        RADIO(lm, max_cost=2.5 * price, **settings).compile(student, trainset=topic.train[:6], valset=topic.test)
+    assert len((tmp_path / "rationales.jsonl").read_text().splitlines()) == len(server.calls) == 3
+    optimizer = RADIO(lm, max_cost=1.0, **settings)
+    optimizer.compile(student, trainset=topic.train[:6], valset=topic.test)
+    assert len(server.calls) == 6
+    assert optimizer.report.spending["rationales"]["cost"] == pytest.approx(3 * price)
 
 
 def test_signals_keep_their_scores_at_the_limit(server, lm, student, topic, tmp_path):

@@ -1,0 +1,82 @@
+"""Streaming replies that hold no field markers."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from dspy.streaming import StreamListener, StreamResponse
+
+from radio_dspy.adapters import label_of, without_label
+
+
+class PlainStreamListener(StreamListener):
+    """Streams a field of an LM that is asked through ``PlainAdapter``, as ``local_lm`` is: it is the whole reply.
+
+    DSPy's own ``StreamListener`` waits for the markers that ``ChatAdapter``, ``JSONAdapter`` and ``XMLAdapter`` have an
+    LM write. The field must be the one text output of its predictor. A reply that comes from the cache is not streamed:
+    then the prediction alone comes.
+
+    Args:
+        signature_field_name: The field to listen to.
+        predict: Its predictor; None finds it in the program by the field's name.
+        predict_name: The predictor's name in the program.
+        allow_reuse: Listen to every reply, not to the first alone; needed to call the streaming program twice.
+
+    Example:
+        >>> import asyncio, dspy, radio_dspy as radio
+        >>> async def parts(question):
+        ...     answering = dspy.streamify(dspy.Predict("question -> answer"), stream_listeners=[listener])
+        ...     return [part.chunk async for part in answering(question=question) if hasattr(part, "chunk")]
+        >>> listener = PlainStreamListener("answer")
+        >>> with radio.local_lm() as lm, dspy.context(lm=lm.copy(cache=False)):
+        ...     len(asyncio.run(parts("What colour is the sky?"))) > 1
+        True
+    """
+
+    def __init__(
+        self,
+        signature_field_name: str,
+        predict: Any = None,
+        predict_name: str | None = None,
+        allow_reuse: bool = False,
+    ) -> None:
+        super().__init__(signature_field_name, predict, predict_name, allow_reuse)
+        self._text = self._shown = ""
+
+    def receive(self, chunk: Any) -> StreamResponse | None:
+        """Take the next piece of the reply; gives what is new of the field's value, without white space at its ends."""
+        if self.stream_end:
+            if not self.allow_reuse:
+                return None
+            self.stream_start = self.stream_end = False
+            self._text = self._shown = ""
+        if not chunk.choices:  # LiteLLM's last piece holds the usage alone
+            return None
+        choice = chunk.choices[0]
+        self.stream_start = True
+        self._text += choice.delta.content or ""
+        if choice.finish_reason:
+            self.stream_end = True
+        elif self._may_be_label():
+            return None
+        return self._response()
+
+    def finalize(self) -> StreamResponse | None:
+        """Give what is left where the reply broke off."""
+        if self.stream_end or not self.stream_start:
+            return None
+        self.stream_end = True
+        return self._response()
+
+    def _response(self) -> StreamResponse | None:
+        value = without_label(self._text, self.signature_field_name)
+        new, self._shown = value[len(self._shown) :], value
+        if not new and not self.stream_end:
+            return None
+        return StreamResponse(self.predict_name, self.signature_field_name, new, is_last_chunk=self.stream_end)
+
+    def _may_be_label(self) -> bool:
+        """Whether what is there so far can still become the field's name and a colon, which is no part of its value."""
+        start = re.sub(r"^[\s*#]+", "", self._text).rstrip().lower()
+        return label_of(self.signature_field_name).lower().startswith(start)
