@@ -1,4 +1,4 @@
-"""The command line: radio-dspy demo | index | compile | evaluate | ask | export | report | experiment | runs."""
+"""The command line: radio-dspy demo, index, compile, import, evaluate, ask, export, report, experiment, runs."""
 
 from __future__ import annotations
 
@@ -220,8 +220,7 @@ def compile_(
 
     import radio_dspy as radio
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SettingsError(f"{out}: already there; give a new folder for --out.")
+    _check_free(out)
     if not estimate:
         remember_command(run_dir, "compile", arguments)
     questions = radio.load_questions(train)
@@ -263,6 +262,70 @@ def compile_(
                 write_result(json_file, expected.as_dict())
                 return
             aligned = optimizer.compile(student, trainset=trainset, valset=valset or None)
+    radio.save(aligned, out)
+    typer.echo(f"\n{optimizer.report}\nsaved in {out}")
+    write_result(json_file, optimizer.report.as_dict() if optimizer.report else {})
+
+
+def _check_free(out: Path) -> None:
+    """Before anything is paid for."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SettingsError(f"{out}: already there; give a new folder for --out.")
+
+
+@app.command(name="import")
+@_command
+def import_(
+    groups: Annotated[
+        Path, typer.Argument(help='FlagEmbedding\'s {"query", "pos", "neg"} lines, or a run\'s groups.jsonl.')
+    ],
+    out: Annotated[Path, typer.Option(help="New folder for the program with the trained reranker.")],
+    corpus: CorpusFile = None,
+    index_folder: IndexFolder = None,
+    dev: Annotated[
+        Path | None, typer.Option(help="Groups to judge by; else a fifth of the groups is held out.")
+    ] = None,
+    encoder: EncoderName = None,
+    reranker: Annotated[str, typer.Option(help="Folder or hub name of the weights to start from.")] = DEFAULT_ENCODER,
+    architecture: Annotated[Architecture, typer.Option(help="How the reranker scores.")] = "bi-encoder",
+    loss: Annotated[
+        LossName, typer.Option(help="listwise and margin read the lines' pos_scores, neg_scores.")
+    ] = "infonce",
+    tower: Annotated[
+        Tower | None, typer.Option(help="query (a bi-encoder's default): its query side alone; the index stays valid.")
+    ] = None,
+    negatives: Annotated[int, typer.Option(help="Negatives drawn for each positive.")] = 7,
+    gate: Annotated[bool, typer.Option(help="Return the base where nothing beats it on held-out groups.")] = True,
+    epochs: Annotated[int, typer.Option(help="Passes over the groups.")] = 2,
+    learning_rate: Annotated[float, typer.Option(help="AdamW's; the paper has 6e-5 for bge-reranker-base.")] = 3e-5,
+    max_length: Annotated[int, typer.Option(help="Longest input in tokens.")] = 128,
+    candidates: Annotated[int, typer.Option(help="Passages reranked for a question when answering.")] = 20,
+    k: Annotated[int, typer.Option(help="Passages that the answering LM reads.")] = 5,
+    run_dir: Annotated[Path | None, typer.Option(help="Keep checkpoints and report here.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of training.")] = 42,
+    json_file: JsonFile = None,
+) -> None:
+    """Train a reranker on preference groups that you have, without an LM, and save the program.
+
+    Example: `radio-dspy import train.jsonl --corpus corpus.jsonl --out aligned`
+    """
+    import radio_dspy as radio
+
+    _check_free(out)
+    retriever = open_retriever(index_folder, corpus, encoder)
+    trainset, valset = (radio.load_groups(path, retriever.passages) if path else [] for path in (groups, dev))
+    rerank = radio.Rerank(reranker, architecture=architecture)
+    training = radio.TrainingSettings(
+        loss=loss,
+        tower=tower or ("query" if architecture == "bi-encoder" else "both"),
+        epochs=epochs,
+        learning_rate=learning_rate,
+        max_length=max_length,
+        seed=seed,
+    )
+    optimizer = radio.GroupFinetune(training, negatives=negatives, gate=gate, run_dir=run_dir)
+    student = open_program("qa", retriever, rerank, candidates=candidates, k=k, hops=1)
+    aligned = optimizer.compile(student, trainset=trainset, valset=valset or None)
     radio.save(aligned, out)
     typer.echo(f"\n{optimizer.report}\nsaved in {out}")
     write_result(json_file, optimizer.report.as_dict() if optimizer.report else {})

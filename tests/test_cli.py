@@ -10,7 +10,7 @@ from radio_dspy import Rerank, RetrieveRerankAnswer
 from radio_dspy.cli import app
 from tests.stub_endpoints import KEY, StubEndpoint
 
-COMMANDS = ["demo", "index", "compile", "evaluate", "ask", "export", "report", "experiment"]
+COMMANDS = ["demo", "index", "compile", "import", "evaluate", "ask", "export", "report", "experiment"]
 
 
 def radio(*arguments, check=0):
@@ -110,6 +110,33 @@ def test_rationales_that_are_there_need_no_lm(files, tmp_path, topic):
         == report["questions"]["train"]
         == len(topic.train) - report["questions"]["judged"]
     )
+
+
+def test_groups_are_imported_without_an_lm(files, tmp_path, topic):
+    """FlagEmbedding's lines in, a saved program out, that `evaluate` takes."""
+    contents = {one.id: one.contents for one in topic.passages}
+    rows = [
+        {
+            "query": one.question,
+            "pos": [contents[key] for key in one.relevant],
+            "neg": [text for key, text in contents.items() if key not in one.relevant][:5],
+        }
+        for one in topic.train
+    ]
+    radio_dspy.write_groups(radio_dspy.load_groups(rows), tmp_path / "groups.jsonl")
+    arguments = ["import", tmp_path / "groups.jsonl", "--corpus", files / "corpus.jsonl", "--no-gate"]
+    arguments += ["--epochs", 1, "--max-length", 32, "--out", tmp_path / "aligned", "--json", tmp_path / "import.json"]
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "import.json").read_text())
+    assert report["groups"] >= report["questions"]["used"] > 0
+    asked = ["evaluate", tmp_path / "aligned", "--corpus", files / "corpus.jsonl", "--questions", files / "dev.jsonl"]
+    done = CliRunner().invoke(app, [*map(str, asked), "--json", str(tmp_path / "evaluate.json")])
+    assert done.exit_code == 0, done.output
+    metrics = json.loads((tmp_path / "evaluate.json").read_text())["metrics"]
+    assert metrics["aligned"] != metrics["base"]
+    again = CliRunner().invoke(app, list(map(str, arguments)))
+    assert (again.exit_code, "already there" in again.stderr) == (2, True)
 
 
 def test_a_rationale_of_an_unknown_question_is_an_error(files, tmp_path):

@@ -30,6 +30,10 @@ WITH_CODE = [
 ]
 
 
+def test_the_pages_that_teach_have_code():
+    assert {"backends", "concepts", "optimizers", "saving"} <= {page.stem for page in PAGES if blocks(page)}
+
+
 @pytest.mark.parametrize("page", WITH_CODE)
 def test_a_pages_code_runs(page, topic, small, index, tmp_path, monkeypatch):
     """A page may use what the README sets up: passages, train, dev, encoder, retriever, program and lm."""

@@ -174,6 +174,20 @@ def test_transformers_alone_scores_with_a_bi_encoder_as_we_do(small, groups, tmp
     assert 'passage_encoder = FlagModel("parted/passage-encoder"' in (out / "README.md").read_text()
 
 
+@pytest.mark.slow
+def test_flagembedding_itself_scores_as_we_do(tiny, small, groups, tmp_path):
+    flag = pytest.importorskip("FlagEmbedding", reason="FlagEmbedding is a peer: benchmarks/requirements.txt has it")
+    out = export(Rerank(tiny, max_length=40), tmp_path / "cross", "flagembedding")
+    reranker = flag.FlagReranker(str(out), max_length=40, use_fp16=False, devices="cpu")
+    assert reranker.compute_score(PAIRS) == pytest.approx(ours(Rerank(tiny, max_length=40)), abs=1e-5)
+
+    shared = trained(Encoder(small.name, query_prefix="query: "), groups, tmp_path / "run")
+    out = export(shared, tmp_path / "bi", "flagembedding")
+    model = flag.FlagModel(str(out), pooling_method="mean", use_fp16=False, devices="cpu")
+    queries, passages = model.encode(["query: " + QUERY]), model.encode(TEXTS)
+    assert (passages @ queries[0]).tolist() == pytest.approx(ours(shared), abs=1e-5)
+
+
 def pooled(folder, texts):
     import torch
     from transformers import AutoModel, AutoTokenizer

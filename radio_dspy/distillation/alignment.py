@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import logging
 import math
 from collections.abc import Sequence
@@ -165,4 +166,5 @@ def _trained(
         },
     )
     remove_checkpoints(run.path)
+    gc.collect()  # the trained modules hold each other: without it their memory waits for Python's next sweep
     return result

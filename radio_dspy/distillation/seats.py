@@ -72,7 +72,7 @@ def seats_of(program: dspy.Module, original: dspy.Module | None = None) -> list[
                 "RADIO(signals={RerankerScore(remote): 0.5, RetrievalScore(): 0.5}), or as a row to compare with."
             )
         raise SettingsError(
-            "The student holds no trainable reranker. Add one as an attribute, for example "
+            "The program holds no trainable reranker. Add one as an attribute, for example "
             "`self.rerank = radio_dspy.Rerank('BAAI/bge-reranker-base')`, and call it on the retrieved passages. "
             "One that only lives inside a function cannot be copied: use a method of the module as the tool."
         )
