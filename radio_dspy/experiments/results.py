@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from radio_dspy.comparison import MOVED
 from radio_dspy.errors import SettingsError
 from radio_dspy.experiments.pooling import Gain, Pooled, pooled
-from radio_dspy.experiments.settings import Experiment, load_experiment
+from radio_dspy.experiments.settings import DEMO, Experiment, load_experiment
 from radio_dspy.files import replacing
 from radio_dspy.reporting.markdown import plain
 from radio_dspy.reporting.plots import colour, drawable_text, svg_file
@@ -87,6 +87,8 @@ def _verdict(rows: Sequence[Pooled]) -> str:
         text += f" Without the gate, what was trained {_told(bare)}." if bare else ""
     else:
         text = f"**Of {len(bare)} data sets, the aligned reranker {_told(bare)}.**"
+    if any(row.settings.data.corpus == DEMO for row, _ in judged):
+        text += " The demo set is this project's own and was written to show the method: no evidence for other data."
     answers = [(one.row.name, gain) for one in rows for gain in one.answers[:1]]
     if answers:
         better = [name for name, gain in answers if gain.verdict == "better"]
@@ -153,6 +155,10 @@ def _table(rows: Sequence[Pooled]) -> list[str]:
         ("result", lambda one: _three(one.ranking.result) if one.ranking else ""),
         ("gain", lambda one: _gain(one.ranking) if one.ranking else ""),
         ("seeds from, to", lambda one: _span(one.ranking.seeds) if one.ranking and len(one.records) > 1 else ""),
+        (
+            "returned by the gate",
+            lambda one: ", ".join(record["gate"]["chosen"] for record in one.records if record.get("gate")),
+        ),
         *((f"answers: {_title(name)}", _answers(name)) for name in ("accuracy", "exact_match", "token_f1")),
         ("teacher's nDCG@10 in training", lambda one: _three(one.number("teacher", "teacher ndcg@10"))),
         ("rationales", lambda one: _whole(_rationales(one))),

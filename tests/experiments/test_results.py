@@ -113,6 +113,7 @@ def test_the_page_says_what_the_records_say(tiny, records):
     assert "**Of 3 data sets, the aligned reranker ranks better than the base on alpha (+0.165 (" in page
     assert "ranks worse than the base on beta | gamma (-0.100" in page
     assert "makes no difference that could be shown on delta" in page
+    assert "no evidence for other data" in page  # the rows' data are the demo set
     assert "6 of 8 runs are done. Run on 2 cores of x86_64, 8 GB; radio-dspy 0.1.0." in page
     assert "| beta \\| gamma | 2 |" in page
     assert "Not run yet: later." in page
