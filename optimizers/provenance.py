@@ -13,7 +13,7 @@ from radio_dspy.distillation.seats import Seat
 from radio_dspy.distillation.settings import TrainingSettings
 from radio_dspy.distillation.signals import Signal
 from radio_dspy.model_files import weights_name
-from radio_dspy.report import Report
+from radio_dspy.report import NO_GATE, Report
 
 if TYPE_CHECKING:
     from radio_dspy.optimizers.job import Job
@@ -44,7 +44,7 @@ def remember(seats: Sequence[Seat], report: Report, how: Mapping[str, Any]) -> N
         how: ``teacher`` (empty where the groups were given), ``encoder``, ``rationale_lm`` and ``settings``.
     """
     for seat, part in zip(seats, [report.as_dict(), *report.others], strict=True):
-        gate = part["gate"] or {"chosen": "trained", "sentence": "Returned what was trained: there was no gate."}
+        gate = part["gate"] or {"chosen": "trained", "sentence": NO_GATE}
         if gate["chosen"] == "base":
             continue
         record = {

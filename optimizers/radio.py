@@ -308,7 +308,10 @@ class RADIO(Teleprompter):
         job, reached = without_idle_seats(job, reached)
         used = [usable(seen.requests) for seen in reached.train]
         if not any(requests for requests, _ in used):
-            raise DataError(f"None of the {len(job.train)} training questions can be used: {used[0][1]}.")
+            raise DataError(
+                f"None of the {len(job.train)} training questions can be used: {used[0][1]}. Answers are an "
+                "example's `answers` (or `answer`); load_questions reads them from golden_answers or answers."
+            )
         judged = reached.held_out[0].requests
         with job.clock("evaluation"):  # before anything is paid for: the base must load
             rows = {

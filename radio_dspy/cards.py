@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from radio_dspy import __version__
-from radio_dspy.report import ROW_TITLES
+from radio_dspy.report import CHOSEN_ON, NO_GATE, ROW_TITLES
 from radio_dspy.rerankers.weights import RerankerWeights
 
 _LIBRARIES = {"sentence-transformers": "sentence-transformers", "flagembedding": "transformers", "onnx": "onnx"}
@@ -32,9 +32,10 @@ def training_text(record: Mapping[str, Any]) -> str:
     if not record["metrics"]:
         return text
     relevant = "labelled passages" if record["relevance"] == "labels" else "passages that contain an answer"
+    chosen = "" if record["decision"] == NO_GATE else f" {CHOSEN_ON}"
     return (
         f"{text}\n\n{_table(record['metrics'])}\n\nMeans over {questions['judged']} held-out questions, relevant: "
-        f"{relevant}. The weights were chosen on these questions: for a figure to publish, take others."
+        f"{relevant}.{chosen}"
     )
 
 

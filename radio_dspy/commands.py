@@ -33,6 +33,11 @@ def open_lm(name: str, *, seed: int, max_tokens: int, temperature: float | None 
 
     if not name.strip():
         raise SettingsError("--lm is empty; give `local`, `none`, a GGUF file, or a LiteLLM name.")
+    if "/" not in name and name not in ("none", "local") and not name.endswith(".gguf") and not _is_known(name):
+        raise SettingsError(
+            f"--lm {name}: no LM has this name; give `local`, `none`, a GGUF file, or a LiteLLM name with its provider "
+            "(openai/gpt-4o-mini)."
+        )
     if name == "none":
         yield None
     elif name == "local" or name.endswith(".gguf"):
@@ -43,6 +48,16 @@ def open_lm(name: str, *, seed: int, max_tokens: int, temperature: float | None 
         yield dspy.LM(name)
     else:
         yield dspy.LM(name, temperature=temperature, seed=seed, max_tokens=max_tokens)
+
+
+def _is_known(name: str) -> bool:
+    """Whether LiteLLM knows the provider of a name that gives none."""
+    import litellm
+
+    try:
+        return bool(litellm.get_llm_provider(name))
+    except litellm.BadRequestError:
+        return False
 
 
 def build_index(corpus: Path, encoder: TextEncoder | str) -> FaissRetriever:

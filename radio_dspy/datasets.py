@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,8 @@ import dspy
 
 from radio_dspy.errors import DataError
 from radio_dspy.passages import Passage, checked_text, is_plain_number, plain_text, shown
+
+logger = logging.getLogger(__name__)
 
 _GZIP = b"\x1f\x8b"
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}")
@@ -106,6 +109,12 @@ def load_questions(source: Source, qrels: str | PathLike[str] | None = None) -> 
             fields["choices"] = choices
         inputs = [name for name in ("question", "choices") if name in fields]
         examples[key] = dspy.Example(**fields).with_inputs(*inputs)
+    bare = [key for key, example in examples.items() if not example.answers]
+    if bare and len(bare) < len(examples):  # where none has, they are questions alone
+        logger.warning(
+            "%s: %d of %d questions have no answers (fields golden_answers or answers), the first of them %r.",
+            _name(source), len(bare), len(examples), bare[0],
+        )  # fmt: skip
     if labels:
         raise DataError(f"{qrels}: judges question {next(iter(labels))!r}, which {_name(source)} does not hold.")
     if not examples:

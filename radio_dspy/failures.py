@@ -10,7 +10,10 @@ from radio_dspy.errors import LanguageModelError
 
 
 class LMFailedError(dspy.LMError, LanguageModelError):
-    """Caught by ``except LanguageModelError`` and by ``except dspy.LMError``; raised by ``lm_failure``."""
+    """Caught by ``except LanguageModelError`` and by ``except dspy.LMError``; made by ``lm_failure``."""
+
+    def __init__(self, message: str, **told: Any) -> None:
+        dspy.LMError.__init__(self, message, **told)
 
 
 def lm_failure(text: str, error: dspy.LMError, lm: Any = None) -> LMFailedError:

@@ -12,6 +12,9 @@ from radio_dspy.markup import html_table, paragraph
 
 ROW_TITLES = {"first_stage": "first stage", "base": "base reranker", "aligned": "aligned reranker"}
 
+NO_GATE = "Returned what was trained: there was no gate."
+CHOSEN_ON = "The gate chose on these very questions, so a final figure needs others."
+
 
 @dataclass(frozen=True)
 class Report:
@@ -56,7 +59,7 @@ class Report:
     def decision(self) -> str:
         """What was returned and why, in one sentence."""
         if self.gate is None:
-            return "Returned what was trained: there was no gate."
+            return NO_GATE
         return str(self.gate["sentence"])
 
     def as_dict(self) -> dict[str, Any]:
@@ -83,12 +86,12 @@ class Report:
         judged = "labelled passages" if self.relevance == "labels" else "passages that contain an answer"
         gain = self.gain()
         verdict = f"aligned against base: {gain:+.3f} nDCG@10"
-        verdict += "" if gain > 0 else "  (no gain: see docs/troubleshooting.md)"
+        verdict += "" if gain > 0 else f"  ({'a loss' if gain < 0 else 'no gain'}: see docs/troubleshooting.md)"
         if not questions["judged"]:
             verdict = "nothing could be judged: give questions with labelled passages or with answers"
         lines = [
             metrics_table(self.metrics, f"{questions['judged']} held-out questions, relevant: {judged}").rstrip(),
-            verdict,
+            f"{verdict}{f'. {CHOSEN_ON}' if self.gate and questions['judged'] else ''}",
             *_gate_lines(self.gate),
             self.decision,
             f"questions: {questions['used']} of {questions['train']} used, skipped: {_counts(questions['skipped'])}",

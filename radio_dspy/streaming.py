@@ -42,6 +42,8 @@ class PlainStreamListener(StreamListener):
         allow_reuse: bool = False,
     ) -> None:
         super().__init__(signature_field_name, predict, predict_name, allow_reuse)
+        self.stream_start: bool = False
+        self.stream_end: bool = False
         self._text = self._shown = ""
 
     def receive(self, chunk: Any) -> StreamResponse | None:

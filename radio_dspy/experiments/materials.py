@@ -197,7 +197,7 @@ def located(data: DataSettings, name: str) -> Path:
     Raises:
         SettingsError: If it is not there; the message says what to give.
     """
-    path = Path(name) if Path(name).is_absolute() else Path(data.root or ".") / name
+    path = Path(data.root or ".") / name  # an absolute name stays as it is
     if not path.is_file():
         where = f"below {data.root}" if data.root else "here, and no data folder was given"
         raise SettingsError(

@@ -80,25 +80,32 @@ def _verdict(rows: Sequence[Pooled]) -> str:
     judged = [(one.row, gain) for one in rows if (gain := one.ranking) is not None]
     if not judged:
         return "**Whether aligning helps has not been measured yet**: the first experiment has no records."
-    gated = [(row.name.removesuffix(GATED), gain) for row, gain in judged if row.settings.gate.by != "none"]
-    bare = [(row.name, gain) for row, gain in judged if row.settings.gate.by == "none"]
-    if gated:
-        text = f"**Of {len(gated)} data sets, what `RADIO` returns with its gate {_told(gated)}.**"
-        text += f" Without the gate, what was trained {_told(bare)}." if bare else ""
-    else:
-        text = f"**Of {len(bare)} data sets, the aligned reranker {_told(bare)}.**"
-    if any(row.settings.data.corpus == DEMO for row, _ in judged):
-        text += " The demo set is this project's own and was written to show the method: no evidence for other data."
+    gated = [(row, gain) for row, gain in judged if row.settings.gate.by != "none"]
+    bare = [(row, gain) for row, gain in judged if row.settings.gate.by == "none"]
+    text = ""
+    for those, subject in ((gated, "what `RADIO` returns with its gate"), (bare, "what training alone gives")):
+        real = [(row.name.removesuffix(GATED), gain) for row, gain in those if row.settings.data.corpus != DEMO]
+        if real:
+            text += f"On real data {subject} {_told(real)}. "
+    text = f"**{text.strip()}**" if text else ""
+    own = [gain for row, gain in (*gated, *bare) if row.settings.data.corpus == DEMO]
+    if own:
+        text += (
+            " On the demo set, which is this project's own and was written to show the method, the gain is "
+            f"{_briefly(own[0])}: no evidence for other data."
+        )
     answers = [(one.row.name, gain) for one in rows for gain in one.answers[:1]]
     if answers:
         better = [name for name, gain in answers if gain.verdict == "better"]
         worse = [name for name, gain in answers if gain.verdict == "worse"]
+        asked = max(gain.questions for _, gain in answers)
+        where, elsewhere = (_listed(names) if names else "none" for names in (better, worse))
         text += (
-            f" Answers by the LM are better on {_listed(better) if better else 'none'} of the {len(answers)} where one "
-            f"was asked, and worse on {_listed(worse) if worse else 'none'}."
+            f" Answers by the LM, {asked} of each set at most, are better on {where} of the {len(answers)} sets, "
+            f"and worse on {elsewhere}."
         )
     missing = "" if all(len(one.records) > 1 for one in rows) else " Some rows have a single seed."
-    return text + missing
+    return text.strip() + missing
 
 
 def _told(gains: Sequence[tuple[str, Gain]]) -> str:
@@ -107,12 +114,19 @@ def _told(gains: Sequence[tuple[str, Gain]]) -> str:
     for verdict, words in (
         ("better", "ranks better than the base on"),
         ("worse", "ranks worse than the base on"),
-        ("no difference shown", "makes no difference that could be shown on"),
+        ("no difference shown", "shows no difference beyond chance on"),
     ):
-        names = [f"{name} ({_gain(gain)} {_title(gain.metric)})" for name, gain in gains if gain.verdict == verdict]
+        names = [f"{name} ({_briefly(gain)})" for name, gain in gains if gain.verdict == verdict]
         if names:
             parts.append(f"{words} {_listed(names)}")
-    return "; it ".join(parts)
+    text = ", ".join(parts)
+    return text if parts and parts[0].startswith("ranks better") else f"shows no gain: it {text}"
+
+
+def _briefly(gain: Gain) -> str:
+    if not any(gain.seeds) and gain.low == gain.high == 0:
+        return "the base came back"
+    return f"{_gain(gain)} {_title(gain.metric)}"
 
 
 def _section(

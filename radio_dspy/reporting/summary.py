@@ -10,7 +10,7 @@ from typing import Any
 
 from radio_dspy.comparison import MAIN_METRIC, count_effects, effect_of
 from radio_dspy.errors import DataError
-from radio_dspy.report import ROW_TITLES, Report
+from radio_dspy.report import CHOSEN_ON, ROW_TITLES, Report
 from radio_dspy.runs import Run, look_at
 from radio_dspy.significance import SAMPLES, interval, paired_bootstrap
 
@@ -40,7 +40,7 @@ class Summary:
         guards: What was left out or replaced, as pairs of a text and a count.
         answers: Answer metrics of an evaluation, by row.
         facts: Further lines about the run.
-        notes: What is missing on the page, and why.
+        notes: What is missing on the page and why, and what its figures are not good for.
     """
 
     kind: str
@@ -172,6 +172,8 @@ def _compiled(report: Mapping[str, Any], run: Run, seen: _Seen) -> Summary:
         },
         **(seen.measured() if fits else {}),
     }
+    if known.gate and known.questions["judged"]:
+        notes.append(CHOSEN_ON)
     first = {name: report.get(name) for name in ("reranker", "groups", "left_out", "training", "gate")}
     return Summary(
         kind="compile",

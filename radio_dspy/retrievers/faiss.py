@@ -153,14 +153,18 @@ class FaissRetriever(Retriever):
         A query encoder of its own goes into the subfolder ``query-encoder``. A hosted encoder is written down by its
         name and settings, never with address or key.
 
+        An index that is there is replaced.
+
         Raises:
-            SettingsError: If the path is a file.
+            SettingsError: If the path is a file, or a folder that holds something else than an index.
         """
         import faiss
 
         folder = Path(path)
         if folder.exists() and not folder.is_dir():
             raise SettingsError(f"{folder}: is a file; an index is saved into a folder.")
+        if folder.exists() and any(folder.iterdir()) and not any((folder / name).is_file() for name in _FILES):
+            raise SettingsError(f"{folder}: holds something else than an index; give a new folder, or an index's.")
         folder.mkdir(parents=True, exist_ok=True)
         rows = ({"id": one.id, "title": one.title, "text": one.text} for one in self.passages)
         write_lines(folder / "passages.jsonl", rows)
@@ -232,7 +236,10 @@ def _checked_manifest(folder: Path, *, unread: str | None = None) -> dict[str, A
     """Read the manifest and hold the files against it, but for one that is not to be read."""
     for name in ("manifest.json", *_FILES):
         if not (folder / name).is_file():
-            raise CheckpointError(f"{folder / name}: no such file; build the index again with FaissRetriever.build.")
+            raise CheckpointError(
+                f"{folder / name}: no such file; give the folder of an index, which FaissRetriever.save and "
+                "`radio-dspy index` write."
+            )
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         version, files = int(manifest["format"]), dict(manifest["files"])
