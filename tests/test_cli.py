@@ -259,6 +259,7 @@ def test_a_folder_that_is_no_run_has_no_report(tmp_path):
             "error: missing.jsonl: no such file.",
         ),
         (["ask", "missing", "Why?"], "error: Give either --index"),
+        (["demo", "--lm", "locl"], "error: --lm locl: no LM has this name; give `local`, `none`, a GGUF file, or a"),
         (["demo", "--lm", "missing.gguf"], "missing.gguf: no such file. Give a GGUF model file."),
         (["index", "only-one-argument"], "Missing argument"),
         (["compile", "--train", "t", "--out", "o", "--sampling", "hard"], "Invalid value for"),

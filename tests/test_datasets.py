@@ -101,6 +101,18 @@ def test_a_question_with_a_line_for_each_answer_is_one_question(tmp_path):
         load_questions(write(tmp_path / "q.jsonl", rows[0], other))
 
 
+def test_some_questions_without_answers_are_told(caplog):
+    rows = [
+        {"id": "a", "question": "Why?", "golden_answer": ["so"]},
+        {"id": "b", "question": "How?", "answers": ["so"]},
+    ]
+    assert [one.answers for one in load_questions(rows)] == [[], ["so"]]
+    assert "1 of 2 questions have no answers (fields golden_answers or answers), the first of them 'a'" in caplog.text
+    caplog.clear()
+    load_questions(rows[:1])  # questions alone, as BEIR has them
+    assert caplog.text == ""
+
+
 def test_an_unknown_question_in_the_judgements_is_named(tmp_path):
     questions = write(tmp_path / "queries.jsonl", {"_id": "q1", "text": "Why?"})
     qrels = write(tmp_path / "test.tsv", "q9\tp1\t1")

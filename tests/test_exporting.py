@@ -15,6 +15,7 @@ from radio_dspy.encoders import Encoder, quiet_loading
 from radio_dspy.errors import DataError, MissingExtraError, SettingsError
 from radio_dspy.exporting import export
 from radio_dspy.model_files import fingerprint
+from radio_dspy.report import CHOSEN_ON
 from radio_dspy.rerankers import Rerank
 from radio_dspy.rerankers.scorers import COSINE_TEMPERATURE, open_scorer
 from tests.conftest import ENCODER
@@ -231,6 +232,7 @@ def test_the_card_says_what_trained_it_and_no_file_names_a_place(index, small, t
     assert "Loss infonce" in card
     for row in ("base reranker", "aligned reranker"):
         assert f"| {row} | " in card
+    assert CHOSEN_ON not in card  # there was no gate
     texts = [one.read_text(encoding="utf-8") for one in out.rglob("*") if one.suffix in (".json", ".md")]
     assert not any(str(tmp_path) in text or "site-packages" in text for text in texts)
     untrained = (export(Rerank(ENCODER, "bi-encoder"), tmp_path / "base") / "README.md").read_text(encoding="utf-8")

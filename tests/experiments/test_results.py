@@ -138,9 +138,9 @@ def test_what_the_gate_returns_is_told_before_what_was_trained(tmp_path):
     page = render_results([tmp_path / "gated.yaml"], tmp_path / "records")["results.md"]
     assert (
         "**On real data what `RADIO` returns with its gate shows no gain: it shows no difference beyond chance on "
-        "alpha (the base came back). On real data what training alone gives shows no gain: it ranks worse than the base "
-        "on alpha (-0.100 (-0.100 to -0.100) nDCG@10).** On the demo set, which is this project's own and was written "
-        "to show the method, the gain is +0.200 (+0.200 to +0.200) nDCG@10: no evidence for other data."
+        "alpha (the base came back). On real data what training alone gives shows no gain: it ranks worse than the "
+        "base on alpha (-0.100 (-0.100 to -0.100) nDCG@10).** On the demo set, which is this project's own and was "
+        "written to show the method, the gain is +0.200 (+0.200 to +0.200) nDCG@10: no evidence for other data."
     ) in page
 
 

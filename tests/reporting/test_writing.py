@@ -4,6 +4,7 @@ import logging
 import pytest
 
 from radio_dspy.errors import SettingsError
+from radio_dspy.report import CHOSEN_ON
 from radio_dspy.reporting import writing
 from radio_dspy.reporting.writing import check_free, keep_report, write_evaluation, write_report
 from radio_dspy.runs import Run, look_at
@@ -21,6 +22,13 @@ def test_a_report_is_made_again_from_its_folder(tmp_path):
     assert [one.name for one in write_report(tmp_path)] == ["report.html", "report.md", "summary.json"]
     assert json.loads((tmp_path / "summary.json").read_text())["effects"]["helped"] == 4
     assert not [one for one in tmp_path.iterdir() if one.name.startswith(".")]
+
+
+def test_every_form_says_what_the_gate_chose_on(tmp_path):
+    paths = write_report(finished_run(tmp_path))
+    assert len(paths) == 3
+    for path in paths:
+        assert CHOSEN_ON in path.read_text(encoding="utf-8"), path.name
 
 
 def test_what_goes_wrong_is_told_and_takes_nothing_away(tmp_path, monkeypatch, caplog):

@@ -40,6 +40,16 @@ def test_asynchronous_calls(retriever, topic):
     assert found.passages == retriever(query, k=3).passages
 
 
+def test_what_is_no_index_is_not_written_over(retriever, tmp_path):
+    retriever.save(tmp_path / "index")
+    retriever.save(tmp_path / "index")  # an index is replaced
+    (tmp_path / "program").mkdir()
+    (tmp_path / "program" / "manifest.json").write_text("{}")
+    with pytest.raises(SettingsError, match="program: holds something else than an index"):
+        retriever.save(tmp_path / "program")
+    assert [one.name for one in (tmp_path / "program").iterdir()] == ["manifest.json"]
+
+
 def test_saved_and_loaded_elsewhere_it_finds_the_same(retriever, topic, tmp_path):
     retriever.save(tmp_path / "index")
     assert sorted(one.name for one in (tmp_path / "index").iterdir()) == [
