@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     Scores = npt.NDArray[np.float32]
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 Pairs = Sequence[tuple[str, str]]
 # Cosines lie in [-1, 1]; divided by this they spread enough for a softmax over passages.
@@ -35,6 +38,7 @@ _SCORING_BATCH = 32
 _LOWERED_BATCH, _LOWERED_CHARACTERS = 256, 32_768
 _TRAINING_CHUNK = 16
 _HEAD_SEED = 0
+_HEADLESS = ("Model", "ForMaskedLM")  # ends of the architectures of plain encoders
 _RECENT_PASSAGES = 20_000  # vectors kept for each passage side: 31 MB at 384 dimensions
 
 
@@ -84,6 +88,8 @@ class CrossEncoderScorer:
                     f"{weights.checkpoint}: cannot be loaded as a cross-encoder ({error}). Give a folder that holds "
                     "one, or a hub name while the hub can be reached."
                 ) from error
+        if any(name.endswith(_HEADLESS) for name in getattr(self.module.config, "architectures", None) or ()):
+            _warn_of_a_new_head(weights.checkpoint)
         enable_packing(self.module)
         lower_precision(self.module.eval(), precision)
         self._precision = precision
@@ -107,6 +113,16 @@ class CrossEncoderScorer:
         """See ``Scorer``."""
         with quiet_loading():
             self.module.save_pretrained(str(folder), create_model_card=False)
+
+
+@functools.cache
+def _warn_of_a_new_head(checkpoint: str) -> None:
+    """Once for each: transformers' own warning is about every loading."""
+    logger.warning(
+        "%s holds an encoder and no head that scores pairs. A new one was drawn, which ranks by chance before it is "
+        "trained: give weights that were trained to rerank, or architecture='bi-encoder'.",
+        checkpoint,
+    )
 
 
 class BiEncoderScorer:

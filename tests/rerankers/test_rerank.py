@@ -119,3 +119,17 @@ def test_a_folder_without_a_model_is_named(tmp_path):
     for architecture in ("bi-encoder", "cross-encoder"):
         with pytest.raises(CheckpointError, match="cannot be loaded as a"):
             Rerank(str(tmp_path), architecture)(QUERY, TEXTS)
+
+
+def test_an_encoder_taken_for_a_cross_encoder_is_told_once(small, tmp_path, caplog):
+    scorers._warn_of_a_new_head.cache_clear()
+    taken = Rerank(small.name)
+    for _ in range(2):
+        scorers.CrossEncoderScorer(taken.weights)
+    told = [record.getMessage() for record in caplog.records if "no head that scores pairs" in record.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith(small.name)
+    scorers.CrossEncoderScorer(taken.weights).save(tmp_path / "with-head")
+    caplog.clear()
+    scorers.CrossEncoderScorer(Rerank(str(tmp_path / "with-head")).weights)
+    assert "no head" not in caplog.text
