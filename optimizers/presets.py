@@ -35,9 +35,9 @@ class Preset(TypedDict, total=False):
 def local_preset(retriever: FaissRetriever) -> Preset:
     """For a small LM on this machine, and a bi-encoder that is also the first stage.
 
-    The query side alone is trained, which encodes no passage. Of the teachers without labels none gained more than
-    these three signals (docs/ablation.md, docs/results.md), and answer and retrieval score gained as much, which is
-    what they come to with ``rationale_lm=None``: a 135M LM's rationale adds little. Try that first.
+    The query side alone is trained, which encodes no passage. Of the teachers without labels these three signals
+    gained most in docs/ablation.md, and within noise as much as the best in docs/results.md. Answer and retrieval score
+    gained as much, which is what they come to with ``rationale_lm=None``: try that first.
 
     Args:
         retriever: The program's first stage, built by the reranker's own encoder.

@@ -54,6 +54,7 @@ def remember(seats: Sequence[Seat], report: Report, how: Mapping[str, Any]) -> N
             "questions": {name: report.questions[name] for name in ("train", "used", "judged")},
             "groups": part["groups"],
             "updates": part["training"]["updates"],
+            "gated": part["gate"] is not None,
             "chosen": gate["chosen"],
             "decision": gate["sentence"],
             "relevance": report.relevance,

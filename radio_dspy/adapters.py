@@ -48,7 +48,7 @@ class PlainAdapter(Adapter):
     ) -> list[dict[str, Any]]:
         """Run one call; see ``dspy.Adapter``."""
         with _overflow_named():
-            if _single_text_output(signature) is None:
+            if single_text_output(signature) is None:
                 return self._json(lm, lm_kwargs, signature, demos, inputs)
             return super().__call__(lm, lm_kwargs, signature, demos, inputs)
 
@@ -62,7 +62,7 @@ class PlainAdapter(Adapter):
     ) -> list[dict[str, Any]]:
         """Run one asynchronous call; see ``dspy.Adapter``."""
         with _overflow_named():
-            if _single_text_output(signature) is None:
+            if single_text_output(signature) is None:
                 return await self._json.acall(lm, lm_kwargs, signature, demos, inputs)
             return await super().acall(lm, lm_kwargs, signature, demos, inputs)
 
@@ -70,7 +70,7 @@ class PlainAdapter(Adapter):
         self, signature: type[Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
     ) -> list[dict[str, Any]]:
         """Write demonstrations and inputs as a conversation of plain messages."""
-        output = _single_text_output(signature) or next(iter(signature.output_fields))
+        output = single_text_output(signature) or next(iter(signature.output_fields))
         messages = []
         for demo in demos:
             if demo.get(output):
@@ -92,7 +92,7 @@ class PlainAdapter(Adapter):
 
     def parse(self, signature: type[Signature], completion: str) -> dict[str, Any]:
         """Take the whole reply as the output, without the field's name if the model repeated it."""
-        output = _single_text_output(signature) or next(iter(signature.output_fields))
+        output = single_text_output(signature) or next(iter(signature.output_fields))
         text = without_label(completion, output)
         if not text:
             raise AdapterParseError(
@@ -117,7 +117,8 @@ class DispatchingAdapter(Adapter):
         self.outer: Adapter | None = outer.outer if isinstance(outer, DispatchingAdapter) else outer
         self._plain = PlainAdapter()
 
-    def _pick(self, lm: Any) -> Any:
+    def pick(self, lm: Any) -> Any:
+        """The adapter that this LM is asked through."""
         from dspy.dsp.utils.settings import main_thread_config
 
         if str(getattr(lm, "model", "")).startswith(f"{LOCAL_PROVIDER}-"):
@@ -129,20 +130,20 @@ class DispatchingAdapter(Adapter):
 
     def __call__(self, lm: Any, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
         """Hand the call on to the adapter that fits the LM."""
-        return self._pick(lm)(lm, *args, **kwargs)
+        return self.pick(lm)(lm, *args, **kwargs)
 
     async def acall(self, lm: Any, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
         """Hand the asynchronous call on to the adapter that fits the LM."""
-        return await self._pick(lm).acall(lm, *args, **kwargs)
+        return await self.pick(lm).acall(lm, *args, **kwargs)
 
     def format(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
         """Write a prompt as the adapter does that fits the LM in force, without asking it."""
-        formatted: list[dict[str, Any]] = self._pick(dspy.settings.lm).format(*args, **kwargs)
+        formatted: list[dict[str, Any]] = self.pick(dspy.settings.lm).format(*args, **kwargs)
         return formatted
 
     def format_user_message_content(self, *args: Any, **kwargs: Any) -> str:
         """Write values as the adapter does that fits the LM in force: ``dspy.ReAct`` writes its trajectory so."""
-        return self._pick(dspy.settings.lm).format_user_message_content(*args, **kwargs)
+        return self.pick(dspy.settings.lm).format_user_message_content(*args, **kwargs)
 
 
 @contextlib.contextmanager
@@ -158,7 +159,8 @@ def _overflow_named() -> Iterator[None]:
         ) from error
 
 
-def _single_text_output(signature: type[Signature]) -> str | None:
+def single_text_output(signature: type[Signature]) -> str | None:
+    """The output's name where there is one alone and it is a string: then the whole reply is its value."""
     outputs = list(signature.output_fields.items())
     return outputs[0][0] if len(outputs) == 1 and outputs[0][1].annotation is str else None
 

@@ -150,7 +150,9 @@ def index(
     Example: `radio-dspy index corpus.jsonl index/`
     """
     from radio_dspy.encoders import as_encoder
+    from radio_dspy.retrievers.faiss import check_place
 
+    check_place(out)  # before anything is encoded
     retriever = build_index(corpus, as_encoder(encoder, query_prefix=query_prefix, passage_prefix=passage_prefix))
     retriever.save(out)
     typer.echo(f"{len(retriever)} passages indexed in {out}")
@@ -312,8 +314,11 @@ def import_(
     import radio_dspy as radio
 
     _check_free(out)
-    retriever = open_retriever(index_folder, corpus, encoder)
-    trainset, valset = (radio.load_groups(path, retriever.passages) if path else [] for path in (groups, dev))
+    for path in filter(None, (groups, dev)):
+        if not path.is_file():
+            raise SettingsError(f"{path}: no such file; give preference groups as JSON Lines.")
+    if run_dir is not None and (run_dir / "manifest.json").exists():
+        raise SettingsError(f"{run_dir}: a compile's run folder, whose report would be lost; give another --run-dir.")
     rerank = radio.Rerank(reranker, architecture=architecture)
     training = radio.TrainingSettings(
         loss=loss,
@@ -323,7 +328,10 @@ def import_(
         max_length=max_length,
         seed=seed,
     )
+    training.check(architecture)
     optimizer = radio.GroupFinetune(training, negatives=negatives, gate=gate, run_dir=run_dir)
+    retriever = open_retriever(index_folder, corpus, encoder)
+    trainset, valset = (radio.load_groups(path, retriever.passages) if path else [] for path in (groups, dev))
     student = open_program("qa", retriever, rerank, candidates=candidates, k=k, hops=1)
     aligned = optimizer.compile(student, trainset=trainset, valset=valset or None)
     radio.save(aligned, out)

@@ -52,9 +52,11 @@ def open_lm(name: str, *, seed: int, max_tokens: int, temperature: float | None 
 
 def _is_known(name: str) -> bool:
     """Whether LiteLLM knows the provider of a name that gives none."""
+    import litellm
     from litellm import get_llm_provider
     from litellm.exceptions import BadRequestError
 
+    litellm.suppress_debug_info = True  # else it prints a list of providers
     try:
         return bool(get_llm_provider(name))
     except BadRequestError:

@@ -30,6 +30,7 @@ def lm_failure(text: str, error: dspy.LMError, lm: Any = None) -> LMFailedError:
     """
     failure = LMFailedError(
         text,
+        code=error.code,
         provider=error.provider,
         provider_code=error.provider_code,
         status=error.status,

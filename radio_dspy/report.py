@@ -62,6 +62,11 @@ class Report:
             return NO_GATE
         return str(self.gate["sentence"])
 
+    @property
+    def chosen_on_these(self) -> bool:
+        """Whether the judged questions had a say in what was returned, and so flatter it."""
+        return self.gate is not None and self.gate["chosen"] != "base"
+
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON types."""
         return asdict(self)
@@ -91,7 +96,7 @@ class Report:
             verdict = "nothing could be judged: give questions with labelled passages or with answers"
         lines = [
             metrics_table(self.metrics, f"{questions['judged']} held-out questions, relevant: {judged}").rstrip(),
-            f"{verdict}{f'. {CHOSEN_ON}' if self.gate and questions['judged'] else ''}",
+            f"{verdict}{f'. {CHOSEN_ON}' if self.chosen_on_these else ''}",
             *_gate_lines(self.gate),
             self.decision,
             f"questions: {questions['used']} of {questions['train']} used, skipped: {_counts(questions['skipped'])}",

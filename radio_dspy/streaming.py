@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import dspy
 from dspy.streaming import StreamListener, StreamResponse
 
-from radio_dspy.adapters import label_of, without_label
+from radio_dspy.adapters import DispatchingAdapter, PlainAdapter, label_of, single_text_output, without_label
+from radio_dspy.errors import SettingsError
 
 
 class PlainStreamListener(StreamListener):
@@ -22,6 +24,10 @@ class PlainStreamListener(StreamListener):
         predict: Its predictor; None finds it in the program by the field's name.
         predict_name: The predictor's name in the program.
         allow_reuse: Listen to every reply, not to the first alone; needed to call the streaming program twice.
+
+    Raises:
+        SettingsError: While streaming, if the field is not the one text output of its predictor, or the LM is asked
+            through another adapter.
 
     Example:
         >>> import asyncio, dspy, radio_dspy as radio
@@ -48,14 +54,16 @@ class PlainStreamListener(StreamListener):
 
     def receive(self, chunk: Any) -> StreamResponse | None:
         """Take the next piece of the reply; gives what is new of the field's value, without white space at its ends."""
-        if self.stream_end:
-            if not self.allow_reuse:
-                return None
-            self.stream_start = self.stream_end = False
-            self._text = self._shown = ""
         if not chunk.choices:  # LiteLLM's last piece holds the usage alone
             return None
         choice = chunk.choices[0]
+        if self.stream_end:
+            if not (self.allow_reuse and choice.delta.content):
+                return None
+            self.stream_start = self.stream_end = False
+            self._text = self._shown = ""
+        if not self.stream_start:
+            self._check()
         self.stream_start = True
         self._text += choice.delta.content or ""
         if choice.finish_reason:
@@ -63,6 +71,24 @@ class PlainStreamListener(StreamListener):
         elif self._may_be_label():
             return None
         return self._response()
+
+    def _check(self) -> None:
+        """See that the reply is plain: else its markers would be taken for the value."""
+        if self.predict is None:
+            return
+        lm, adapter = self.predict.lm or dspy.settings.lm, dspy.settings.adapter
+        if isinstance(adapter, DispatchingAdapter):
+            adapter = adapter.pick(lm)
+        if not isinstance(adapter, PlainAdapter):
+            raise SettingsError(
+                f"PlainStreamListener is for PlainAdapter, and {getattr(lm, 'model', lm)} is asked through "
+                f"{type(adapter or dspy.ChatAdapter()).__name__}: give dspy.streaming.StreamListener."
+            )
+        if single_text_output(self.predict.signature) != self.signature_field_name:
+            raise SettingsError(
+                f"PlainStreamListener streams the one text output of a predictor, which {self.signature_field_name!r} "
+                f"is not: its outputs are {list(self.predict.signature.output_fields)}."
+            )
 
     def finalize(self) -> StreamResponse | None:
         """Give what is left where the reply broke off."""

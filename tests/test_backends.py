@@ -288,7 +288,7 @@ class TestRationales:
         name, failure, error = BACKENDS[backend].name, caught.value, caught.value.__cause__
         assert isinstance(error, kind)
         assert isinstance(failure, dspy.LMError)
-        assert (failure.model, failure.status) == (name, error.status)
+        assert (failure.model, failure.status, failure.code) == (name, error.status, error.code)
         provider, _, model = name.partition("/")
         if (backend, engine, fault) == ("gemini", LITELLM, SLOW):  # LiteLLM loses both there: docs/backends.md says so
             assert error.provider == "litellm-httpx-handler"

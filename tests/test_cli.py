@@ -273,6 +273,11 @@ def test_errors_are_one_line_and_exit_code_2(arguments, message):
         assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_a_mistyped_lm_is_one_line():
+    done = radio("demo", "--lm", "locl", check=2)
+    assert "Provider List" not in done.stdout + done.stderr
+
+
 def test_debug_shows_the_traceback():
     done = radio("--debug", "index", "missing.jsonl", "out", check=1)
     assert "Traceback" in done.stderr

@@ -55,7 +55,7 @@ def test_every_count_is_shown():
 
 def test_no_gain_and_no_judgement_are_said():
     worse = dataclasses.replace(REPORT, metrics={**REPORT.metrics, "aligned": {"ndcg@10": 0.39, "mrr": 0.3}})
-    assert "-0.020 nDCG@10  (no gain: see docs/troubleshooting.md)" in str(worse)
+    assert "-0.020 nDCG@10  (a loss: see docs/troubleshooting.md)" in str(worse)
     blind = dataclasses.replace(REPORT, questions={**REPORT.questions, "judged": 0})
     assert "nothing could be judged" in str(blind)
 

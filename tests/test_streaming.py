@@ -8,6 +8,7 @@ import pytest
 from dspy.streaming import StreamResponse
 
 import radio_dspy as radio
+from radio_dspy.errors import SettingsError
 
 QUESTION = "What colour is the sky?"
 
@@ -53,6 +54,21 @@ def test_what_is_there_when_the_reply_breaks_off_is_given():
     assert fed([], finish=False) == []
 
 
+def test_a_listener_that_is_used_again_begins_anew():
+    listener = radio.PlainStreamListener("answer", allow_reuse=True)
+
+    def piece(content, finish=None):
+        return SimpleNamespace(choices=[SimpleNamespace(delta=SimpleNamespace(content=content), finish_reason=finish)])
+
+    usage = SimpleNamespace(choices=[])
+    for _ in range(2):
+        parts = [
+            listener.receive(one) for one in (piece("blue "), piece("sky"), piece(None, "stop"), usage, piece(None))
+        ]
+        assert [part and part.chunk for part in parts] == ["blue", " sky", "", None, None]
+        assert listener.stream_start  # else streamify takes the reply for one that was not streamed
+
+
 async def streamed(program, listener):
     return [part async for part in dspy.streamify(program, stream_listeners=[listener])(question=QUESTION)]
 
@@ -76,6 +92,23 @@ def test_a_reply_from_the_cache_comes_whole(index, small):
         found = asyncio.run(streamed(program, radio.PlainStreamListener("answer")))
     assert [part.answer for part in found if isinstance(part, dspy.Prediction)] == [answer]
     assert not any(isinstance(part, StreamResponse) and part.chunk for part in found)
+
+
+@pytest.mark.parametrize(
+    ("signature", "adapter", "message"),
+    [
+        ("question -> answer", dspy.ChatAdapter(), "is asked through ChatAdapter: give dspy.streaming.StreamListener"),
+        ("question -> answer, reason", None, r"'answer' is not: its outputs are \['answer', 'reason'\]"),
+    ],
+)
+def test_a_reply_that_is_not_plain_is_refused(signature, adapter, message):
+    with (
+        radio.local_lm(max_tokens=8) as lm,
+        dspy.context(lm=lm.copy(cache=False), **({"adapter": adapter} if adapter else {})),
+    ):
+        found = streamed(dspy.Predict(signature), radio.PlainStreamListener("answer"))
+        with pytest.raises(SettingsError, match=message):
+            asyncio.run(found)
 
 
 def test_dspys_own_listener_says_that_it_cannot(index, small):

@@ -77,38 +77,40 @@ def write_results(files: Sequence[Path], records: Path, docs: Path) -> list[Path
 
 def _verdict(rows: Sequence[Pooled]) -> str:
     """What a hurried reader can rely on: one paragraph, also where it does not help."""
-    judged = [(one.row, gain) for one in rows if (gain := one.ranking) is not None]
+    judged = [(one, gain) for one in rows if (gain := one.ranking) is not None]
     if not judged:
         return "**Whether aligning helps has not been measured yet**: the first experiment has no records."
-    gated = [(row, gain) for row, gain in judged if row.settings.gate.by != "none"]
-    bare = [(row, gain) for row, gain in judged if row.settings.gate.by == "none"]
+    gated = [(one, gain) for one, gain in judged if one.row.settings.gate.by != "none"]
+    bare = [(one, gain) for one, gain in judged if one.row.settings.gate.by == "none"]
     text = ""
     for those, subject in ((gated, "what `RADIO` returns with its gate"), (bare, "what training alone gives")):
-        real = [(row.name.removesuffix(GATED), gain) for row, gain in those if row.settings.data.corpus != DEMO]
+        real = [(one, gain) for one, gain in those if one.row.settings.data.corpus != DEMO]
         if real:
             text += f"On real data {subject} {_told(real)}. "
     text = f"**{text.strip()}**" if text else ""
-    own = [gain for row, gain in (*gated, *bare) if row.settings.data.corpus == DEMO]
+    own = [(one, gain) for one, gain in (*gated, *bare) if one.row.settings.data.corpus == DEMO]
     if own:
         text += (
             " On the demo set, which is this project's own and was written to show the method, the gain is "
-            f"{_briefly(own[0])}: no evidence for other data."
+            f"{_briefly(*own[0])}: no evidence for other data."
         )
-    answers = [(one.row.name, gain) for one in rows for gain in one.answers[:1]]
+    answers = {_name(one): one.answers for one, _ in (*gated, *bare) if one.answers}  # without the gate, where both are
     if answers:
-        better = [name for name, gain in answers if gain.verdict == "better"]
-        worse = [name for name, gain in answers if gain.verdict == "worse"]
-        asked = max(gain.questions for _, gain in answers)
-        where, elsewhere = (_listed(names) if names else "none" for names in (better, worse))
+        sides = [
+            [name for name, gains in answers.items() if any(gain.verdict == verdict for gain in gains)]
+            for verdict in ("better", "worse")
+        ]
+        where, elsewhere = (_listed(names) if names else "none" for names in sides)
+        asked = max(gain.questions for gains in answers.values() for gain in gains)
         text += (
-            f" Answers by the LM, {asked} of each set at most, are better on {where} of the {len(answers)} sets, "
-            f"and worse on {elsewhere}."
+            f" Answers by the LM, to {asked} questions of each set at most, are better on {where} of {len(answers)} "
+            f"sets and worse on {elsewhere}, by any metric of the table."
         )
     missing = "" if all(len(one.records) > 1 for one in rows) else " Some rows have a single seed."
     return text.strip() + missing
 
 
-def _told(gains: Sequence[tuple[str, Gain]]) -> str:
+def _told(gains: Sequence[tuple[Pooled, Gain]]) -> str:
     """Where it is better, worse and neither, in one clause."""
     parts = []
     for verdict, words in (
@@ -116,17 +118,26 @@ def _told(gains: Sequence[tuple[str, Gain]]) -> str:
         ("worse", "ranks worse than the base on"),
         ("no difference shown", "shows no difference beyond chance on"),
     ):
-        names = [f"{name} ({_briefly(gain)})" for name, gain in gains if gain.verdict == verdict]
+        names = [f"{_name(one)} ({_briefly(one, gain)})" for one, gain in gains if gain.verdict == verdict]
         if names:
             parts.append(f"{words} {_listed(names)}")
     text = ", ".join(parts)
     return text if parts and parts[0].startswith("ranks better") else f"shows no gain: it {text}"
 
 
-def _briefly(gain: Gain) -> str:
-    if not any(gain.seeds) and gain.low == gain.high == 0:
+def _name(one: Pooled) -> str:
+    return one.row.name.removesuffix(GATED)
+
+
+def _briefly(one: Pooled, gain: Gain) -> str:
+    if set(_returned(one)) == {"base"}:
         return "the base came back"
     return f"{_gain(gain)} {_title(gain.metric)}"
+
+
+def _returned(one: Pooled) -> list[str]:
+    """What the gate gave back, with each seed."""
+    return [str(record["gate"]["chosen"]) for record in one.records if record.get("gate")]
 
 
 def _section(
@@ -169,10 +180,7 @@ def _table(rows: Sequence[Pooled]) -> list[str]:
         ("result", lambda one: _three(one.ranking.result) if one.ranking else ""),
         ("gain", lambda one: _gain(one.ranking) if one.ranking else ""),
         ("seeds from, to", lambda one: _span(one.ranking.seeds) if one.ranking and len(one.records) > 1 else ""),
-        (
-            "returned by the gate",
-            lambda one: ", ".join(record["gate"]["chosen"] for record in one.records if record.get("gate")),
-        ),
+        ("returned by the gate", lambda one: ", ".join(_returned(one))),
         *((f"answers: {_title(name)}", _answers(name)) for name in ("accuracy", "exact_match", "token_f1")),
         ("teacher's nDCG@10 in training", lambda one: _three(one.number("teacher", "teacher ndcg@10"))),
         ("rationales", lambda one: _whole(_rationales(one))),

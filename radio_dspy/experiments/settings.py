@@ -317,7 +317,7 @@ class Experiment(_Part):
                 so without it they do not, unless none of these is the file's.
 
         Raises:
-            SettingsError: If no row has such a name.
+            SettingsError: If no row has such a name, or nothing is left.
         """
         chosen = [row for row in self.rows if not rows or any(part in row.name for part in rows)]
         if not chosen:
@@ -325,6 +325,8 @@ class Experiment(_Part):
             raise SettingsError(f"{self.name}: no row's name contains {' or '.join(rows)}; the rows are {known}.")
         taken = list(dict.fromkeys(seeds or self.seeds))
         first = self.seeds[0] if set(taken) & set(self.seeds) else taken[0]
+        if first not in taken and not any(row.settings.method in SEEDED for row in chosen):
+            raise SettingsError(f"{self.name}: no seed changes these rows; they run with seed {first} alone.")
         for seed in taken:
             for row in chosen:
                 if seed == first or row.settings.method in SEEDED:

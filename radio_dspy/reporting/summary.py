@@ -172,7 +172,7 @@ def _compiled(report: Mapping[str, Any], run: Run, seen: _Seen) -> Summary:
         },
         **(seen.measured() if fits else {}),
     }
-    if known.gate and known.questions["judged"]:
+    if known.chosen_on_these:
         notes.append(CHOSEN_ON)
     first = {name: report.get(name) for name in ("reranker", "groups", "left_out", "training", "gate")}
     return Summary(

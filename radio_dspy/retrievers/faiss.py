@@ -161,18 +161,15 @@ class FaissRetriever(Retriever):
         import faiss
 
         folder = Path(path)
-        if folder.exists() and not folder.is_dir():
-            raise SettingsError(f"{folder}: is a file; an index is saved into a folder.")
-        if folder.exists() and any(folder.iterdir()) and not any((folder / name).is_file() for name in _FILES):
-            raise SettingsError(f"{folder}: holds something else than an index; give a new folder, or an index's.")
+        check_place(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        rows = ({"id": one.id, "title": one.title, "text": one.text} for one in self.passages)
-        write_lines(folder / "passages.jsonl", rows)
         with replacing(folder / _INDEX) as temporary:
             if self._index.mapped is None:
                 faiss.write_index(self._index.faiss, str(temporary))
             else:  # FAISS would write down where mapped lists lie, and not what they hold
                 shutil.copyfile(self._index.mapped, temporary)
+        rows = ({"id": one.id, "title": one.title, "text": one.text} for one in self.passages)
+        write_lines(folder / "passages.jsonl", rows)
         files = {name: sha256_of(folder / name) for name in _FILES}
         if self.query_encoder is not self.encoder:
             copies = copy_weights(self.query_encoder.name, folder / _QUERY_ENCODER)
@@ -230,6 +227,20 @@ class FaissRetriever(Retriever):
         mapped = (folder / _INDEX).resolve() if memory_map else None
         held = _Index(tuple(passages), _rows_by_id(passages), index, layout, mapped)
         return cls(held, encoder, k, query_encoder=query_encoder)
+
+
+def check_place(folder: Path) -> None:
+    """See that an index may be saved here: a new folder, an empty one, or an index's, which is then replaced.
+
+    Raises:
+        SettingsError: If it is a file, or a folder that holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise SettingsError(f"{folder}: is a file; an index is saved into a folder.")
+    if not folder.exists() or (folder / _INDEX).is_file():  # the first file that a save writes
+        return
+    if any(not one.name.startswith(".") for one in folder.iterdir()):
+        raise SettingsError(f"{folder}: holds something else than an index; give a new folder, or an index's.")
 
 
 def _checked_manifest(folder: Path, *, unread: str | None = None) -> dict[str, Any]:

@@ -134,7 +134,8 @@ def test_what_the_gate_returns_is_told_before_what_was_trained(tmp_path):
     for row, changes in zip(experiment.rows, ([-0.1] * 20, [0.0] * 20, [0.2] * 20), strict=True):
         for seed in (1, 2):
             path = record_path(tmp_path / "records", experiment, row, seed)
-            write_record(path, made_up(experiment, row, seed, changes))
+            gate = {"chosen": "base"} if row.name.endswith(GATED) else None
+            write_record(path, made_up(experiment, row, seed, changes, gate=gate))
     page = render_results([tmp_path / "gated.yaml"], tmp_path / "records")["results.md"]
     assert (
         "**On real data what `RADIO` returns with its gate shows no gain: it shows no difference beyond chance on "

@@ -147,6 +147,8 @@ def test_every_row_runs_with_every_seed_and_what_no_seed_changes_once(tmp_path):
     assert [seed for _, seed in experiment.runs(["one"], [5])] == [5]
     assert [(row.name, seed) for row, seed in experiment.runs(seeds=[2])] == [("one", 2)]  # "words" has its only run
     assert [(row.name, seed) for row, seed in experiment.runs(seeds=[5, 6])] == [("one", 5), ("words", 5), ("one", 6)]
+    with pytest.raises(SettingsError, match="no seed changes these rows; they run with seed 1 alone"):
+        list(experiment.runs(["words"], [2]))
     with pytest.raises(SettingsError, match="the rows are 'one', 'words'"):
         list(experiment.runs(["three"]))
 

@@ -10,6 +10,7 @@ from radio_dspy.encoders import Encoder
 from radio_dspy.errors import CheckpointError, DataError, SettingsError
 from radio_dspy.passages import Passage
 from radio_dspy.retrievers import FaissRetriever
+from radio_dspy.retrievers import faiss as faiss_module
 from tests.conftest import ENCODER
 
 
@@ -48,6 +49,23 @@ def test_what_is_no_index_is_not_written_over(retriever, tmp_path):
     with pytest.raises(SettingsError, match="program: holds something else than an index"):
         retriever.save(tmp_path / "program")
     assert [one.name for one in (tmp_path / "program").iterdir()] == ["manifest.json"]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "passages.jsonl").write_text("{}")  # a corpus of one's own
+    with pytest.raises(SettingsError, match="data: holds something else than an index"):
+        retriever.save(tmp_path / "data")
+
+
+def test_a_save_that_was_killed_half_way_is_done_again(retriever, tmp_path, monkeypatch):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(faiss_module, "write_lines", killed)
+    with pytest.raises(KeyboardInterrupt):
+        retriever.save(tmp_path / "index")
+    monkeypatch.undo()
+    (tmp_path / "index" / ".passages.jsonl.0a1b").write_text("{}")  # what a kill leaves of a file
+    retriever.save(tmp_path / "index")
+    assert FaissRetriever.load(tmp_path / "index", encoder=retriever.encoder).passages == retriever.passages
 
 
 def test_saved_and_loaded_elsewhere_it_finds_the_same(retriever, topic, tmp_path):
