@@ -188,7 +188,7 @@ class TestAdapters:
                 first = dspy.settings.adapter
                 assert (type(first), first.outer) == (DispatchingAdapter, own)
                 with lms._plain_adapter():
-                    assert dspy.settings.adapter._pick(DummyLM([])) is own
+                    assert dspy.settings.adapter.pick(DummyLM([])) is own
                 assert dspy.settings.adapter is first
             assert dspy.settings.adapter is own
 
@@ -225,7 +225,7 @@ class TestAdapters:
         monkeypatch.setitem(main_thread_config, "adapter", None)
         with lms._plain_adapter():
             main_thread_config["adapter"] = own  # what dspy.configure does
-            assert dspy.settings.adapter._pick(DummyLM([])) is own
+            assert dspy.settings.adapter.pick(DummyLM([])) is own
         assert main_thread_config["adapter"] is own
 
 

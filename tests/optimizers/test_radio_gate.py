@@ -150,7 +150,7 @@ def test_without_a_gate_the_trained_weights_are_returned(student, topic):
     assert optimizer.report.gate is None
     assert optimizer.report.metrics["aligned"]["ndcg@10"] < optimizer.report.metrics["base"]["ndcg@10"] - 0.1
     assert not ranks_alike(returned, student, topic.test[:3])
-    assert "no gain: see docs/troubleshooting.md" in str(optimizer.report)
+    assert "a loss: see docs/troubleshooting.md" in str(optimizer.report)
 
 
 class TestMetric:
