@@ -32,7 +32,7 @@ def training_text(record: Mapping[str, Any]) -> str:
     if not record["metrics"]:
         return text
     relevant = "labelled passages" if record["relevance"] == "labels" else "passages that contain an answer"
-    gated = record.get("gated", record["decision"] != NO_GATE)  # release 0.1.0 did not note it
+    gated = record.get("gated", record["decision"] != NO_GATE)  # older records do not note it
     chosen = f" {CHOSEN_ON}" if gated else ""
     return (
         f"{text}\n\n{_table(record['metrics'])}\n\nMeans over {questions['judged']} held-out questions, relevant: "

@@ -25,9 +25,11 @@ from radio_dspy.commands import (
     write_result,
 )
 from radio_dspy.errors import RadioError, SettingsError
+from radio_dspy.files import check_new
 
 if TYPE_CHECKING:
     from radio_dspy.passages import Ranking, RankRequest
+    from radio_dspy.report import Report
 
 app = typer.Typer(
     add_completion=False,
@@ -58,6 +60,17 @@ EncoderName = Annotated[
 ]
 IndexFolder = Annotated[Path | None, typer.Option("--index", help="Folder that `radio-dspy index` wrote.")]
 CorpusFile = Annotated[Path | None, typer.Option("--corpus", help="Passages as JSON Lines, instead of --index.")]
+BaseWeights = Annotated[str, typer.Option(help="Folder or hub name of the weights to start from.")]
+Scoring = Annotated[Architecture, typer.Option(help="How the reranker scores.")]
+TrainedTower = Annotated[
+    Tower | None, typer.Option(help="query (a bi-encoder's default): its query side alone; the index stays valid.")
+]
+Epochs = Annotated[int, typer.Option(help="Passes over the groups.")]
+LearningRate = Annotated[float, typer.Option(help="AdamW's; the paper has 6e-5 for bge-reranker-base.")]
+MaxLength = Annotated[int, typer.Option(help="Longest input in tokens.")]
+Candidates = Annotated[int, typer.Option(help="Passages reranked for a question when answering.")]
+ReadPassages = Annotated[int, typer.Option(help="Passages that the answering LM reads.")]
+_NEW_OUT = "give a new folder for --out."
 
 
 P = ParamSpec("P")
@@ -174,26 +187,24 @@ def compile_(
         Path | None, typer.Option(help='Rationales that are there: {"id", "rationale"} lines.')
     ] = None,
     encoder: EncoderName = None,
-    reranker: Annotated[str, typer.Option(help="Folder or hub name of the weights to start from.")] = DEFAULT_ENCODER,
-    architecture: Annotated[Architecture, typer.Option(help="How the reranker scores.")] = "bi-encoder",
+    reranker: BaseWeights = DEFAULT_ENCODER,
+    architecture: Scoring = "bi-encoder",
     task: Annotated[Task, typer.Option(help="qa: short answers; choice: letters; multihop: several searches.")] = "qa",
     hops: Annotated[int, typer.Option(help="Searches of a multihop question at most.")] = 2,
     rationale_weight: Annotated[float, typer.Option(help="Weight of the guide against the retrieval score.")] = 0.5,
     sampling: Annotated[Sampling, typer.Option(help="Which passages form a group.")] = "shift_all_neg",
     loss: Annotated[LossName, typer.Option(help="What is trained on the groups.")] = "infonce",
-    tower: Annotated[
-        Tower | None, typer.Option(help="query (a bi-encoder's default): its query side alone; the index stays valid.")
-    ] = None,
+    tower: TrainedTower = None,
     random_negatives: Annotated[int, typer.Option(help="Passages of the whole corpus in each group.")] = 0,
     confident_share: Annotated[float, typer.Option(help="Learn from the questions where the teacher is surest.")] = 1.0,
     guards: Annotated[bool, typer.Option(help="Leave out false negatives and useless rationales.")] = True,
     gate: Annotated[bool, typer.Option(help="Return the base where nothing beats it on held-out questions.")] = True,
-    epochs: Annotated[int, typer.Option(help="Passes over the groups.")] = 2,
+    epochs: Epochs = 2,
     averaged_runs: Annotated[int, typer.Option(help="Train so many times and average the weights.")] = 1,
-    learning_rate: Annotated[float, typer.Option(help="AdamW's; the paper has 6e-5 for bge-reranker-base.")] = 3e-5,
-    max_length: Annotated[int, typer.Option(help="Longest input in tokens.")] = 128,
-    candidates: Annotated[int, typer.Option(help="Passages reranked for a question when answering.")] = 20,
-    k: Annotated[int, typer.Option(help="Passages that the answering LM reads.")] = 5,
+    learning_rate: LearningRate = 3e-5,
+    max_length: MaxLength = 128,
+    candidates: Candidates = 20,
+    k: ReadPassages = 5,
     limit: Annotated[int | None, typer.Option(help="Use only the first N training questions.", min=1)] = None,
     num_threads: Annotated[int, typer.Option(help="LM calls in flight at the same time.")] = 1,
     max_calls: Annotated[
@@ -222,7 +233,7 @@ def compile_(
 
     import radio_dspy as radio
 
-    _check_free(out)
+    check_new(out, _NEW_OUT)
     if not estimate:
         remember_command(run_dir, "compile", arguments)
     questions = radio.load_questions(train)
@@ -239,7 +250,7 @@ def compile_(
             rationale_weight=rationale_weight,
             sampling="all" if loss == "listwise" else sampling,
             loss=loss,
-            tower=tower or ("query" if architecture == "bi-encoder" else "both"),
+            tower=_tower(tower, architecture),
             random_negatives=random_negatives,
             guards=guards,
             confident_share=confident_share,
@@ -264,15 +275,20 @@ def compile_(
                 write_result(json_file, expected.as_dict())
                 return
             aligned = optimizer.compile(student, trainset=trainset, valset=valset or None)
+    _keep(aligned, optimizer.report, out, json_file)
+
+
+def _tower(chosen: Tower | None, architecture: Architecture) -> Tower:
+    return chosen or ("query" if architecture == "bi-encoder" else "both")
+
+
+def _keep(aligned: Any, report: Report | None, out: Path, json_file: Path | None) -> None:
+    """Save what an optimizer returned, and tell what it did."""
+    import radio_dspy as radio
+
     radio.save(aligned, out)
-    typer.echo(f"\n{optimizer.report}\nsaved in {out}")
-    write_result(json_file, optimizer.report.as_dict() if optimizer.report else {})
-
-
-def _check_free(out: Path) -> None:
-    """Before anything is paid for."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SettingsError(f"{out}: already there; give a new folder for --out.")
+    typer.echo(f"\n{report}\nsaved in {out}")
+    write_result(json_file, report.as_dict() if report else {})
 
 
 @app.command(name="import")
@@ -288,21 +304,19 @@ def import_(
         Path | None, typer.Option(help="Groups to judge by; else a fifth of the groups is held out.")
     ] = None,
     encoder: EncoderName = None,
-    reranker: Annotated[str, typer.Option(help="Folder or hub name of the weights to start from.")] = DEFAULT_ENCODER,
-    architecture: Annotated[Architecture, typer.Option(help="How the reranker scores.")] = "bi-encoder",
+    reranker: BaseWeights = DEFAULT_ENCODER,
+    architecture: Scoring = "bi-encoder",
     loss: Annotated[
         LossName, typer.Option(help="listwise and margin read the lines' pos_scores, neg_scores.")
     ] = "infonce",
-    tower: Annotated[
-        Tower | None, typer.Option(help="query (a bi-encoder's default): its query side alone; the index stays valid.")
-    ] = None,
+    tower: TrainedTower = None,
     negatives: Annotated[int, typer.Option(help="Negatives drawn for each positive.")] = 7,
     gate: Annotated[bool, typer.Option(help="Return the base where nothing beats it on held-out groups.")] = True,
-    epochs: Annotated[int, typer.Option(help="Passes over the groups.")] = 2,
-    learning_rate: Annotated[float, typer.Option(help="AdamW's; the paper has 6e-5 for bge-reranker-base.")] = 3e-5,
-    max_length: Annotated[int, typer.Option(help="Longest input in tokens.")] = 128,
-    candidates: Annotated[int, typer.Option(help="Passages reranked for a question when answering.")] = 20,
-    k: Annotated[int, typer.Option(help="Passages that the answering LM reads.")] = 5,
+    epochs: Epochs = 2,
+    learning_rate: LearningRate = 3e-5,
+    max_length: MaxLength = 128,
+    candidates: Candidates = 20,
+    k: ReadPassages = 5,
     run_dir: Annotated[Path | None, typer.Option(help="Keep checkpoints and report here.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of training.")] = 42,
     json_file: JsonFile = None,
@@ -312,17 +326,18 @@ def import_(
     Example: `radio-dspy import train.jsonl --corpus corpus.jsonl --out aligned`
     """
     import radio_dspy as radio
+    from radio_dspy.runs import MANIFEST
 
-    _check_free(out)
+    check_new(out, _NEW_OUT)
     for path in filter(None, (groups, dev)):
         if not path.is_file():
             raise SettingsError(f"{path}: no such file; give preference groups as JSON Lines.")
-    if run_dir is not None and (run_dir / "manifest.json").exists():
+    if run_dir is not None and (run_dir / MANIFEST).exists():
         raise SettingsError(f"{run_dir}: a compile's run folder, whose report would be lost; give another --run-dir.")
     rerank = radio.Rerank(reranker, architecture=architecture)
     training = radio.TrainingSettings(
         loss=loss,
-        tower=tower or ("query" if architecture == "bi-encoder" else "both"),
+        tower=_tower(tower, architecture),
         epochs=epochs,
         learning_rate=learning_rate,
         max_length=max_length,
@@ -334,9 +349,7 @@ def import_(
     trainset, valset = (radio.load_groups(path, retriever.passages) if path else [] for path in (groups, dev))
     student = open_program("qa", retriever, rerank, candidates=candidates, k=k, hops=1)
     aligned = optimizer.compile(student, trainset=trainset, valset=valset or None)
-    radio.save(aligned, out)
-    typer.echo(f"\n{optimizer.report}\nsaved in {out}")
-    write_result(json_file, optimizer.report.as_dict() if optimizer.report else {})
+    _keep(aligned, optimizer.report, out, json_file)
 
 
 @app.command()

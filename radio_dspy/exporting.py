@@ -15,6 +15,7 @@ from radio_dspy.cards import exported_card
 from radio_dspy.distillation.seats import retriever_of, seats_of
 from radio_dspy.encoders import open_sentence_transformer, quiet_loading
 from radio_dspy.errors import SettingsError
+from radio_dspy.files import check_new
 from radio_dspy.flagembedding import load_groups, write_groups
 from radio_dspy.onnx_export import require_onnx, write_graph
 from radio_dspy.rerankers.weights import RerankerWeights
@@ -79,8 +80,7 @@ def export(
     if format == "onnx":
         require_onnx()
     folder = Path(path)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SettingsError(f"{folder}: already there; give a new folder, exports do not overwrite.")
+    check_new(folder, "give a new folder, exports do not overwrite.")
     weights = _chosen(_rerankers_of(program), reranker)
     examples = _examples(groups, program)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Files written so that a reader never sees half of one."""
+"""Files written so that a reader never sees half of one, into folders that hold nothing else."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from radio_dspy.errors import SettingsError
 
 
 @contextlib.contextmanager
@@ -24,6 +26,20 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_new(folder: Path, advice: str) -> None:
+    """See that a folder is new or empty, before anything is done for what will lie there.
+
+    Args:
+        folder: Where something is to be written.
+        advice: What to do if it is not free.
+
+    Raises:
+        SettingsError: If it is a file, or holds something.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SettingsError(f"{folder}: already there; {advice}")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -36,8 +36,9 @@ def cause_of(error: BaseException, *lms: Any) -> BaseException | None:
 
 
 def lms_of(program: dspy.Module) -> list[Any]:
-    """The configured LM, and those that a program's predictors were given; others that it holds are not looked for."""
+    """The configured LM and those that a program's predictors were given, each once; others are not looked for."""
     import dspy
 
     predictors = program.named_sub_modules(dspy.Predict)  # also those that an optimizer has frozen
-    return [dspy.settings.lm, *(one.lm for _, one in predictors if one.lm is not None)]
+    found = [dspy.settings.lm, *(one.lm for _, one in predictors)]
+    return list({id(lm): lm for lm in found if lm is not None}.values())

@@ -13,7 +13,7 @@ import dspy
 
 from radio_dspy import programs
 from radio_dspy.errors import CheckpointError, RadioError, SettingsError
-from radio_dspy.files import sha256_of
+from radio_dspy.files import check_new, sha256_of
 from radio_dspy.manifest import MANIFEST, checked_manifest, folder_name, write_manifest
 from radio_dspy.model_files import copy_weights
 from radio_dspy.rerankers.rerank import Rerank
@@ -44,8 +44,7 @@ def save(program: dspy.Module, path: str | PathLike[str]) -> Path:
         CheckpointError: If weights are not on this machine, or are not safetensors.
     """
     folder = Path(path)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SettingsError(f"{folder}: already there; give a new folder, saved programs are not overwritten.")
+    check_new(folder, "give a new folder, saved programs are not overwritten.")
     copied, found = _copy(program)
     copied.set_lm(None)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -82,7 +82,7 @@ def by_metric(
                 f"The program's LM failed ({told(error, *lms)}). What was judged before is kept in run_dir; mend it "
                 "and start again.",
                 error,
-                next(iter(known)) if len(known := {lm for lm in lms if lm is not None}) == 1 else None,
+                lms[0] if len(lms) == 1 else None,
             ) from cause_of(error, *lms)
         except Exception as error:
             return 0.0, told(error, *lms)[:200]

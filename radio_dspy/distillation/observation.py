@@ -369,8 +369,7 @@ def observe(
             + (f" (the program failed: {told(errors[0], *lms):.200}). " if errors else ". ")
             + "Configure the LM that the program needs, or give RADIO(retriever=...)."
         ) from (cause_of(errors[0], *lms) if errors else None)
-    asked = any(lm is not None for lm in lms)  # without an LM a program is expected to fail after its reranker
-    if errors and asked:
+    if errors and lms:  # without an LM a program is expected to fail after its reranker
         logger.warning("The program failed after its reranker (%s).", told(errors[0], *lms))
     if own is not None:
         served = max(len(one.candidates) for seat in probe for one in seat.requests)
@@ -382,7 +381,7 @@ def observe(
     reached = {key for seat in (*seen, *judged) for key in seat.question_of.values()}
     lost = sum(key not in reached for key in failures)
     failed = failures | more
-    if failed and (asked or failed.keys() - reached):
+    if failed and (lms or failed.keys() - reached):
         logger.warning(
             "The program failed on %d questions, on %d of them before it reached a reranker; at first with: %s",
             len(failed),

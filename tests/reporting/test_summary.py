@@ -3,6 +3,7 @@ import json
 import pytest
 
 from radio_dspy.errors import DataError
+from radio_dspy.report import CHOSEN_ON
 from radio_dspy.reporting import summary as summaries
 from radio_dspy.reporting.summary import read_summary
 from radio_dspy.runs import Run
@@ -59,7 +60,7 @@ def test_what_changed_most_comes_first_and_very_many_are_not_all_shown(tmp_path,
     summary, questions = read_summary(finished_run(tmp_path))
     assert [one["effect"] for one in questions].count("unchanged") == 0
     assert [one["id"] for one in questions] == ["q0", "q1", "q3", "q4", "q6", "q7"]
-    assert summary.notes[0] == "6 of 12 questions can be browsed: those that changed most."
+    assert summary.notes == ["6 of 12 questions can be browsed: those that changed most.", CHOSEN_ON]
     assert sum(summary.effects.values()) == 12  # the figures are of all
 
 
