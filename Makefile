@@ -18,17 +18,19 @@ test-slow: .venv/.ready
 lint: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	# mypy reads the installed layout, in which programs/ and optimizers/ stand inside the namespace.
-	rm -rf build/typed && $(BIN)/python -m pip install -q --no-deps --target build/typed .
+	# mypy and import-linter read the installed layout, in which programs/ and optimizers/ stand inside the namespace.
+	rm -rf build/lib build/typed && $(BIN)/python -m pip install -q --no-deps --target build/typed .
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml
+	cd build/typed && ../../$(BIN)/lint-imports ../../pyproject.toml --no-cache
 
 # A wheel, installed elsewhere, must import and carry its data files.
 wheel-check: .venv/.ready
 	rm -rf build/wheel && $(BIN)/python -m build -q --wheel --outdir build/wheel .
 	$(BIN)/python -m pip install -q --no-deps --target build/wheel/site build/wheel/*.whl
 	cd build/wheel/site && PYTHONPATH=. ../../../$(BIN)/python -c "import radio_dspy as r; \
-	  assert 'build/wheel/site' in r.__file__, r.__file__; d = r.datasets.demo(); \
-	  print('wheel ok:', len(d.passages), 'passages', r.optimizers.RADIO.__name__, r.programs.__all__)"
+	  import importlib as i, pkgutil as p; assert 'build/wheel/site' in r.__file__, r.__file__; \
+	  m = [i.import_module(one.name) for one in p.walk_packages(r.__path__, 'radio_dspy.')]; \
+	  print('wheel ok:', len(m), 'modules', len(r.datasets.demo().passages), 'passages')"
 
 # torch first and pinned: an open range may bring a CUDA build of several gigabytes.
 .venv/.ready: pyproject.toml constraints.txt

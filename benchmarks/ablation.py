@@ -35,10 +35,11 @@ from radio_dspy.distillation import (
     RationaleSimilarity,
     RetrievalScore,
 )
-from radio_dspy.distillation.averaging import mix_weights
-from radio_dspy.distillation.gate import Gate, decide
-from radio_dspy.distillation.judges import by_labels, by_teacher
-from radio_dspy.distillation.preferences import fused_rankings, rank_requests
+from radio_dspy.distillation.gate.decision import Gate, decide
+from radio_dspy.distillation.gate.metrics import by_labels, by_teacher
+from radio_dspy.distillation.teacher.ranking import fused_rankings
+from radio_dspy.distillation.training.averaging import mix_weights
+from radio_dspy.retrievers.requests import rank_requests
 
 CANDIDATES = 20  # reranked for a dev question
 HELD_OUT = 200
@@ -198,7 +199,13 @@ def rows() -> list[Row]:
         return AnswerCorrectness(setup.lm, depth=LM_DEPTH, keep=setup.out / "correctness.jsonl")
 
     few = LM_QUESTIONS
-    whole = {"tower": "both", "sampling": "shift", "learning_rate": 5e-5, "groups_per_step": 16, "epochs": 1}
+    whole = {
+        "tower": "both",
+        "sampling": "shift",
+        "learning_rate": 5e-5,
+        "groups_per_step": 16,
+        "epochs": 1,
+    }
     return [
         Row("fused: rationale (w=0.5)", gate=True),
         Row("alone: retrieval score (w=0)", signals=alone(lambda _: RetrievalScore())),

@@ -18,9 +18,9 @@ from dspy.utils import DummyLM
 
 import radio_dspy as radio
 from radio_dspy.distillation import Labels
-from radio_dspy.distillation.judges import by_labels
-from radio_dspy.distillation.preferences import rank_requests
-from radio_dspy.significance import paired_bootstrap
+from radio_dspy.distillation.gate.metrics import by_labels
+from radio_dspy.evaluation.significance import paired_bootstrap
+from radio_dspy.retrievers.requests import rank_requests
 
 SETTINGS: dict[str, Any] = {
     "sampling": "shift_all_neg",

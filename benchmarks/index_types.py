@@ -18,7 +18,7 @@ import faiss
 import numpy as np
 
 import radio_dspy as radio
-from radio_dspy.retrievers.index_kinds import recall_of
+from radio_dspy.retrievers.faiss_index import recall_of
 
 CANDIDATES = 50
 # FAISS' names. At a hundred million passages IVF128 becomes IVF1048576_HNSW32; what follows the comma stays.

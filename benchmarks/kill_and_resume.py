@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ import dspy
 from dspy.utils.callback import BaseCallback
 
 import radio_dspy as radio
-from radio_dspy.commands import open_lm
-from radio_dspy.demonstration import ENCODER, SETTINGS
-from radio_dspy.files import sha256_of, write_json
+from radio_dspy.cli.demonstration import ENCODER, RATIONALES, TRAINING
+from radio_dspy.core.files import sha256_of, write_json
+from radio_dspy.lm.opening import open_lm
 
 READY, CALLS, RESULT = "ready", "calls", "result.json"
 
@@ -52,10 +53,9 @@ def work(options: argparse.Namespace, folder: Path) -> None:
         optimizer = radio.RADIO(
             rationale_lm=lm,
             run_dir=folder / "run",
-            checkpoint_updates=2,
+            rationales=RATIONALES,
+            training=replace(TRAINING, save_steps=2, disable_tqdm=True),
             num_threads=options.threads,
-            show_progress=False,
-            **SETTINGS,
         )
         (folder / READY).touch()
         aligned = optimizer.compile(student, trainset=data.train[: options.questions])

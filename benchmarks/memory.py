@@ -67,14 +67,13 @@ def measure(options: argparse.Namespace, questions: int) -> dict[str, float]:
     optimizer = radio.RADIO(
         lm,
         retriever=index,
-        candidates=CANDIDATES,
+        preferences=radio.PreferenceSettings(candidates=CANDIDATES, false_negatives=None),
+        rationales=radio.RationaleSettings(check=False),
+        training=radio.TrainingSettings(tower=options.tower),
         epochs=1,
         max_length=32,
-        tower=options.tower,
         gate=False,
-        guards=False,
         run_dir=options.out / f"run-{options.tower}-{questions}",
-        show_progress=True,
     )
     optimizer.compile(student, trainset=train, valset=held_out)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

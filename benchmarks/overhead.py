@@ -5,7 +5,7 @@
 The program is RetrieveRerankAnswer on the bundled demo set with an LM that answers at once. By hand it is
 sentence-transformers for the question, a FAISS search, sentence-transformers' cross-encoder, dspy.Predict. Both must
 give the LM the same passages. With models their work hides most of what Python does; so the same is measured with
-vectors that are there already and without a reranker: then by hand one DSPy module is called, and the program calls
+precomputed vectors and without a reranker: then by hand one DSPy module is called, and the program calls
 four (itself, retriever, reranker, Predict). The import is timed in fresh processes.
 """
 
@@ -27,8 +27,8 @@ from search import Ready
 from training import padded_cross_encoder
 
 import radio_dspy as radio
-from radio_dspy.rerankers.weights import RerankerWeights
-from radio_dspy.signatures import GenerateAnswer
+from radio_dspy.lm.signatures import GenerateAnswer
+from radio_dspy.models.weights import RerankerWeights
 
 ENCODER = "all-MiniLM-L6-v2"
 CANDIDATES, READ = 20, 5

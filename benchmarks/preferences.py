@@ -30,10 +30,12 @@ from measuring import Row, compared, interleaved, peak_flops, table
 from training import encoder_size
 
 import radio_dspy as radio
+from radio_dspy.core.passages import RankRequest
 from radio_dspy.distillation import RationaleSimilarity, RetrievalScore
-from radio_dspy.distillation.preferences import build_groups, fused_rankings, rank_requests
-from radio_dspy.passages import RankRequest
+from radio_dspy.distillation.preferences.building import build_groups
+from radio_dspy.distillation.teacher.ranking import fused_rankings
 from radio_dspy.rerankers.rationale import guide
+from radio_dspy.retrievers.requests import rank_requests
 
 ENCODER = "all-MiniLM-L6-v2"
 CANDIDATES, WEIGHT = 50, 0.5

@@ -31,9 +31,9 @@ import dspy
 from measuring import Row, compared, interleaved, table
 
 import radio_dspy as radio
-from radio_dspy.distillation.rationales import Question, explain
-from radio_dspy.runs import Run
-from radio_dspy.signatures import ExtractRationale
+from radio_dspy.distillation.rationales.writing import Question, explain
+from radio_dspy.lm.signatures import ExtractRationale
+from radio_dspy.runs.run import Run
 
 ENCODER = "all-MiniLM-L6-v2"
 MODEL = "gpt-4o-mini"  # the paper's. DSPy searches its whole list of prices for a name that it does not know

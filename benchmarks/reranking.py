@@ -26,9 +26,9 @@ from training import encoder_size
 
 import radio_dspy as radio
 from radio_dspy.distillation import Labels
-from radio_dspy.distillation.preferences import rank_requests
-from radio_dspy.evaluation import compare
-from radio_dspy.rerankers.weights import ScoringPrecision
+from radio_dspy.evaluation.relevance import compare
+from radio_dspy.models.weights import ScoringPrecision
+from radio_dspy.retrievers.requests import rank_requests
 
 ENCODER = "all-MiniLM-L6-v2"
 PASSAGES, LEARNT_FROM, CANDIDATES = 3000, 120, 20
@@ -53,8 +53,8 @@ def trained(data: Path, index: radio.FaissRetriever, folder: Path) -> str:
         gate=False,
         learning_rate=6e-5,
         epochs=1,
+        training=radio.TrainingSettings(disable_tqdm=True),
         run_dir=folder,
-        show_progress=False,
     )
     student = radio.RetrieveRerankAnswer(index, radio.Rerank(ENCODER), candidates=CANDIDATES)
     aligned: Any = optimizer.compile(student, trainset=radio.load_questions(data / "train.jsonl")[:LEARNT_FROM])
@@ -167,8 +167,8 @@ def measure(
 
 def untrained(folder: Path) -> str:
     """The encoder with a fresh scoring head, in a form that everybody can load."""
-    from radio_dspy.rerankers.scorers import open_scorer
-    from radio_dspy.rerankers.weights import RerankerWeights
+    from radio_dspy.models.cache import open_scorer
+    from radio_dspy.models.weights import RerankerWeights
 
     open_scorer(RerankerWeights(ENCODER), "cpu").save(folder / "untrained")
     return str(folder / "untrained")
@@ -197,8 +197,8 @@ def ndcg(data: Path, index: radio.FaissRetriever, checkpoint: str) -> dict[str, 
 
 def work_of(checkpoint: str, lists: Sequence[tuple[str, list[str]]]) -> float:
     """Floating-point operations of the layers' linear maps on the real tokens; what attention computes comes on top."""
-    from radio_dspy.rerankers.scorers import open_scorer
-    from radio_dspy.rerankers.weights import RerankerWeights
+    from radio_dspy.models.cache import open_scorer
+    from radio_dspy.models.weights import RerankerWeights
 
     module: Any = open_scorer(RerankerWeights(checkpoint), "cpu").module
     pairs = [(query, text) for query, texts in lists for text in texts]

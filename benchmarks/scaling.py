@@ -52,7 +52,14 @@ ENOUGH = 4  # values from which an interval says something
 HARDLY_MIB = 8.0  # as much comes and goes with the allocator
 
 # The modules that the points need; loaded once, in the process from which theirs are forked.
-PRELOADED = ["radio_dspy.distillation.training", "sentence_transformers", "faiss", "scipy.stats", "measuring", "stages"]
+PRELOADED = [
+    "radio_dspy.distillation.training.loop",
+    "sentence_transformers",
+    "faiss",
+    "scipy.stats",
+    "measuring",
+    "stages",
+]
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ import numpy as np
 from measuring import Row, compared, interleaved, peak_bytes, peak_flops, table
 
 import radio_dspy as radio
-from radio_dspy.retrievers.index_kinds import read_index, recall_of
+from radio_dspy.retrievers.faiss_index import read_index, recall_of
 
 ENCODER = "all-MiniLM-L6-v2"
 QUERIES, CANDIDATES, DIMENSION = 1000, 50, 384

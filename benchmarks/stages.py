@@ -15,9 +15,11 @@ import numpy as np
 
 import radio_dspy as radio
 from radio_dspy.distillation import RationaleSimilarity, RetrievalScore
-from radio_dspy.distillation.preferences import GroupSettings, build_groups, fused_rankings, rank_requests
-from radio_dspy.distillation.splitting import question_groups
-from radio_dspy.model_files import weights
+from radio_dspy.distillation.gate.splitting import question_groups
+from radio_dspy.distillation.preferences.building import PreferenceSettings, build_groups
+from radio_dspy.distillation.teacher.ranking import fused_rankings
+from radio_dspy.models.files import weights
+from radio_dspy.retrievers.requests import rank_requests
 
 WORDS = 20_000  # which the texts are drawn from
 
@@ -130,7 +132,7 @@ def preferring(texts: Texts, load: Load) -> Work:
     questions = texts.questions(load)
     rationales = texts.some(load.questions, 60, seed=2)
     signals = {RationaleSimilarity(encoder, index=index): 0.5, RetrievalScore(): 0.5}
-    settings = GroupSettings(sampling="all", depth=load.group, guard=radio.FalseNegatives())
+    settings = PreferenceSettings(sampling="all", depth=load.group, false_negatives=radio.FalseNegatives())
 
     def work() -> object:
         asked = rank_requests(questions, index, load.candidates)
@@ -152,24 +154,31 @@ def encoding(texts: Texts, load: Load) -> Work:
 def training(texts: Texts, load: Load) -> Work:
     """Train a cross-encoder on groups, one epoch."""
     from radio_dspy.distillation import TextGroup, train_reranker
-    from radio_dspy.rerankers.weights import RerankerWeights
+    from radio_dspy.models.weights import RerankerWeights
 
     base = RerankerWeights(texts.model, "cross-encoder", max_length=512)
     lists = texts.lists(replace(load, questions=load.updates * load.update, candidates=load.group))
     groups = [TextGroup(query, found[0], tuple(found[1:])) for query, found in lists]
-    settings = radio.TrainingSettings(epochs=1, groups_per_step=load.update, accumulation_steps=1, max_length=512)
+    settings = radio.TrainingSettings(
+        num_train_epochs=1,
+        per_device_train_batch_size=load.update,
+        gradient_accumulation_steps=1,
+        max_length=512,
+        disable_tqdm=True,
+    )
 
     def work() -> object:
         with tempfile.TemporaryDirectory() as folder:
-            return train_reranker(base, groups, Path(folder) / "out", settings, show_progress=False)
+            return train_reranker(base, groups, Path(folder) / "out", settings)
 
     return work
 
 
 def reranking(texts: Texts, load: Load, architecture: Any = "cross-encoder") -> Work:
     """Score the candidates of all questions."""
-    from radio_dspy.rerankers.scorers import _recent_vectors, score_lists
-    from radio_dspy.rerankers.weights import RerankerWeights
+    from radio_dspy.models.bi_encoder import _recent_vectors
+    from radio_dspy.models.cache import score_lists
+    from radio_dspy.models.weights import RerankerWeights
 
     model = RerankerWeights(texts.model, architecture, max_length=512)
     lists = texts.lists(load)

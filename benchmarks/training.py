@@ -23,10 +23,11 @@ import torch
 from measuring import Row, compared, interleaved, peak_flops, table
 
 import radio_dspy as radio
-from radio_dspy.distillation.infonce import InfoNCE
-from radio_dspy.distillation.training import TextGroup
-from radio_dspy.rerankers.scorers import COSINE_TEMPERATURE, open_scorer
-from radio_dspy.rerankers.weights import Architecture, RerankerWeights
+from radio_dspy.distillation.losses import InfoNCE
+from radio_dspy.distillation.preferences.groups import TextGroup
+from radio_dspy.models.bi_encoder import COSINE_TEMPERATURE
+from radio_dspy.models.cache import open_scorer
+from radio_dspy.models.weights import Architecture, RerankerWeights
 
 ENCODER = "all-MiniLM-L6-v2"
 PASSAGES, GROUP, CANDIDATES = 3000, 7, 20

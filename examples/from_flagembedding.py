@@ -40,7 +40,7 @@ def main() -> None:
         write_lines(Path(folder) / "test.jsonl", test, retriever)
         groups, held_out = radio.load_groups(f"{folder}/train.jsonl"), radio.load_groups(f"{folder}/test.jsonl")
 
-        settings = radio.TrainingSettings(epochs=4, learning_rate=3e-5, max_length=128, tower="query")
+        settings = radio.TrainingSettings(num_train_epochs=4, learning_rate=3e-5, max_length=128, tower="query")
         optimizer = radio.GroupFinetune(settings, run_dir=f"{folder}/run")
         rerank = optimizer.compile(radio.Rerank(encoder, "bi-encoder"), trainset=groups, valset=held_out)
         print(optimizer.report)

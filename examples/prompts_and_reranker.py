@@ -14,10 +14,10 @@ import dspy
 
 import radio_dspy as radio
 from radio_dspy.distillation import AnswerCorrectness, RationaleSimilarity, RetrievalScore
-from radio_dspy.distillation.preferences import rank_requests
-from radio_dspy.evaluation import answer_metrics
+from radio_dspy.evaluation.relevance import answer_metrics
+from radio_dspy.retrievers.requests import rank_requests
 
-ALIGNING = {"epochs": 1, "learning_rate": 3e-5, "max_length": 128, "show_progress": False}
+ALIGNING = {"epochs": 1, "learning_rate": 3e-5, "max_length": 128}
 
 
 def answers_well(example: dspy.Example, prediction: dspy.Prediction, trace: object = None) -> float:

@@ -1,25 +1,22 @@
-"""What a compile will ask of LMs, before the first call."""
+"""Estimate the LM calls, tokens and dollars of a compile before the first call."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dspy
-from radio_dspy.optimizers.job import Job, questions_of
+from radio_dspy.optimizers.job import Job, Settings, questions_of
 from radio_dspy.programs import MultipleChoice, RetrieveRerankAnswer
 
-from radio_dspy.datasets import relevant_of
-from radio_dspy.distillation.extractor import RationaleExtractor
-from radio_dspy.distillation.lm_signals import LMSignal
-from radio_dspy.distillation.observation import PROBED
-from radio_dspy.distillation.rationales import Question, fitting_records
-from radio_dspy.spending import price_of
-
-if TYPE_CHECKING:
-    from radio_dspy.optimizers.radio import RADIO
+from radio_dspy.datasets.examples import relevant_of
+from radio_dspy.distillation.candidates.recording import PROBED
+from radio_dspy.distillation.rationales.settings import RationaleSettings
+from radio_dspy.distillation.rationales.writing import Question, fitting_records
+from radio_dspy.distillation.teacher.lm_signal import LMSignal
+from radio_dspy.lm.budget import price_of
 
 TYPICAL_RATIONALE_TOKENS = 120  # a few sentences; where the run folder has rationales, their mean is taken
 TYPICAL_ANSWER_TOKENS = 20
@@ -86,7 +83,7 @@ class Estimate:
     def __str__(self) -> str:
         from rich.table import Table
 
-        from radio_dspy.report import render
+        from radio_dspy.reporting.report import render
 
         if not self.stages:
             return "No LM is asked."
@@ -111,8 +108,14 @@ def _dollars(cost: float | None) -> str:
     return "unknown" if cost is None else f"${cost:.4f}"
 
 
-def estimate(optimizer: RADIO, job: Job) -> Estimate:
-    """Go through the stages of ``RADIO.compile`` that call an LM."""
+def estimate(optimizer: Settings, job: Job, *, guessed_split: bool = False) -> Estimate:
+    """Go through the stages of ``RADIO.compile`` that call an LM; nothing is asked or encoded.
+
+    Args:
+        optimizer: The settings.
+        job: The program and its questions.
+        guessed_split: Whether compile may keep other questions back than this job does, as many of them.
+    """
     by_teacher = optimizer.judges_by_teacher(map(relevant_of, job.held_out))
     questions = questions_of([*job.train, *job.held_out] if by_teacher else job.train)
     length = _passage_length(job)
@@ -123,11 +126,13 @@ def estimate(optimizer: RADIO, job: Job) -> Estimate:
         note = "a look at how the program searches" + ("" if direct else "; at most it runs on every question")
         stages.append(program_stage("retrieval", job.program, PROBED, PROBED if direct else every, length, note))
     if optimizer.rationale_lm is not None:
-        missing = [one for one in questions if not optimizer.rationales.get(one[0], "").strip()]
-        stages.append(rationale_stage(missing, job, optimizer.rationale_lm, optimizer.extractor, optimizer.guards))
+        pool = questions_of([*job.train, *job.held_out]) if guessed_split else questions
+        asked = [one for one in pool if not optimizer.rationales.given.get(one[0], "").strip()]
+        kept_back = len(pool) - len(questions)
+        stages.append(rationale_stage(asked, kept_back, job, optimizer.rationale_lm, optimizer.rationales))
     for signal in optimizer.signals or ():
         if isinstance(signal, LMSignal):
-            stages.append(signal_stage(signal, questions, optimizer.candidates, length))
+            stages.append(signal_stage(signal, questions, optimizer.preferences.candidates, length))
     if optimizer.gate is not None and optimizer.metric is not None:
         runs = len(job.held_out) * (2 + len(optimizer.gate.mixtures))
         stages.append(program_stage("training", job.program, runs, runs, length, "the gate's metric"))
@@ -135,11 +140,13 @@ def estimate(optimizer: RADIO, job: Job) -> Estimate:
 
 
 def rationale_stage(
-    questions: Sequence[Question], job: Job, lm: dspy.LM, extractor: RationaleExtractor, check: bool
+    questions: Sequence[Question], kept_back: int, job: Job, lm: dspy.LM, settings: RationaleSettings
 ) -> StageEstimate | None:
-    """The rationales that are still missing."""
+    """The rationales that are still missing; ``kept_back`` of the questions need none."""
+    extractor, check = settings.open_extractor(), settings.check
     kept = fitting_records(questions, job.run, lm=lm, extractor=extractor)
     missing = [one for one in questions if one[0] not in kept]
+    missing = missing[: max(0, len(questions) - kept_back - len(kept))]
     if not missing:
         return None
     with dspy.context(lm=lm):

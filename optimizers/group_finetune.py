@@ -1,34 +1,40 @@
-"""Fine-tune a program's reranker on preference groups that are there already: no LM, no index, the same gate."""
+"""Fine-tune a program's reranker on precomputed preference groups, without an LM or an index."""
 
 from __future__ import annotations
 
-import copy
-import json
-import logging
+from collections.abc import Sequence
+from dataclasses import asdict
 from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 import dspy
 from dspy.teleprompt.teleprompt import Teleprompter
-from radio_dspy.optimizers.job import Clock, told
-from radio_dspy.optimizers.provenance import remember, training_settings
+from radio_dspy.optimizers.arguments import with_moved
+from radio_dspy.optimizers.pipeline import Lesson, Pipeline
+from radio_dspy.optimizers.provenance import training_settings
+from radio_dspy.optimizers.resume import taken_up
 
-from radio_dspy.comparison import Comparison
-from radio_dspy.distillation.gate import Gate, as_gate
-from radio_dspy.distillation.given_groups import rank_requests_of, text_groups
-from radio_dspy.distillation.seats import Seat, retriever_of, seats_of
-from radio_dspy.distillation.settings import TrainingSettings
-from radio_dspy.distillation.splitting import question_groups, split_by_group
-from radio_dspy.encoders import TextEncoder, as_encoder
-from radio_dspy.errors import DataError, SettingsError
-from radio_dspy.flagembedding import load_groups
-from radio_dspy.report import Report
-from radio_dspy.reporting.writing import keep_report
-from radio_dspy.rerankers.rerank import rank_with
+from radio_dspy.core.errors import DataError, SettingsError
+from radio_dspy.core.redaction import logger_of
+from radio_dspy.datasets.groups import load_groups
+from radio_dspy.distillation.candidates.reranker_slots import Slot, slots_of
+from radio_dspy.distillation.gate.decision import Gate, as_gate
+from radio_dspy.distillation.gate.splitting import equal_groups, question_groups, split_by_group
+from radio_dspy.distillation.preferences.from_groups import rank_requests_of, text_groups
+from radio_dspy.distillation.training.settings import TrainingSettings
+from radio_dspy.models.encoder import TextEncoder
+from radio_dspy.models.open_encoder import as_encoder
+from radio_dspy.reporting.report import Report
 from radio_dspy.retrievers.aligned import query_encoder
+from radio_dspy.retrievers.base import retriever_of
 from radio_dspy.retrievers.faiss import FaissRetriever
-from radio_dspy.runs import Run
+from radio_dspy.runs.identity import hash_of
+from radio_dspy.runs.run import Run
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from radio_dspy.distillation.preferences.groups import TextGroup
+
+logger = logger_of(__name__)
 
 NEGATIVES = 7  # FlagEmbedding's default: groups of eight
 
@@ -48,7 +54,7 @@ class GroupFinetune(Teleprompter):
         encoder: Tells which questions are near-duplicates, so that a split keeps them on one side. None takes the
             program's retriever's or the bi-encoder's own; a cross-encoder alone counts equal questions only.
         run_dir: Folder for checkpoints and report; None takes a temporary one.
-        show_progress: Show progress bars.
+        **moved: Arguments of the first release, which say in a warning where they are given now.
 
     After ``compile``, ``report`` holds rankings of the held-out groups before and after, and the gate's decision.
 
@@ -58,7 +64,7 @@ class GroupFinetune(Teleprompter):
         >>> rows = [{"query": f"why is jug {i} cool?", "pos": ["Vapour."], "neg": ["Ice.", "Red."]} for i in range(24)]
         >>> groups = load_groups(rows)
         >>> settings = TrainingSettings(epochs=1, learning_rate=3e-5, max_length=32)
-        >>> optimizer, rerank = GroupFinetune(settings, show_progress=False), Rerank("all-MiniLM-L6-v2", "bi-encoder")
+        >>> optimizer, rerank = GroupFinetune(settings), Rerank("all-MiniLM-L6-v2", "bi-encoder")
         >>> aligned = optimizer.compile(rerank, trainset=groups[:12], valset=groups[12:])
         >>> optimizer.report.decision.startswith("Returned the ")
         True
@@ -72,19 +78,19 @@ class GroupFinetune(Teleprompter):
         gate: bool | Gate = True,
         encoder: TextEncoder | str | None = None,
         run_dir: str | PathLike[str] | None = None,
-        show_progress: bool = True,
+        **moved: Any,
     ) -> None:
         super().__init__()
         if negatives is not None and negatives < 1:
             raise SettingsError(f"negatives must be at least 1, or None for all; got {negatives}.")
-        self.training = training or TrainingSettings()
+        settings = with_moved(type(self).__name__, moved, {"training": training or TrainingSettings()})
+        self.training: TrainingSettings = settings["training"]
         self.negatives = negatives
         self.gate = as_gate(gate)
         if self.gate is not None and self.gate.retrieval:
             raise SettingsError("Gate(retrieval=True) needs passages of an index by id; groups hold texts.")
         self.encoder = as_encoder(encoder) if encoder is not None else None
         self.run_dir = run_dir
-        self.show_progress = show_progress
         self.report: Report | None = None
 
     def compile(
@@ -107,68 +113,67 @@ class GroupFinetune(Teleprompter):
             SettingsError: If the student has no trainable reranker.
             DataError: If an example is no group, or none can be used.
             RadioError: If training diverges and there is no gate.
+            RunError: If another process is writing in ``run_dir``, or the folder is another thing's, such as a run of
+                ``RADIO``.
+            KeyboardInterrupt: After Ctrl-C, when the update in hand is finished and kept.
         """
-        from radio_dspy.distillation.alignment import Alignment, align
-        from radio_dspy.distillation.judges import by_labels
-
+        run = Run(self.run_dir)
+        run.check(type(self).__name__)  # before any question is encoded
         program = student.deepcopy()
-        seats = seats_of(program, student)
-        for seat in seats:
-            self.training.check(seat.weights.architecture)
-        train, held_out = self._split(program, seats[0], trainset, valset)
-        groups, left_out, skipped = text_groups(train, self.negatives, self.training.seed)
-        if not groups:
-            raise DataError(f"None of the {len(train)} training groups can be used: {skipped}.")
-        run, clock, device = Run(self.run_dir), Clock(), self.training.device
-        judged = rank_requests_of(held_out)
-        with clock("evaluation"):  # before anything is trained: the base must load
-            rows = {"base": rank_with(seats[0].weights, judged, device)}
-        done: dict[str, Alignment] = {}
-        parts = []
-        for seat in seats:
-            key = json.dumps(seat.weights.dump_state(), sort_keys=True)
-            if key not in done:  # equal weights learn the same
-                with clock("training"):
-                    done[key] = align(
-                        seat.weights,
-                        groups,
-                        run,
-                        self.training,
-                        gate=self.gate,
-                        judge=by_labels(judged, device),
-                        metric="nDCG@10 against the groups",
-                        show_progress=self.show_progress,
-                    )
-            parts.append(told(seat, len(groups), left_out, done[key]))
-            seat.assign(copy.copy(done[key].weights))
-        with clock("evaluation"):
-            rows["aligned"] = rank_with(seats[0].weights, judged, device)
-            comparison = Comparison(judged, rows)
-        first, *others = parts
-        self.report = Report(
-            metrics=comparison.means,
-            relevance="labels",
-            questions={
-                "train": len(train),
-                "used": len(train) - sum(skipped.values()),
-                "skipped": skipped,
-                "judged": len(judged),
-                "recorded": False,
-            },
-            rationales={},
-            **first,
-            others=others,
-            seconds=clock.seconds,
-            run_dir=str(run.path),
-        )
-        run.write("report", self.report.as_dict())
-        settings = {"sampling": "as given", "negatives": self.negatives, **training_settings(self.training)}
-        remember(seats, self.report, {"teacher": {}, "encoder": None, "rationale_lm": None, "settings": settings})
-        keep_report(run, comparison)
+        slots = slots_of(program, student)
+        for slot in slots:
+            self.training.check(slot.weights.architecture)
+        train, held_out = self._split(program, slots[0], trainset, valset)
+        made = text_groups(train, self.negatives, self.training.seed)
+        if not made[0]:
+            raise DataError(f"None of the {len(train)} training groups can be used: {made[2]}.")
+        with taken_up(run, self._described(slots, train, held_out), type(self).__name__):
+            self.report = self._train(Pipeline(run, self.training, self.gate), slots, made, len(train), held_out)
         return program
 
+    def _described(
+        self, slots: Sequence[Slot], train: Sequence[dspy.Example], held_out: Sequence[dspy.Example]
+    ) -> dict[str, Any]:
+        """What decides the result, in JSON types; no path and no key."""
+        return {
+            "groups": [hash_of([one.toDict() for one in rows]) for rows in (train, held_out)],
+            "negatives": self.negatives,
+            **training_settings(self.training),
+            "device": self.training.device,
+            "base": {slot.name: [slot.weights.base, slot.weights.fingerprint] for slot in slots},
+            "gate": asdict(self.gate) if self.gate else None,
+        }
+
+    def _train(
+        self,
+        pipeline: Pipeline,
+        slots: Sequence[Slot],
+        made: tuple[list[TextGroup], dict[str, int], dict[str, int]],
+        given: int,
+        held_out: Sequence[dspy.Example],
+    ) -> Report:
+        """Train every slot, pass the gate, and report."""
+        from radio_dspy.distillation.gate.metrics import by_labels
+
+        groups, left_out, skipped = made
+        judged = rank_requests_of(held_out)
+        rows = {"base": pipeline.rank(slots[0], judged)}  # before anything is trained: the base must load
+        judge = by_labels(judged, self.training.device)
+        lesson = Lesson(groups, left_out, "groups", judge=judge, metric="nDCG@10 against the groups")
+        parts = pipeline.align(slots, lambda number, slot: lesson)
+        settings = {"sampling": "as given", "negatives": self.negatives, **training_settings(self.training)}
+        return pipeline.conclude(
+            slots,
+            parts,
+            judged,
+            rows,
+            questions={"train": given, "used": given - sum(skipped.values()), "skipped": skipped, "recorded": False},
+            rationales={},
+            how={"teacher": {}, "encoder": None, "rationale_lm": None, "settings": settings},
+        )
+
     def _split(
-        self, program: dspy.Module, seat: Seat, trainset: list[dspy.Example], valset: list[dspy.Example] | None
+        self, program: dspy.Module, slot: Slot, trainset: list[dspy.Example], valset: list[dspy.Example] | None
     ) -> tuple[list[dspy.Example], list[dspy.Example]]:
         """The groups to learn from and to judge by."""
         train = load_groups(example.toDict() for example in trainset)
@@ -179,14 +184,13 @@ class GroupFinetune(Teleprompter):
         if len(train) < 2:
             raise DataError("A trainset of one group leaves nothing to judge by; give a valset or more groups.")
         texts = [example.question for example in train]
-        encoder = self.encoder or _encoder_of(program, seat)
-        first: dict[str, int] = {}
-        equal = [first.setdefault(text, number) for number, text in enumerate(texts)]
-        return split_by_group(train, question_groups(texts, encoder) if encoder else equal, self.training.seed)
+        encoder = self.encoder or _encoder_of(program, slot)
+        groups = question_groups(texts, encoder) if encoder else equal_groups(texts)
+        return split_by_group(train, groups, self.training.seed)
 
 
-def _encoder_of(program: dspy.Module, seat: Seat) -> TextEncoder | None:
+def _encoder_of(program: dspy.Module, slot: Slot) -> TextEncoder | None:
     retriever = retriever_of(program)
     if isinstance(retriever, FaissRetriever):
         return retriever.encoder
-    return query_encoder(seat.weights) if seat.weights.architecture == "bi-encoder" else None
+    return query_encoder(slot.weights) if slot.weights.architecture == "bi-encoder" else None

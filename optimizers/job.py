@@ -1,85 +1,82 @@
-"""One compile of RADIO: what it works on, and what is looked up on the way."""
+"""The student, the questions and the first stage of one compile of RADIO."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import math
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dspy
+from radio_dspy.optimizers.pipeline import Pipeline
 
-from radio_dspy.datasets import answer_texts, check_labels
-from radio_dspy.distillation.observation import Observed, Reached
-from radio_dspy.distillation.preferences import QuestionGroup, question_id
-from radio_dspy.distillation.rationales import Question
-from radio_dspy.distillation.seats import Seat
-from radio_dspy.distillation.settings import Tower
-from radio_dspy.encoders import TextEncoder
-from radio_dspy.errors import DataError, SettingsError
-from radio_dspy.passages import RankRequest, checked_text
+from radio_dspy.core.errors import DataError, SettingsError
+from radio_dspy.core.passages import RankRequest
+from radio_dspy.core.redaction import logger_of
+from radio_dspy.core.validation import checked_text
+from radio_dspy.datasets.examples import answer_texts, check_labels
+from radio_dspy.distillation.candidates.recording import Observed, Reached
+from radio_dspy.distillation.candidates.reranker_slots import Slot
+from radio_dspy.distillation.gate.splitting import equal_groups, question_groups, split_by_group
+from radio_dspy.distillation.preferences.building import QuestionGroup
+from radio_dspy.distillation.rationales.writing import Question
+from radio_dspy.distillation.training.settings import Tower
+from radio_dspy.models.encoder import TextEncoder
 from radio_dspy.retrievers.aligned import same_passage_side
 from radio_dspy.retrievers.base import Retriever
 from radio_dspy.retrievers.faiss import FaissRetriever
-from radio_dspy.runs import Run
-from radio_dspy.spending import Ledger
+from radio_dspy.retrievers.requests import distinct_questions, question_id
+from radio_dspy.runs.run import Run
 
 if TYPE_CHECKING:
-    from radio_dspy.distillation.alignment import Alignment
-    from radio_dspy.rerankers.scorers import PassageVectors
+    from radio_dspy.distillation.gate.decision import Gate
+    from radio_dspy.distillation.preferences.settings import PreferenceSettings
+    from radio_dspy.distillation.rationales.settings import RationaleSettings
+    from radio_dspy.distillation.teacher.signals import Signal
+    from radio_dspy.distillation.training.settings import TrainingSettings
+    from radio_dspy.models.bi_encoder import PassageVectors
 
 
-class Clock:
-    """Adds up wall-clock seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Add the block's seconds to a stage."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - started, 3)
+logger = logger_of(__name__)
 
 
-logger = logging.getLogger(__name__)
+class Settings(Protocol):
+    """What the parts of ``RADIO`` read of its settings."""
 
-_CURVE_POINTS = 500  # of a training in the report
+    rationale_lm: dspy.LM | None
+    rationales: RationaleSettings
+    signals: dict[Signal, float] | None
+    preferences: PreferenceSettings
+    training: TrainingSettings
+    gate: Gate | None
+    metric: Callable[..., Any] | None
+    retriever: Retriever | None
+    num_threads: int
+
+    def judges_by_teacher(self, labels: Iterable[Collection[str]]) -> bool:
+        """Whether the gate goes by the teacher."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One compile: the copy of the student, its questions, and where records go."""
+    """One compile of RADIO: the copy of the student, its questions, and the pipeline that they go through."""
 
     program: dspy.Module
-    seats: list[Seat]
+    slots: list[Slot]
     train: list[dspy.Example]
     held_out: list[dspy.Example]
     first_stage: Retriever | None
     encoder: TextEncoder
-    run: Run
-    clock: Clock
-    ledger: Ledger
+    pipeline: Pipeline
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    @property
+    def run(self) -> Run:
+        """Where records go."""
+        return self.pipeline.run
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
         """Time a stage, book its LM calls, and note both in the run's log."""
-        started = time.perf_counter()
-        with self.clock(name), self.ledger.stage(name) as spent:
-            calls = spent.calls
-            try:
-                yield
-            finally:
-                with contextlib.suppress(OSError):  # a full disk must not hide what went wrong in the stage
-                    seconds = round(time.perf_counter() - started, 3)
-                    self.run.log("stage", stage=name, seconds=seconds, calls=spent.calls - calls)
+        return self.pipeline.stage(name)
 
 
 def listed(examples: Any, name: str) -> list[Any]:
@@ -114,46 +111,19 @@ def skipped(job: Job, reached: Reached, reasons: Mapping[str, int]) -> dict[str,
     return found
 
 
-def told(seat: Seat, groups: int, left_out: Mapping[str, int], done: Alignment) -> dict[str, Any]:
-    """What the report says of one seat."""
-    losses = [loss for loss in done.training.losses if math.isfinite(loss)]  # others have no place in JSON
-    return {
-        "reranker": seat.name,
-        "groups": groups,
-        "left_out": dict(left_out),
-        "training": {
-            "architecture": seat.weights.architecture,
-            "base": seat.weights.base,
-            "base_fingerprint": seat.weights.fingerprint,
-            "updates": done.training.updates,
-            "first_loss": losses[0] if losses else None,
-            "last_loss": losses[-1] if losses else None,
-            "losses": _curve(done.training.losses, done.training.runs),
-            "runs": done.training.runs,
-            "stopped": done.training.stopped,
-        },
-        "gate": done.decision.as_dict() if done.decision else None,
-    }
+def copies(reached: Reached) -> dict[str, int]:
+    """How many questions stood in the corpus themselves, left out of their candidates; nothing where none did."""
+    requests = [one for seen in (reached.train[0], reached.held_out[0]) for one in seen.requests]
+    found = sum(bool(one.copies) for one in requests)
+    return {"in_corpus": found} if found else {}
 
 
-def _curve(losses: Sequence[float], runs: int) -> list[float | None]:
-    """The losses, of long trainings the means of as many updates each; None where one is not a number."""
-    every = -(-len(losses) // (_CURVE_POINTS * runs)) or 1
-    length = -(-len(losses) // runs) or 1
-    means = [sum(part) / len(part) for one in _parts(losses, length) for part in _parts(one, every)]
-    return [mean if math.isfinite(mean) else None for mean in means]
-
-
-def _parts(values: Sequence[float], size: int) -> list[Sequence[float]]:
-    return [values[start : start + size] for start in range(0, len(values), size)]
-
-
-def index_vectors(job: Job, seat: Seat, groups: Sequence[QuestionGroup]) -> PassageVectors | None:
+def index_vectors(job: Job, slot: Slot, groups: Sequence[QuestionGroup]) -> PassageVectors | None:
     """The index's own vectors, where it was built by the encoder whose query side is trained."""
-    from radio_dspy.rerankers.scorers import PassageVectors
+    from radio_dspy.models.bi_encoder import PassageVectors
 
     index = job.first_stage
-    if not isinstance(index, FaissRetriever) or not same_passage_side(seat.weights, index.encoder):
+    if not isinstance(index, FaissRetriever) or not same_passage_side(slot.weights, index.encoder):
         return None
     known = {passage.id: passage.contents for group in groups for passage in (*group.request.candidates, *group.random)}
     if any(key not in index for key in known):
@@ -161,14 +131,14 @@ def index_vectors(job: Job, seat: Seat, groups: Sequence[QuestionGroup]) -> Pass
     return PassageVectors(list(known.values()), index.vectors(list(known)))
 
 
-def searchable(job: Job, seat: Seat, tower: Tower) -> FaissRetriever:
+def searchable(job: Job, slot: Slot, tower: Tower) -> FaissRetriever:
     """The index on which a trained query encoder is judged as a first stage.
 
     Raises:
         SettingsError: If what is trained does not fit an index.
     """
     index = job.first_stage
-    if tower != "query" or not isinstance(index, FaissRetriever) or not same_passage_side(seat.weights, index.encoder):
+    if tower != "query" or not isinstance(index, FaissRetriever) or not same_passage_side(slot.weights, index.encoder):
         raise SettingsError(
             "Gate(retrieval=True) judges the query encoder on the index: it needs tower='query', a FaissRetriever, and "
             "a bi-encoder Rerank that starts from the index's own local encoder."
@@ -176,14 +146,14 @@ def searchable(job: Job, seat: Seat, tower: Tower) -> FaissRetriever:
     return index
 
 
-def without_idle_seats(job: Job, reached: Reached) -> tuple[Job, Reached]:
+def without_idle_slots(job: Job, reached: Reached) -> tuple[Job, Reached]:
     """Leave rerankers alone that no training question reaches: there is nothing that they could learn from."""
     busy = [number for number, seen in enumerate(reached.train) if seen.requests]
-    if not busy or len(busy) == len(job.seats):
+    if not busy or len(busy) == len(job.slots):
         return job, reached
-    idle = [seat.name for number, seat in enumerate(job.seats) if number not in busy]
+    idle = [slot.name for number, slot in enumerate(job.slots) if number not in busy]
     logger.warning("No training question reaches %s: left as it was.", " and ".join(idle))
-    return replace(job, seats=[job.seats[number] for number in busy]), replace(
+    return replace(job, slots=[job.slots[number] for number in busy]), replace(
         reached,
         train=[reached.train[number] for number in busy],
         held_out=[reached.held_out[number] for number in busy],
@@ -194,8 +164,7 @@ def check_ids(job: Job, rationales: Mapping[str, str]) -> None:
     """Everything joins by id: what belongs to nothing is an error, not a loss.
 
     Raises:
-        DataError: For a rationale of an unknown question or one that is no text, and for a label that is not in the
-            corpus.
+        DataError: For a rationale of an unknown question or one that is no text.
     """
     questions = {question_id(one) for one in [*job.train, *job.held_out]}
     for key, text in rationales.items():
@@ -205,4 +174,29 @@ def check_ids(job: Job, rationales: Mapping[str, str]) -> None:
                 f"(their ids look like {question_id(job.train[0])!r})."
             )
         checked_text(text, f"The rationale of {key!r}")
-    check_labels([*job.train, *job.held_out], getattr(job.first_stage, "passages", ()))
+
+
+def without_lost_labels(job: Job) -> Job:
+    """The job without labels whose passage is not in the corpus; see ``check_labels``."""
+    found = check_labels([*job.train, *job.held_out], getattr(job.first_stage, "passages", ()))
+    return replace(job, train=found[: len(job.train)], held_out=found[len(job.train) :])
+
+
+def split_questions(
+    trainset: Sequence[dspy.Example], valset: Sequence[dspy.Example] | None, encoder: TextEncoder | None, seed: int
+) -> tuple[list[dspy.Example], list[dspy.Example]]:
+    """The questions to learn from and to judge by; without a valset a part of the trainset is kept for it."""
+    if not trainset:
+        raise DataError("trainset is empty; give questions with their answers.")
+    for examples in (trainset, valset or ()):
+        distinct_questions(examples)  # raises for what is no question
+    if valset:
+        shared = {one.get("question") for one in trainset} & {one.get("question") for one in valset}
+        if shared:
+            logger.warning("%d questions are in trainset and valset: the report will flatter.", len(shared))
+        return list(trainset), list(valset)
+    if len(trainset) < 2:
+        raise DataError("A trainset of one question leaves nothing to judge by; give a valset or more questions.")
+    texts = [one.question for one in trainset]
+    groups = question_groups(texts, encoder) if encoder else equal_groups(texts)
+    return split_by_group(trainset, groups, seed)

@@ -1,35 +1,37 @@
-"""Settings of ``RADIO`` that go together, each with the table that it rests on."""
+"""Presets: settings of ``RADIO`` that go together, with the measurements that they rest on."""
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
-from radio_dspy.distillation.groups import Sampling
-from radio_dspy.distillation.settings import (
-    PAPER_EPOCHS,
-    PAPER_GROUPS_PER_STEP,
-    PAPER_LEARNING_RATE,
-    PAPER_MAX_LENGTH,
-    Tower,
-)
-from radio_dspy.distillation.signals import AnswerSimilarity, RationaleSimilarity, RetrievalScore, Signal
-from radio_dspy.encoders import TextEncoder, as_encoder
-from radio_dspy.retrievers.faiss import FaissRetriever
+from radio_dspy.distillation.preferences.settings import PreferenceSettings
+from radio_dspy.distillation.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from radio_dspy.distillation.teacher.signals import Signal
+    from radio_dspy.models.encoder import TextEncoder
+    from radio_dspy.retrievers.faiss import FaissRetriever
 
 
 class Preset(TypedDict, total=False):
-    """Keyword arguments of ``RADIO``; ``{**preset, "epochs": 1}`` changes one."""
+    """Keyword arguments of ``RADIO``; ``RADIO(**{**preset, "epochs": 1})`` changes one."""
 
     encoder: TextEncoder
     signals: dict[Signal, float]
-    sampling: Sampling
-    tower: Tower
-    epochs: int
-    learning_rate: float
-    max_length: int
-    groups_per_step: int
-    accumulation_steps: int | None
+    preferences: PreferenceSettings
+    training: TrainingSettings
     num_threads: int
+
+
+# What ``local_preset`` gives; the defaults of the command line and of experiments are these, too.
+LOCAL_PREFERENCES = PreferenceSettings(sampling="shift_all_neg")
+LOCAL_TRAINING = TrainingSettings(
+    tower="query",
+    learning_rate=3e-5,
+    max_length=128,
+    per_device_train_batch_size=32,
+    gradient_accumulation_steps=1,
+)
 
 
 def local_preset(retriever: FaissRetriever) -> Preset:
@@ -50,6 +52,8 @@ def local_preset(retriever: FaissRetriever) -> Preset:
         >>> {signal.name: weight for signal, weight in preset["signals"].items()}
         {'rationale': 0.25, 'answer': 0.25, 'retrieval': 0.5}
     """
+    from radio_dspy.distillation.teacher.signals import AnswerSimilarity, RationaleSimilarity, RetrievalScore
+
     encoder = retriever.encoder
     return {
         "encoder": encoder,
@@ -58,14 +62,8 @@ def local_preset(retriever: FaissRetriever) -> Preset:
             AnswerSimilarity(encoder, index=retriever): 0.25,
             RetrievalScore(): 0.5,
         },
-        "sampling": "shift_all_neg",
-        "tower": "query",
-        "epochs": 2,
-        "learning_rate": 3e-5,
-        "max_length": 128,
-        "groups_per_step": 32,
-        "accumulation_steps": 1,
-        "num_threads": 1,
+        "preferences": LOCAL_PREFERENCES,
+        "training": LOCAL_TRAINING,
     }
 
 
@@ -74,24 +72,21 @@ def hosted_preset(encoder: TextEncoder | str = "BAAI/bge-m3") -> Preset:
 
     It rests on the paper's own tables (20,000 questions, gpt-4o-mini), which we have not repeated: Wikipedia's index
     needs a larger machine, for which ``examples/experiments/paper`` is ready. Guards and gate stay on; the paper has
-    neither (``guards=False, gate=False``).
+    neither (docs/gate.md).
 
     Args:
         encoder: Compares passages with rationales; the paper's BGE-M3.
 
     Example:
         >>> preset = hosted_preset("all-MiniLM-L6-v2")
-        >>> preset["learning_rate"], preset["epochs"], preset["sampling"]
-        (6e-05, 2, 'shift')
+        >>> preset["training"].learning_rate, preset["preferences"].for_loss(contrastive=True).sampling
+        (6e-05, 'shift')
     """
+    from radio_dspy.models.open_encoder import as_encoder
+
     return {
         "encoder": as_encoder(encoder),
-        "sampling": "shift",
-        "tower": "both",
-        "epochs": PAPER_EPOCHS,
-        "learning_rate": PAPER_LEARNING_RATE,
-        "max_length": PAPER_MAX_LENGTH,
-        "groups_per_step": PAPER_GROUPS_PER_STEP,
-        "accumulation_steps": None,
+        "preferences": PreferenceSettings(),
+        "training": TrainingSettings(),
         "num_threads": 16,
     }

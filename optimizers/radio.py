@@ -2,82 +2,53 @@
 
 from __future__ import annotations
 
-import copy
-import json
-import logging
+import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dspy
 from dspy.teleprompt.teleprompt import Teleprompter
+from radio_dspy.optimizers.arguments import with_moved, with_shortcuts
 from radio_dspy.optimizers.estimate import Estimate, estimate
 from radio_dspy.optimizers.job import (
-    Clock,
     Job,
     check_ids,
-    explained,
-    index_vectors,
+    copies,
     listed,
-    questions_of,
     searchable,
     skipped,
-    told,
-    without_idle_seats,
+    split_questions,
+    without_idle_slots,
+    without_lost_labels,
 )
-from radio_dspy.optimizers.provenance import remember_training
-from radio_dspy.optimizers.resume import keeping_scores, taken_up
+from radio_dspy.optimizers.pipeline import NoGroupsError, Pipeline, untrained
+from radio_dspy.optimizers.provenance import model_name, settings_of
+from radio_dspy.optimizers.resume import described, keeping_scores, taken_up
+from radio_dspy.optimizers.teaching import explain_questions, lesson_of, teacher_of, try_metric
 
-from radio_dspy.comparison import Comparison
-from radio_dspy.distillation.extractor import RationaleExtractor
-from radio_dspy.distillation.gate import Gate, as_gate
-from radio_dspy.distillation.groups import DEPTH, Sampling, SamplingFunction
-from radio_dspy.distillation.guards import NO_GUARD, FalseNegatives
-from radio_dspy.distillation.losses import Loss, LossName
-from radio_dspy.distillation.observation import Reached, observe
-from radio_dspy.distillation.preferences import (
-    GroupSettings,
-    QuestionGroup,
-    build_groups,
-    distinct_questions,
-    each_fused_ranking,
-    fused_rankings,
-    usable,
-)
-from radio_dspy.distillation.rationales import RationaleCounts, explain
-from radio_dspy.distillation.seats import Seat, retriever_of, seats_of
-from radio_dspy.distillation.settings import (
-    PAPER_EPOCHS,
-    PAPER_GROUPS_PER_STEP,
-    PAPER_LEARNING_RATE,
-    PAPER_MAX_LENGTH,
-    PAPER_WEIGHT_DECAY,
-    LoraSettings,
-    Precision,
-    Tower,
-    TrainingSettings,
-)
-from radio_dspy.distillation.signals import AnswerSimilarity, RationaleSimilarity, RetrievalScore, Signal
-from radio_dspy.distillation.splitting import question_groups, split_by_group
-from radio_dspy.encoders import TextEncoder, as_encoder
-from radio_dspy.errors import DataError, SettingsError
-from radio_dspy.passages import RankRequest
-from radio_dspy.report import Report
-from radio_dspy.reporting.writing import keep_report
-from radio_dspy.rerankers.rerank import rank_with
-from radio_dspy.retrievers.base import Retriever
+from radio_dspy.core.errors import DataError, SettingsError
+from radio_dspy.distillation.candidates.recording import observe
+from radio_dspy.distillation.candidates.reranker_slots import slots_of
+from radio_dspy.distillation.gate.decision import Gate, as_gate
+from radio_dspy.distillation.loss import Loss, LossName
+from radio_dspy.distillation.preferences.settings import PreferenceSettings
+from radio_dspy.distillation.rationales.settings import RationaleSettings
+from radio_dspy.distillation.teacher.signals import Signal
+from radio_dspy.distillation.training.settings import TrainingSettings
+from radio_dspy.evaluation.metric_values import check_metric
+from radio_dspy.lm.budget import Ledger
+from radio_dspy.lm.limits import Budget
+from radio_dspy.lm.secrets import check_keys, lms_of
+from radio_dspy.models.encoder import TextEncoder
+from radio_dspy.models.files import weights_name
+from radio_dspy.models.open_encoder import as_encoder
+from radio_dspy.reporting.report import Report
+from radio_dspy.retrievers.base import Retriever, retriever_of
 from radio_dspy.retrievers.faiss import FaissRetriever
-from radio_dspy.runs import Run
-from radio_dspy.spending import Ledger
-
-if TYPE_CHECKING:
-    from radio_dspy.distillation.alignment import Alignment
-
-logger = logging.getLogger(__name__)
-
-PAPER_CANDIDATES = 50  # section 3.1: candidates a training question
-PAPER_RATIONALE_WEIGHT = 0.5  # section 3.3: w
+from radio_dspy.retrievers.requests import usable
+from radio_dspy.runs.run import Run
 
 
 class RADIO(Teleprompter):
@@ -92,66 +63,41 @@ class RADIO(Teleprompter):
             ``question. answers``.
         encoder: Compares passages with the guide: an ``Encoder`` or ``RemoteEncoder``, or the name of one. None takes
             the retriever's.
-        rationale_weight: Weight ``w`` of the guide against the retrieval score, in [0, 1]; the paper's 0.5.
-        signals: What makes a passage preferred, each with its weight, in place of guide and retrieval score.
-        sampling: ``"shift"`` (the paper's), ``"shift_all_neg"``, ``"iteration"``, ``"all"``, or an own function; None
-            is ``"all"`` for the listwise loss and ``"shift"`` for the others.
-        depth: How much of the fused list is sampled from; None is all candidates for the listwise loss and the paper's
-            20 for the others.
-        hard_negatives: Positions (first, last) of the fused list that negatives come from; None is the sampling's own.
-        random_negatives: Passages drawn from the whole corpus for each group; the paper has none.
-        in_batch_negatives: Also take the other groups' positives as negatives; the paper does not.
-        guards: Leave out false negatives and useless rationales: True, a ``FalseNegatives`` with thresholds of one's
-            own, or False for exactly the paper's way.
-        confident_share: Learn from this part of the questions only: those where the teacher's first passage stands
-            highest above its second. The paper takes all; half costs half, for about the same gain (docs/ablation.md).
-        candidates: Passages retrieved for a training question; the paper's 50.
-        epochs: Passes over the groups; the paper's 2.
-        learning_rate: The paper's 6e-5; small sets and bi-encoders do better with less.
-        max_length: Longest input in tokens; the paper's 512.
-        groups_per_step: Groups in a forward pass; the paper's 16.
-        accumulation_steps: Forward passes an update; None is the paper's 4, fewer for few questions.
-        weight_decay: AdamW's; the paper's 0.01.
+        signals: What makes a passage preferred, each with its weight; None is the guide and the retrieval score.
+        preferences: How preference groups are made; None is the paper's way, with false negatives left out.
         loss: ``"infonce"`` (the paper's), ``"listwise"`` (KL to the fused scores), ``"margin"``, or a ``Loss``.
-        temperature: The loss's; the paper's 1.
-        target_temperature: The listwise loss's, for the fused scores.
-        tower: What a bi-encoder trains: ``"both"`` its shared encoder, ``"query"`` the query side alone. Then passage
-            vectors are taken from the index, and ``aligned_retriever`` searches that index with the trained query side.
-        lora: Train low-rank adapters (``pip install 'radio-dspy[lora]'``), for large rerankers.
+        training: How the reranker is fine-tuned; None is the paper's way.
         gate: Return the trained weights, or a mixture with the base, only where they beat the base on held-out
             questions: True, a ``Gate`` with rules of one's own, or False to return what was trained.
         metric: What the gate judges by: ``metric(example, prediction)`` on the program's own predictions. None is
             nDCG@10: against labels where held-out questions have ``relevant`` ids, else against the fused teacher.
-        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-        averaged_runs: Train so many times, each in another order, and average the weights: steadier and a little better
-            than one run, at so many times the cost (docs/ablation.md). The paper trains once.
-        device: Where to train; None chooses.
-        rationales: Rationales that are there already, by question id; the LM is asked only for the others.
-        extractor: Asks for the rationales; None is ``RationaleExtractor()``.
+        budget: What LM calls may cost. One more ends ``compile`` with a ``BudgetError``, and what was bought is kept in
+            ``run_dir``. None has no limit.
         retriever: The first stage; None takes the one inside the student, or records what reaches each ``Rerank``
             while the student runs on the questions.
+        rationales: Precomputed rationales by question id (the LM is asked only for the others), or
+            ``RationaleSettings``.
+        run_dir: Folder for records and checkpoints. An existing run is resumed: nothing that still fits is asked or
+            trained twice, and the result is that of a run in one go (see docs/runs.md). None takes a temporary one.
         num_threads: LM calls in flight at the same time.
-        max_calls: LM calls that a ``compile`` may make; cached ones are free. One more ends it with a ``BudgetError``,
-            and what was bought is kept in ``run_dir``. None has no limit.
-        max_cost: The same in US dollars by LiteLLM's price list; calls in flight may still add theirs.
-        run_dir: Folder for records and checkpoints. A folder that is there is taken up again: what fits is not asked or
-            trained twice, and the end is that of a run in one go (see docs/runs.md). None takes a temporary one.
-        checkpoint_updates: Updates between two training checkpoints in ``run_dir``; None saves about every five
-            minutes, so that a shorter training saves none.
-        seed: Decides the order of training and the held-out part.
-        show_progress: Show progress bars.
+        seed: Decides the order of training and the held-out part; like the next three a shortcut into ``training``.
+        epochs: Passes over the groups; the paper's 2.
+        learning_rate: The paper's 6e-5; small sets and bi-encoders do better with less.
+        max_length: Longest input in tokens; the paper's 512.
+        **moved: Arguments of the first release, which say in a warning where they are given now.
 
     After ``compile``, ``report`` holds rankings before and after, the gate's decision, counts, tokens and seconds;
     ``report.html`` in ``run_dir`` is a page to read and to search (docs/reports.md).
 
     Example:
-        >>> from radio_dspy import FaissRetriever, Rerank, RetrieveRerankAnswer, datasets
+        >>> from radio_dspy import FaissRetriever, PreferenceSettings, Rerank, RetrieveRerankAnswer, datasets
         >>> data = datasets.demo()
         >>> kitchen = lambda rows: [one for one in rows if one.id.startswith("kit")]  # one topic, to be quick
         >>> retriever = FaissRetriever.build(kitchen(data.passages), encoder="all-MiniLM-L6-v2")
         >>> rerank = Rerank("all-MiniLM-L6-v2", architecture="bi-encoder")
         >>> student = RetrieveRerankAnswer(retriever, rerank, candidates=10)
-        >>> optimizer = RADIO(epochs=1, learning_rate=3e-5, max_length=64, candidates=10, show_progress=False)
+        >>> preferences = PreferenceSettings(candidates=10)
+        >>> optimizer = RADIO(preferences=preferences, epochs=1, learning_rate=3e-5, max_length=64)
         >>> aligned = optimizer.compile(student, trainset=kitchen(data.train)[:8], valset=kitchen(data.test))
         >>> sorted(optimizer.report.metrics)
         ['aligned', 'base', 'first_stage']
@@ -164,103 +110,63 @@ class RADIO(Teleprompter):
         rationale_lm: dspy.LM | str | None = None,
         encoder: TextEncoder | str | None = None,
         *,
-        rationale_weight: float = PAPER_RATIONALE_WEIGHT,
         signals: Mapping[Signal, float] | None = None,
-        sampling: Sampling | SamplingFunction | None = None,
-        depth: int | None = None,
-        hard_negatives: tuple[int, int] | None = None,
-        random_negatives: int = 0,
-        in_batch_negatives: bool = False,
-        guards: bool | FalseNegatives = True,
-        confident_share: float = 1.0,
-        candidates: int = PAPER_CANDIDATES,
-        epochs: int = PAPER_EPOCHS,
-        learning_rate: float = PAPER_LEARNING_RATE,
-        max_length: int = PAPER_MAX_LENGTH,
-        groups_per_step: int = PAPER_GROUPS_PER_STEP,
-        accumulation_steps: int | None = None,
-        weight_decay: float = PAPER_WEIGHT_DECAY,
-        loss: LossName | Loss = "infonce",
-        temperature: float = 1.0,
-        target_temperature: float = 0.05,
-        tower: Tower = "both",
-        lora: LoraSettings | None = None,
+        preferences: PreferenceSettings | None = None,
+        loss: LossName | Loss | None = None,
+        training: TrainingSettings | None = None,
         gate: bool | Gate = True,
         metric: Callable[..., Any] | None = None,
-        precision: Precision = "auto",
-        averaged_runs: int = 1,
-        device: str | None = None,
-        rationales: Mapping[str, str] | None = None,
-        extractor: RationaleExtractor | None = None,
+        budget: Budget | None = None,
         retriever: Retriever | None = None,
-        num_threads: int = 1,
-        max_calls: int | None = None,
-        max_cost: float | None = None,
+        rationales: RationaleSettings | Mapping[str, str] | None = None,
         run_dir: str | PathLike[str] | None = None,
-        checkpoint_updates: int | None = None,
-        seed: int = 42,
-        show_progress: bool = True,
+        num_threads: int = 1,
+        seed: int | None = None,
+        epochs: int | None = None,
+        learning_rate: float | None = None,
+        max_length: int | None = None,
+        **moved: Any,
     ) -> None:
         super().__init__()
-        if not 0 <= rationale_weight <= 1:
-            raise SettingsError(f"rationale_weight must lie in [0, 1], got {rationale_weight}.")
-        if candidates < 2 or num_threads < 1:
-            raise SettingsError(f"Need candidates >= 2 and num_threads >= 1, got {candidates} and {num_threads}.")
-        if checkpoint_updates is not None and checkpoint_updates < 1:
-            raise SettingsError(f"checkpoint_updates must be at least 1, or None; got {checkpoint_updates}.")
+        if num_threads < 1:
+            raise SettingsError(f"num_threads must be at least 1, got {num_threads}.")
         if signals is not None and not signals:
             raise SettingsError("signals is empty; give at least one signal with its weight, or None.")
+        if not isinstance(rationales, RationaleSettings):
+            rationales = RationaleSettings(given=rationales or {})
+        settings: dict[str, Any] = {
+            "preferences": preferences or PreferenceSettings(),
+            "training": training or TrainingSettings(),
+            "rationales": rationales,
+            "budget": budget or Budget(),
+        }
+        settings = with_moved(type(self).__name__, moved, settings) if moved else settings
+        self.training: TrainingSettings = with_shortcuts(
+            settings["training"],
+            loss=loss,
+            seed=seed,
+            num_train_epochs=epochs,
+            learning_rate=learning_rate,
+            max_length=max_length,
+        )
+        self.preferences: PreferenceSettings = settings["preferences"].for_loss(self.training.open_loss().contrastive)
+        self.rationales: RationaleSettings = settings["rationales"]
+        self.budget: Budget = settings["budget"]
+        if signals is not None and self.rationales.weight is not None:
+            raise SettingsError(
+                "signals have weights of their own; a weight of rationales beside them would do nothing."
+            )
         self.rationale_lm = dspy.LM(rationale_lm) if isinstance(rationale_lm, str) else rationale_lm
         self.encoder = as_encoder(encoder) if encoder is not None else None
-        self.rationale_weight = rationale_weight
         self.signals = dict(signals) if signals is not None else None
-        self.candidates = candidates
-        self.guards = bool(guards)
         self.gate = as_gate(gate)
+        if metric is not None:
+            check_metric(metric)
         self.metric = metric
-        if rationales is not None and not isinstance(rationales, Mapping):
-            raise SettingsError(f"rationales go by question id: give a dict, got {type(rationales).__name__}.")
-        self.rationales = dict(rationales or {})
-        self.extractor = extractor or RationaleExtractor()
         self.retriever = retriever
         self.num_threads = num_threads
-        Ledger(max_calls, max_cost)  # raises for limits out of range
-        self.max_calls = max_calls
-        self.max_cost = max_cost
         self.run_dir = run_dir
-        self.checkpoint_updates = checkpoint_updates
-        self.seed = seed
-        self.show_progress = show_progress
         self.report: Report | None = None
-        self.training = TrainingSettings(
-            epochs=epochs,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            groups_per_step=groups_per_step,
-            accumulation_steps=accumulation_steps,
-            max_length=max_length,
-            loss=loss,
-            temperature=temperature,
-            target_temperature=target_temperature,
-            tower=tower,
-            in_batch_negatives=in_batch_negatives,
-            lora=lora,
-            precision=precision,
-            averaged_runs=averaged_runs,
-            seed=seed,
-            device=device,
-        )
-        contrastive = self.training.open_loss().contrastive
-        guard = guards if isinstance(guards, FalseNegatives) else FalseNegatives() if guards else NO_GUARD
-        self.grouping = GroupSettings(
-            sampling=sampling or ("shift" if contrastive else "all"),
-            depth=depth or (DEPTH if contrastive else candidates),
-            hard_negatives=hard_negatives,
-            random_negatives=random_negatives,
-            confident_share=confident_share,
-            guard=guard if contrastive else NO_GUARD,  # a listwise loss has no negatives that could be false
-            seed=seed,
-        )
 
     def compile(
         self,
@@ -287,25 +193,27 @@ class RADIO(Teleprompter):
             RunError: If another process is writing in ``run_dir``, or the folder is another thing's.
             KeyboardInterrupt: After Ctrl-C, when the call or update in hand is finished and kept.
         """
+        Run(self.run_dir).check()  # before any question is encoded
         job = self._job(student, trainset, valset)
-        with taken_up(self, job):
-            return self._compile(job)
+        with taken_up(job.run, described(self, job)):
+            self.report = self._compile(job)
+        return job.program
 
-    def _compile(self, job: Job) -> dspy.Module:
-        """Go through the stages; each takes from the run folder what is there already."""
+    def _compile(self, job: Job) -> Report:
+        """Go through the stages; each reuses what the run folder holds."""
         with job.stage("retrieval"):
             reached = observe(
                 job.program,
-                job.seats,
+                job.slots,
                 job.train,
                 job.held_out,
                 retriever=self.retriever,
-                candidates=self.candidates,
+                candidates=self.preferences.candidates,
                 num_threads=self.num_threads,
-                show_progress=self.show_progress,
+                show_progress=not self.training.disable_tqdm,
                 run=job.run,
             )
-        job, reached = without_idle_seats(job, reached)
+        job, reached = without_idle_slots(job, reached)
         used = [usable(seen.requests) for seen in reached.train]
         if not any(requests for requests, _ in used):
             raise DataError(
@@ -313,41 +221,44 @@ class RADIO(Teleprompter):
                 "example's `answers` (or `answer`); load_questions reads them from golden_answers or answers."
             )
         judged = reached.held_out[0].requests
-        with job.clock("evaluation"):  # before anything is paid for: the base must load
-            rows = {
-                "first_stage": [one.ranking() for one in judged],
-                "base": rank_with(job.seats[0].weights, judged, self.training.device),
-            }
-        texts, counts = self._explain(job, reached)
-        signals = self._teacher(job)
-        with keeping_scores(signals, job.run):
-            parts = self._align_all(job, reached, [requests for requests, _ in used], texts, signals)
-        with job.clock("evaluation"):
-            rows["aligned"] = rank_with(job.seats[0].weights, judged, self.training.device)
-            comparison = Comparison(judged, rows)
-            metrics = comparison.means
-        first, *others = parts
-        self.report = Report(
-            metrics=metrics,
-            relevance=comparison.judgement.source,
+        # Before anything is paid for: the base must load, and the metric must give values.
+        rows = {"first_stage": [one.ranking() for one in judged], "base": job.pipeline.rank(job.slots[0], judged)}
+        try_metric(self, job)
+        texts, counts = explain_questions(self, job, reached)
+        signals = teacher_of(self, job)
+        conclude = functools.partial(
+            job.pipeline.conclude,
+            job.slots,
+            judged=judged,
+            rows=rows,
             questions={
                 "train": len(job.train),
                 "used": len({reached.train[0].question_of[one.id] for one in used[0][0]}),
                 "skipped": skipped(job, reached, used[0][1]),
-                "judged": comparison.judgement.judged,
                 "recorded": reached.recorded,
+                **copies(reached),
             },
             rationales=asdict(counts),
-            **first,
-            others=others,
-            seconds=job.clock.seconds,
-            spending=job.ledger.as_dict(),
-            run_dir=str(job.run.path),
+            how={
+                "teacher": {signal.name: float(weight) for signal, weight in signals.items()},
+                "encoder": weights_name(job.encoder.name),
+                "rationale_lm": model_name(self.rationale_lm),
+                "settings": settings_of(self.preferences, self.training, self.rationales),
+            },
         )
-        job.run.write("report", self.report.as_dict())
-        remember_training(self, job, self.report, signals)
-        keep_report(job.run, comparison)
-        return job.program
+        try:
+            with keeping_scores(signals, job.run):
+                parts = job.pipeline.align(
+                    job.slots,
+                    lambda number, slot: lesson_of(
+                        self, job, number, slot, used[number][0], (reached.train[number], reached.held_out[number]),
+                        texts, signals,
+                    ),
+                )  # fmt: skip
+        except NoGroupsError as error:
+            self.report = conclude(untrained(job.slots, error))
+            raise
+        return conclude(parts)
 
     def estimate(
         self, student: dspy.Module, *, trainset: list[dspy.Example], valset: list[dspy.Example] | None = None
@@ -367,145 +278,44 @@ class RADIO(Teleprompter):
             >>> bill.calls, bill.calls_at_most, bill.cost < 0.01
             (10, 20, True)
         """
-        return estimate(self, self._job(student, trainset, valset))
+        return estimate(self, self._job(student, trainset, valset, encodes=False), guessed_split=not valset)
 
     def _job(
-        self, student: dspy.Module, trainset: Sequence[dspy.Example], valset: Sequence[dspy.Example] | None
+        self,
+        student: dspy.Module,
+        trainset: Sequence[dspy.Example],
+        valset: Sequence[dspy.Example] | None,
+        *,
+        encodes: bool = True,
     ) -> Job:
-        """Copy the student and sort the questions; nothing is computed yet."""
+        """Copy the student and sort the questions.
+
+        Args:
+            student: The program.
+            trainset: Questions to learn from.
+            valset: Questions to judge by.
+            encodes: Whether questions may be encoded, to keep near-duplicates on one side of a split.
+        """
         trainset, valset = listed(trainset, "trainset"), listed(valset or (), "valset")
+        check_keys(self.rationale_lm, *lms_of(student))
         program = student.deepcopy()
-        seats = seats_of(program, student)
-        for seat in seats:
-            self.training.check(seat.weights.architecture)
+        slots = slots_of(program, student)
+        for slot in slots:
+            self.training.check(slot.weights.architecture)
         first_stage = self.retriever or retriever_of(program)
         encoder = self.encoder or (first_stage.encoder if isinstance(first_stage, FaissRetriever) else None)
         if encoder is None:
             raise SettingsError("Give RADIO an encoder=: the retriever has none to share.")
-        train, held_out = self._split(trainset, valset, encoder)
-        ledger = Ledger(self.max_calls, self.max_cost)
-        job = Job(program, seats, train, held_out, first_stage, encoder, Run(self.run_dir), Clock(), ledger)
-        check_ids(job, self.rationales)
+        train, held_out = split_questions(trainset, valset, encoder if encodes else None, self.training.seed)
+        pipeline = Pipeline(Run(self.run_dir), self.training, self.gate, Ledger(self.budget))
+        job = Job(program, slots, train, held_out, first_stage, encoder, pipeline)
+        check_ids(job, self.rationales.given)
+        job = without_lost_labels(job)
         if self.gate is not None and self.gate.retrieval:  # before anything is paid for
-            for seat in seats:
-                searchable(job, seat, self.training.tower)
+            for slot in slots:
+                searchable(job, slot, self.training.tower)
         return job
-
-    def _split(
-        self, trainset: Sequence[dspy.Example], valset: Sequence[dspy.Example] | None, encoder: TextEncoder
-    ) -> tuple[list[dspy.Example], list[dspy.Example]]:
-        """The questions to learn from and to judge by; without a valset a part of the trainset is kept for it."""
-        if not trainset:
-            raise DataError("trainset is empty; give questions with their answers.")
-        for examples in (trainset, valset or ()):
-            distinct_questions(examples)  # raises for what is no question
-        if valset:
-            shared = {one.get("question") for one in trainset} & {one.get("question") for one in valset}
-            if shared:
-                logger.warning("%d questions are in trainset and valset: the report will flatter.", len(shared))
-            return list(trainset), list(valset)
-        if len(trainset) < 2:
-            raise DataError("A trainset of one question leaves nothing to judge by; give a valset or more questions.")
-        groups = question_groups([one.question for one in trainset], encoder)
-        return split_by_group(trainset, groups, self.seed)
-
-    def _explain(self, job: Job, reached: Reached) -> tuple[dict[str, str], RationaleCounts]:
-        """A rationale for every question that the teacher is asked about."""
-        labels = (one.relevant for seen in reached.held_out for one in seen.requests)
-        asked = [*job.train, *job.held_out] if self.judges_by_teacher(labels) else job.train
-        with job.stage("rationales"):
-            return explain(
-                questions_of(asked),
-                job.run,
-                lm=self.rationale_lm,
-                extractor=self.extractor,
-                given=self.rationales,
-                encoder=job.encoder,
-                check=self.guards,
-                num_threads=self.num_threads,
-                show_progress=self.show_progress,
-            )
 
     def judges_by_teacher(self, labels: Iterable[Collection[str]]) -> bool:
         """Whether the gate goes by the teacher, which then needs the held-out questions' rationales as well."""
         return self.gate is not None and self.metric is None and not any(labels)
-
-    def _teacher(self, job: Job) -> dict[Signal, float]:
-        """What makes a passage preferred, with weights (paper, section 3.3)."""
-        if self.signals is not None:
-            return self.signals
-        index = job.first_stage if isinstance(job.first_stage, FaissRetriever) else None
-        asked = self.rationale_lm is not None or bool(self.rationales)
-        guide = RationaleSimilarity(job.encoder, index=index) if asked else AnswerSimilarity(job.encoder, index=index)
-        return {guide: self.rationale_weight, RetrievalScore(): 1 - self.rationale_weight}
-
-    def _align_all(
-        self,
-        job: Job,
-        reached: Reached,
-        used: Sequence[list[RankRequest]],
-        texts: Mapping[str, str],
-        teacher: Mapping[Signal, float],
-    ) -> list[dict[str, Any]]:
-        """Align every seat and say for each what happened; equal weights that learn the same are trained once."""
-        corpus = getattr(job.first_stage, "passages", ())
-        done: dict[str, Alignment] = {}
-        parts = []
-        for number, seat in enumerate(job.seats):
-            with job.stage("signals"):
-                requests = explained(used[number], reached.train[number], texts)
-                fused = each_fused_ranking(requests, teacher)
-                groups, left_out = build_groups(requests, fused, self.grouping, corpus=corpus)
-                name = "groups" if number == 0 else f"groups-{number + 1}"
-                written = job.run.write_records(name, (group.as_dict() for group in groups))
-                del requests, fused  # training needs the memory
-            if not groups:
-                raise DataError(
-                    f"{seat.name}: no preference group came of {len(used[number])} questions; left out: {left_out}."
-                )
-            key = json.dumps([seat.weights.dump_state(), written], sort_keys=True)
-            if key not in done:
-                judged = explained(reached.held_out[number].requests, reached.held_out[number], texts)
-                done[key] = self._align(job, seat, groups, judged, teacher)
-            parts.append(told(seat, len(groups), left_out, done[key]))
-            seat.assign(copy.copy(done[key].weights))
-        return parts
-
-    def _align(
-        self,
-        job: Job,
-        seat: Seat,
-        groups: Sequence[QuestionGroup],
-        judged: Sequence[RankRequest],
-        teacher: Mapping[Signal, float],
-    ) -> Alignment:
-        """Train one seat and pass the gate."""
-        from radio_dspy.distillation import judges
-        from radio_dspy.distillation.alignment import align
-
-        device = self.training.device
-        passing: dict[str, Any] = {}
-        if self.gate is not None:
-            if self.metric is not None:
-                by = judges.by_metric(job.program, seat, job.held_out, self.metric, self.num_threads, job.run)
-                passing = {"judge": by, "metric": getattr(self.metric, "__name__", "metric")}
-            elif any(one.relevant for one in judged):
-                passing = {"judge": judges.by_labels(judged, device), "metric": "nDCG@10 against labels"}
-            else:
-                judged = usable(judged)[0]
-                by = judges.by_teacher(judged, fused_rankings(judged, teacher), device)
-                passing = {"judge": by, "metric": "nDCG@10 against the teacher"}
-            if self.gate.retrieval:
-                passing["recall"] = judges.by_recall(searchable(job, seat, self.training.tower), judged)
-        with job.stage("training"):
-            return align(
-                seat.weights,
-                [group.texts() for group in groups],
-                job.run,
-                self.training,
-                gate=self.gate,
-                passage_vectors=index_vectors(job, seat, groups) if self.training.tower == "query" else None,
-                checkpoint_updates=self.checkpoint_updates,
-                show_progress=self.show_progress,
-                **passing,
-            )

@@ -1,11 +1,10 @@
-"""Taking up a run folder: what decides the result, what a changed setting invalidates, and where scores are kept."""
+"""Resume a run: detect changed settings, and keep the scores that were paid for."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -13,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 import dspy
 from radio_dspy.optimizers.provenance import model_name, settings_of
 
-from radio_dspy.datasets import answer_texts, relevant_of
-from radio_dspy.distillation.extractor import call_key
-from radio_dspy.distillation.lm_signals import LMSignal
-from radio_dspy.distillation.observation import hash_of, program_key, retriever_identity
-from radio_dspy.distillation.preferences import question_id
-from radio_dspy.distillation.signals import Signal
-from radio_dspy.runs import STAGES, Run
+from radio_dspy.core.redaction import logger_of
+from radio_dspy.datasets.examples import answer_texts, relevant_of
+from radio_dspy.distillation.rationales.settings import PAPER_WEIGHT
+from radio_dspy.distillation.teacher.lm_signal import LMSignal
+from radio_dspy.distillation.teacher.signals import Signal
+from radio_dspy.lm.calls import call_key
+from radio_dspy.retrievers.requests import question_id
+from radio_dspy.runs.identity import hash_of, program_key, retriever_identity
+from radio_dspy.runs.run import STAGES, Run
 
 if TYPE_CHECKING:
-    from radio_dspy.optimizers.job import Job
-    from radio_dspy.optimizers.radio import RADIO
+    from radio_dspy.optimizers.job import Job, Settings
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 # The first stage that a setting decides; one that is not named decides how the reranker is trained.
 _FIRST_STAGE = {
@@ -33,18 +33,25 @@ _FIRST_STAGE = {
     **dict.fromkeys(("rationale_lm", "rationales", "extractor", "guards"), "rationales"),
     **dict.fromkeys(("encoder", "signals", "rationale_weight"), "signals"),
     **dict.fromkeys(("sampling", "depth", "hard_negatives", "random_negatives", "confident_share", "seed"), "groups"),
+    **dict.fromkeys(("groups", "negatives"), "groups"),
     **dict.fromkeys(("gate", "metric"), "gate"),
 }
 
 
 @contextlib.contextmanager
-def taken_up(optimizer: RADIO, job: Job) -> Iterator[None]:
-    """Be the run folder's one writer, and say which settings are not those of the last time and what that costs."""
-    with job.run.exclusive():
-        changed = job.run.begin(described(optimizer, job))
+def taken_up(run: Run, described: Mapping[str, Any], kind: str = "RADIO") -> Iterator[None]:
+    """Be the run folder's one writer, and say which settings are not those of the last time and what that costs.
+
+    Args:
+        run: The folder.
+        described: What decides the result, in JSON types.
+        kind: The optimizer: the folder of another one is refused.
+    """
+    with run.exclusive(kind):
+        changed = run.begin(described)
         if changed:
-            job.run.log("changed", settings={name: list(pair) for name, pair in changed.items()})
-            logger.warning(changes(changed, job.run))
+            run.log("changed", settings={name: list(pair) for name, pair in changed.items()})
+            logger.warning(changes(changed, run))
         yield
 
 
@@ -73,10 +80,10 @@ def changes(changed: Mapping[str, Sequence[Any]], run: Run) -> str:
     )
 
 
-def described(optimizer: RADIO, job: Job) -> dict[str, Any]:
+def described(optimizer: Settings, job: Job) -> dict[str, Any]:
     """What decides a compile's result, in JSON types: settings, identities, hashes of the data; no path and no key."""
     lm, program_lm = optimizer.rationale_lm, dspy.settings.lm
-    gate, metric = optimizer.gate, optimizer.metric
+    gate, metric, extractor = optimizer.gate, optimizer.metric, optimizer.rationales.open_extractor()
     return {
         "program": program_key(job.program),
         "program_lm": _lm(program_lm),
@@ -84,14 +91,14 @@ def described(optimizer: RADIO, job: Job) -> dict[str, Any]:
         "trainset": data_hash(job.train),
         "held_out": data_hash(job.held_out),
         "rationale_lm": _lm(lm),
-        "rationales": hash_of(sorted(optimizer.rationales.items())) if optimizer.rationales else None,
-        "extractor": hash_of([type(optimizer.extractor).__qualname__, optimizer.extractor.dump_state()]),
+        "rationales": hash_of(sorted(given.items())) if (given := optimizer.rationales.given) else None,
+        "extractor": hash_of([type(extractor).__qualname__, extractor.dump_state()]),
         "encoder": {**job.encoder.identity, **job.encoder.query_settings},
         "signals": {one.name: float(weight) for one, weight in (optimizer.signals or {}).items()} or None,
-        "rationale_weight": optimizer.rationale_weight,
-        **settings_of(optimizer),
+        "rationale_weight": PAPER_WEIGHT if optimizer.rationales.weight is None else optimizer.rationales.weight,
+        **settings_of(optimizer.preferences, optimizer.training, optimizer.rationales),
         "device": optimizer.training.device,
-        "base": {seat.name: [seat.weights.base, seat.weights.fingerprint] for seat in job.seats},
+        "base": {slot.name: [slot.weights.base, slot.weights.fingerprint] for slot in job.slots},
         "gate": asdict(gate) if gate else None,
         "metric": getattr(metric, "__name__", type(metric).__name__) if metric else None,
     }

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import dspy
-from dspy.utils.exceptions import AdapterParseError
-from radio_dspy.programs.parts import check_counts, check_parts
+from radio_dspy.programs.parts import answered, check_counts, check_parts
 
-from radio_dspy.errors import SettingsError
-from radio_dspy.metrics import normalize_answer
-from radio_dspy.passages import as_passage, texts_of
-from radio_dspy.signatures import GenerateAnswer, NextQuery
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.passages import as_passage, texts_of
+from radio_dspy.core.text import same_words
+from radio_dspy.evaluation.metrics import normalize_answer
+from radio_dspy.lm.predictors import Predict
+from radio_dspy.lm.replies import Reply, aread, read
+from radio_dspy.lm.signatures import GenerateAnswer, NextQuery
 
 _NO_ID = -1
 
@@ -57,8 +58,8 @@ class MultiHop(dspy.Module):
         check_counts(candidates, k)
         self.retriever = retriever
         self.rerank = rerank
-        self.next_query = dspy.Predict(NextQuery)
-        self.answer = dspy.Predict(GenerateAnswer)
+        self.next_query = Predict(NextQuery)
+        self.answer = Predict(GenerateAnswer)
         self.hops = hops
         self.candidates = candidates
         self.k = k
@@ -76,11 +77,10 @@ class MultiHop(dspy.Module):
             if new := search.new_among(found.passages):
                 search.keep(self.rerank(query, new, k=self.k))
             reply = ""
-            if search.hops_left:
-                with contextlib.suppress(AdapterParseError):  # a reply that cannot be read ends the search
-                    reply = self.next_query(question=question, passages=search.texts).query
+            if search.hops_left:  # a reply that cannot be read ends the search
+                reply = read(self.next_query, "query", question=question, passages=search.texts).value
             search.go_on_with(reply)
-        return search.result(self.answer(question=question, passages=search.texts))
+        return search.result(read(self.answer, "answer", question=question, passages=search.texts))
 
     async def aforward(self, question: str) -> dspy.Prediction:
         """Answer one question asynchronously; see ``forward``."""
@@ -91,10 +91,9 @@ class MultiHop(dspy.Module):
                 search.keep(await self.rerank.acall(query, new, k=self.k))
             reply = ""
             if search.hops_left:
-                with contextlib.suppress(AdapterParseError):
-                    reply = (await self.next_query.acall(question=question, passages=search.texts)).query
+                reply = (await aread(self.next_query, "query", question=question, passages=search.texts)).value
             search.go_on_with(reply)
-        return search.result(await self.answer.acall(question=question, passages=search.texts))
+        return search.result(await aread(self.answer, "answer", question=question, passages=search.texts))
 
 
 class _Search:
@@ -135,16 +134,16 @@ class _Search:
     def go_on_with(self, reply: str | None) -> None:
         """Take the LM's next query; the search ends if there is none, if it says DONE or repeats an earlier one."""
         query = " ".join(str(reply or "").split())
-        ending = {"", "done", *map(normalize_answer, self.queries)}
-        if normalize_answer(query) in ending or re.match(r"\W*DONE\b", query):
+        asked = any(same_words(query, one) for one in self.queries)
+        if asked or normalize_answer(query) in ("", "done") or re.match(r"\W*DONE\b", query):
             self.query = None
         else:
             self.query = query
             self.queries.append(query)
 
-    def result(self, written: dspy.Prediction) -> dspy.Prediction:
+    def result(self, written: Reply) -> dspy.Prediction:
         """What the program returns."""
-        return dspy.Prediction(answer=written.answer, passages=self.passages, scores=self.scores, queries=self.queries)
+        return answered(written, self, queries=self.queries)
 
 
 def _key(item: Any) -> str:

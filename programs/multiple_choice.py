@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import string
 from collections.abc import Sequence
 
 import dspy
-from dspy.utils.exceptions import AdapterParseError
-from radio_dspy.programs.parts import check_counts, check_parts
+from radio_dspy.programs.parts import answered, check_counts, check_parts
 
-from radio_dspy.errors import DataError
-from radio_dspy.passages import texts_of
-from radio_dspy.signatures import ChooseOption
+from radio_dspy.core.errors import DataError
+from radio_dspy.core.passages import texts_of
+from radio_dspy.datasets.options import folded_option
+from radio_dspy.lm.predictors import Predict
+from radio_dspy.lm.replies import Reply, aread, read
+from radio_dspy.lm.signatures import ChooseOption
 
 _LETTERS = string.ascii_uppercase
 _LONE = re.compile(r"[(\[]?\s*([a-z])\s*[)\].:,]*", re.IGNORECASE)
@@ -21,18 +22,32 @@ _LONE = re.compile(r"[(\[]?\s*([a-z])\s*[)\].:,]*", re.IGNORECASE)
 _STATEMENT = re.compile(
     r"(?<!wrong )(?<!incorrect )\b(?:answer|option|choice|letter)(?:\s+(?:is|would be|must be)\b\s*:?|\s*[:=])\s*"
     r"(?:the\s+)?(?:(?:option|choice|letter)\b\s*:?)?\s*"
-    r"|^\W*(?:answer|option|choice|letter)\s+",
+    r"|^[^\w\n]*(?:answer|option|choice|letter)\s+"
+    r"|(?:答案|选项|選項|答え|正解|解答|정답|답|คำตอบ|\b(?:antwort|réponse|respuesta|resposta|risposta|ответ|відповідь|odpowiedź"
+    r"|cevap|jawaban|đáp án|الإجابة(?: الصحيحة)?|الجواب|उत्तर))"
+    r"(?:[^\S\n]*(?:是|为|為|は|은|는|คือ)|\s+(?:ist|lautet|est|es|é|è|это|jest|هي|هو|है|là|adalah)(?=[\s:]))?"
+    r"\s*[:=\u2013\u2014-]?\s*(?:(?:选项|選項|option|opción|opção|opzione|вариант)\s*)?",
     re.IGNORECASE | re.MULTILINE,
 )
+_NARROW: dict[int, int | str] = {
+    **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)},
+    ord("。"): ". ",
+    ord("、"): ", ",
+}
+_COPULA = re.compile(r"(?<![A-Za-z0-9])([A-Z][)\]]?)(?:です|だ|입니다|이다|'d[ıi]r\b)")
 _ENCLOSED = re.compile(r"\s*[(\[]\s*([a-z])\s*[)\]](?!\w)", re.IGNORECASE)
 _BARE = re.compile(r"\s*([a-z])(?![\w'\u2019])", re.IGNORECASE)
 # What shows that it is a letter: nothing more on its line, a bracket, a colon, a full stop, or a verdict.
-_SURE = re.compile(r"\s*(?:$|\n|[)\]:]|\.(?:\s|$))|,?\s+(?:because|since|is (?:the )?(?:correct|right))\b")
+_SURE = re.compile(
+    r"\s*(?:$|\n|[)\]:]|\.(?:\s|$))|,?\s*(?:因为|因為)"
+    r"|,?\s+(?:because|since|weil|porque|car|perché|is (?:the )?(?:correct|right))\b"
+)
 _FURTHER = re.compile(
     r"[)\].]?\s*(?:,|/|&|and\b|or\b)\s*(?:and\b|or\b)?\s*(?:[A-Z](?!\w)|[(\[][A-Za-z][)\]])"
-    r"|[)\].]?\s*\n\s*[(\[]?[A-Z][)\].]*\s*(?:\n|$)"
+    r"|[)\].]?[^\S\n]*\n\s*[(\[]?[A-Z][)\].]*\s*(?:\n|$)"
 )
 _QUOTED = re.compile(r"([\"'`*_]{1,3})(.+)\1")
+_LONGEST = 8_000  # characters: of a longer reply the start and the end are read, as a choice stands there
 _ARTICLE = re.compile(r"(?:an?|the) ")
 
 
@@ -40,7 +55,7 @@ class MultipleChoice(dspy.Module):
     """Answers a multiple-choice question with a letter, from retrieved and reranked passages (paper, section 3.5).
 
     Retrieval and reranking see the question alone, so that an aligned reranker is judged on what it was aligned on; the
-    LM sees the options as well. Judged by ``radio_dspy.metrics.accuracy`` of the letter (paper, section 4.1).
+    LM sees the options as well. Judged by the accuracy of the letter (paper, section 4.1; ``metrics.accuracy``).
 
     Args:
         retriever: The first stage: ``retriever(query, k=)`` gives a prediction with ``passages``.
@@ -64,7 +79,7 @@ class MultipleChoice(dspy.Module):
         check_counts(candidates, k)
         self.retriever = retriever
         self.rerank = rerank
-        self.choose = dspy.Predict(ChooseOption)
+        self.choose = Predict(ChooseOption)
         self.candidates = candidates
         self.k = k
 
@@ -85,9 +100,8 @@ class MultipleChoice(dspy.Module):
         options = _lettered(choices)
         found = self.retriever(question, k=self.candidates)
         ranked = self.rerank(question, found.passages, k=self.k)
-        reply = ""
-        with contextlib.suppress(AdapterParseError):  # a reply that cannot be read is a wrong answer
-            reply = self.choose(passages=texts_of(ranked.passages), question=question, options=options).letter
+        passages = texts_of(ranked.passages)
+        reply = read(self.choose, "letter", passages=passages, question=question, options=options)
         return _chosen(reply, choices, ranked)
 
     async def aforward(self, question: str, choices: Sequence[str]) -> dspy.Prediction:
@@ -95,11 +109,8 @@ class MultipleChoice(dspy.Module):
         options = _lettered(choices)
         found = await self.retriever.acall(question, k=self.candidates)
         ranked = await self.rerank.acall(question, found.passages, k=self.k)
-        reply = ""
-        with contextlib.suppress(AdapterParseError):
-            reply = (
-                await self.choose.acall(passages=texts_of(ranked.passages), question=question, options=options)
-            ).letter
+        passages = texts_of(ranked.passages)
+        reply = await aread(self.choose, "letter", passages=passages, question=question, options=options)
         return _chosen(reply, choices, ranked)
 
 
@@ -128,7 +139,9 @@ def read_letter(reply: str, choices: Sequence[str]) -> str:
         ['B', 'B', 'B', '']
     """
     options = dict(zip(_letters_for(choices), choices, strict=True))
-    text = reply.replace("**", "").strip(" \t\r\n*_#\"'`")
+    reply = reply if len(reply) <= _LONGEST else f"{reply[: _LONGEST // 2]}\n{reply[-_LONGEST // 2 :]}"
+    plain = reply.translate(_NARROW)
+    text = _COPULA.sub(r"\1", plain).replace("**", "").strip(" \t\r\n*_#\"'`")
     if (lone := _LONE.fullmatch(text)) and lone[1].upper() in options:
         return lone[1].upper()
     if letter := _own_text(reply, options):
@@ -184,6 +197,8 @@ def _begins(text: str, choice: str) -> bool:
 
 def _own_text(text: str, options: dict[str, str]) -> str:
     """The letter of the one option whose text this is."""
+    if len(text) > 2 * max(map(len, options.values())) + 40:  # of a long reply each statement is looked at
+        return ""
     said = _fold(text)
     found = [letter for letter, choice in options.items() if said and _fold(choice) == said]
     return found[0] if len(found) == 1 else ""
@@ -191,10 +206,10 @@ def _own_text(text: str, options: dict[str, str]) -> str:
 
 def _fold(text: str) -> str:
     # Not SQuAD's normalisation, which makes "-1" and "1" the same option.
-    folded = " ".join(text.casefold().split()).rstrip(".")
-    if quoted := _QUOTED.fullmatch(folded):
-        folded = quoted[2].rstrip(".")
-    return _ARTICLE.sub("", folded, count=1) if _ARTICLE.match(folded) else folded
+    said = folded_option(text)
+    if quoted := _QUOTED.fullmatch(said):
+        said = quoted[2].rstrip(".")
+    return _ARTICLE.sub("", said, count=1) if _ARTICLE.match(said) else said
 
 
 def _letters_for(choices: Sequence[str]) -> str:
@@ -208,6 +223,5 @@ def _lettered(choices: Sequence[str]) -> list[str]:
     return [f"{letter}. {choice}" for letter, choice in zip(_letters_for(choices), choices, strict=True)]
 
 
-def _chosen(reply: str | None, choices: Sequence[str], ranked: dspy.Prediction) -> dspy.Prediction:
-    answer = read_letter(str(reply or ""), choices)
-    return dspy.Prediction(answer=answer, passages=ranked.passages, scores=ranked.scores)
+def _chosen(reply: Reply, choices: Sequence[str], ranked: dspy.Prediction) -> dspy.Prediction:
+    return answered(reply._replace(value=read_letter(str(reply.value or ""), choices)), ranked)

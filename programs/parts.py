@@ -1,10 +1,13 @@
-"""What the programs share: the checks of what they are made of."""
+"""Checks that the programs share."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from radio_dspy.errors import SettingsError
+import dspy
+
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.lm.replies import Reply
 
 
 def check_counts(candidates: int, k: int) -> None:
@@ -29,3 +32,14 @@ def check_parts(retriever: Any, rerank: Any) -> None:
         )
     if not callable(rerank):
         raise SettingsError(f"rerank must be a module, got {rerank!r:.80}; give Rerank(name), or NoRerank().")
+
+
+def answered(reply: Reply, ranked: Any, **more: Any) -> dspy.Prediction:
+    """What a program returns: the answer, and the passages with their scores.
+
+    A reply that cannot be read is an empty answer, and ``unreadable`` says what came back.
+    """
+    if reply.unreadable:
+        more["unreadable"] = reply.unreadable
+    answer = "" if reply.value is None else reply.value
+    return dspy.Prediction(answer=answer, passages=ranked.passages, scores=ranked.scores, **more)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dspy
-from radio_dspy.programs.parts import check_counts, check_parts
+from radio_dspy.programs.parts import answered, check_counts, check_parts
 
-from radio_dspy.passages import texts_of
-from radio_dspy.signatures import GenerateAnswer
+from radio_dspy.core.passages import texts_of
+from radio_dspy.lm.predictors import Predict
+from radio_dspy.lm.replies import aread, read
+from radio_dspy.lm.signatures import GenerateAnswer
 
 
 class RetrieveRerankAnswer(dspy.Module):
@@ -36,7 +38,7 @@ class RetrieveRerankAnswer(dspy.Module):
         check_counts(candidates, k)
         self.retriever = retriever
         self.rerank = rerank
-        self.answer = dspy.Predict(GenerateAnswer)
+        self.answer = Predict(GenerateAnswer)
         self.candidates = candidates
         self.k = k
 
@@ -44,16 +46,16 @@ class RetrieveRerankAnswer(dspy.Module):
         """Answer one question.
 
         Returns:
-            A prediction with ``answer``, and the ``passages`` the LM read with their ``scores``, best first.
+            A prediction with ``answer``, and the ``passages`` the LM read with their ``scores``, best first. Where the
+            reply cannot be read, ``answer`` is empty and ``unreadable`` says what came back.
         """
         found = self.retriever(question, k=self.candidates)
         ranked = self.rerank(question, found.passages, k=self.k)
-        written = self.answer(question=question, passages=texts_of(ranked.passages))
-        return dspy.Prediction(answer=written.answer, passages=ranked.passages, scores=ranked.scores)
+        return answered(read(self.answer, "answer", question=question, passages=texts_of(ranked.passages)), ranked)
 
     async def aforward(self, question: str) -> dspy.Prediction:
         """Answer one question asynchronously; see ``forward``."""
         found = await self.retriever.acall(question, k=self.candidates)
         ranked = await self.rerank.acall(question, found.passages, k=self.k)
-        written = await self.answer.acall(question=question, passages=texts_of(ranked.passages))
-        return dspy.Prediction(answer=written.answer, passages=ranked.passages, scores=ranked.scores)
+        written = await aread(self.answer, "answer", question=question, passages=texts_of(ranked.passages))
+        return answered(written, ranked)

@@ -1,5 +1,7 @@
 """Shared fixtures: everything runs offline, without keys, on the real small models."""
 
+import gc
+import json
 import os
 import signal
 import tempfile
@@ -16,18 +18,31 @@ tempfile.tempdir = os.environ["TMPDIR"] = _temporary.name
 os.environ["DSPY_CACHEDIR"] = tempfile.mkdtemp(prefix="radio-dspy-cache-")
 
 import dspy
+import hypothesis
 import pytest
 from dspy.utils import DummyLM
 from radio_dspy.programs import RetrieveRerankAnswer
 
-from radio_dspy import datasets
-from radio_dspy.encoders import Encoder, quiet_loading
-from radio_dspy.model_files import weights
+from radio_dspy.datasets import loading as datasets
+from radio_dspy.models.encoder import Encoder, quiet_loading
+from radio_dspy.models.files import weights
 from radio_dspy.rerankers import Rerank
 from radio_dspy.retrievers import FaissRetriever
 
 ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = ROOT / "tests" / "samples"  # what earlier releases and the reference implementations wrote
 ENCODER = "all-MiniLM-L6-v2"
+# The same examples everywhere; HYPOTHESIS_PROFILE=explore draws new ones.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.register_profile("explore", derandomize=False, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+FREQUENT = 4000  # words of `small`, special ones and all letters included; they stand in the order of their frequency
+
+
+def pytest_collection_finish():
+    """Python's collector, which every compile calls, need not look through all that was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 class LaunchableLM(DummyLM):
@@ -84,9 +99,19 @@ def retriever(topic, encoder) -> FaissRetriever:
     return FaissRetriever.build(topic.passages, encoder=encoder)
 
 
+def _kept_words(tokenizer, demo) -> dict[str, int]:
+    """The words of ``small`` in order, with their old rows: the most frequent ones and all that the demo set has."""
+    texts = [one.contents for one in demo.passages]
+    texts += [text for one in [*demo.train, *demo.test] for text in (one.question, *one.answers)]
+    used = {row for rows in tokenizer(texts)["input_ids"] for row in rows}
+    words = sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])
+    return {word: row for word, row in words if row < FREQUENT or row in used}
+
+
 @pytest.fixture(scope="session")
-def small(tmp_path_factory) -> Encoder:
-    """all-MiniLM-L6-v2 with the first of its six layers: trains in a second or two."""
+def small(demo, tmp_path_factory) -> Encoder:
+    """all-MiniLM-L6-v2 with the first of its six layers and a sixth of its words: trains in a second."""
+    import torch
     from sentence_transformers import SentenceTransformer
 
     folder = tmp_path_factory.mktemp("small") / "encoder"
@@ -95,7 +120,16 @@ def small(tmp_path_factory) -> Encoder:
         bert = model[0].auto_model
         bert.encoder.layer = bert.encoder.layer[:1]
         bert.config.num_hidden_layers = 1
+        kept = _kept_words(model.tokenizer, demo)
+        rows = bert.get_input_embeddings().weight[list(kept.values())].clone()
+        bert.set_input_embeddings(torch.nn.Embedding.from_pretrained(rows, freeze=False, padding_idx=0))
+        bert.config.vocab_size = len(rows)
         model.save_pretrained(str(folder), create_model_card=False)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["model"]["vocab"] = {word: row for row, word in enumerate(kept)}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    gc.collect()
+    gc.freeze()  # and what the first model imported
     return Encoder(str(folder))
 
 

@@ -11,8 +11,9 @@ import dspy
 import pytest
 from dspy.utils import DummyLM
 
-from radio_dspy import RADIO, lms
+from radio_dspy.lm import local as lms
 from tests.conftest import ROOT
+from tests.settings import radio_of
 
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 # What an example prints when all of it ran.
@@ -105,8 +106,14 @@ def test_an_agent_that_an_lm_can_drive_learns_from_its_own_queries(index, small,
         {"observation_0": {**step("finish"), "reasoning": "r", "answer": "a"}}
         | {one.question: step("search", query=queries[one.id]) for one in [*train, *held_out]}
     )
-    optimizer = RADIO(
-        epochs=1, learning_rate=1e-3, max_length=64, gate=False, guards=False, show_progress=False, run_dir=tmp_path
+    optimizer = radio_of(
+        epochs=1,
+        learning_rate=1e-3,
+        max_length=64,
+        gate=False,
+        false_negatives=None,
+        check=False,
+        run_dir=tmp_path,
     )
     with dspy.context(lm=lm):
         aligned = optimizer.compile(librarian, trainset=train, valset=held_out)

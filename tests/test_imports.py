@@ -28,7 +28,7 @@ def test_data_metrics_signatures_fusion_and_groups_stay_light():
 def test_programs_and_significance_stay_light():
     statement = (
         "from radio_dspy import ChooseOption, MultiHop, MultipleChoice, NextQuery, RetrieveRerankAnswer, metrics\n"
-        "from radio_dspy.significance import paired_bootstrap\n"
+        "from radio_dspy.evaluation.significance import paired_bootstrap\n"
         "paired_bootstrap([0.0], [1.0])"
     )
     assert loaded_after(statement) == set()

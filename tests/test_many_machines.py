@@ -17,7 +17,7 @@ from tests.stub_servers import StubServer
 
 SCRIPTS = ROOT / "examples" / "many_machines"
 TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-SETTINGS = TrainingSettings(epochs=2, learning_rate=1e-4, groups_per_step=3, max_length=64)
+SETTINGS = TrainingSettings(num_train_epochs=2, learning_rate=1e-4, per_device_train_batch_size=3, max_length=64)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -87,8 +87,8 @@ def groups(work, base, topic) -> dict[int, Path]:
 
 def losses(processes: int, groups: Path, base: str, *arguments: str) -> list[float]:
     output = groups.with_name(f"reranker-{processes}{''.join(arguments)}")
-    settings = ["--epochs", SETTINGS.epochs, "--learning-rate", SETTINGS.learning_rate]
-    settings += ["--groups-per-step", SETTINGS.groups_per_step, "--max-length", SETTINGS.max_length]
+    settings = ["--epochs", SETTINGS.num_train_epochs, "--learning-rate", SETTINGS.learning_rate]
+    settings += ["--groups-per-step", SETTINGS.per_device_train_batch_size, "--max-length", SETTINGS.max_length]
     base_of = ["--base", base, "--architecture", "bi-encoder"]
     run(processes, "train.py", groups, output, *base_of, *settings, *arguments)
     assert RerankerWeights(str(output), "bi-encoder").fingerprint != RerankerWeights(base, "bi-encoder").fingerprint
@@ -106,7 +106,7 @@ def test_two_processes_have_the_losses_of_train_reranker(groups, base, tmp_path)
     rows = map(json.loads, groups[1].read_text(encoding="utf-8").splitlines())
     texts = [TextGroup(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}) for row in rows]
     weights = RerankerWeights(base, "bi-encoder")
-    expected = train_reranker(weights, texts, tmp_path / "out", SETTINGS, show_progress=False).losses
+    expected = train_reranker(weights, texts, tmp_path / "out", SETTINGS).losses
     assert len(texts) % 3 == 1  # the last update of an epoch has one group: the second process has none
     assert losses(2, groups[2], base) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from radio_dspy.experiments.results import write_results
+from results_page import write_results
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent.parent / "docs"

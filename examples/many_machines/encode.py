@@ -16,7 +16,7 @@ from accelerate import PartialState
 from blocks import all_blocks, own_blocks
 
 import radio_dspy as radio
-from radio_dspy.files import replacing
+from radio_dspy.core.files import replacing
 
 BLOCK = 4096  # passages
 

@@ -19,11 +19,17 @@ from accelerate import PartialState
 from blocks import all_blocks, own_blocks
 
 import radio_dspy as radio
-from radio_dspy.distillation import GroupSettings, RationaleSimilarity, RetrievalScore, build_groups, fused_rankings
-from radio_dspy.distillation.preferences import rank_requests, usable
-from radio_dspy.distillation.rationales import explain
-from radio_dspy.files import write_lines
-from radio_dspy.runs import Run
+from radio_dspy.core.files import write_lines
+from radio_dspy.distillation import (
+    PreferenceSettings,
+    RationaleSimilarity,
+    RetrievalScore,
+    build_groups,
+    fused_rankings,
+)
+from radio_dspy.distillation.rationales.writing import explain
+from radio_dspy.retrievers.requests import rank_requests, usable
+from radio_dspy.runs.run import Run
 
 BLOCK = 64  # questions
 
@@ -45,7 +51,9 @@ def groups_of(
     )
     requests = [replace(one, rationale=rationales[one.id]) for one in requests]
     signals = {RationaleSimilarity(index.encoder, index=index): 0.5, RetrievalScore(): 0.5}
-    groups, _ = build_groups(requests, fused_rankings(requests, signals), GroupSettings(guard=radio.FalseNegatives()))
+    groups, _ = build_groups(
+        requests, fused_rankings(requests, signals), PreferenceSettings(false_negatives=radio.FalseNegatives())
+    )
     return [asdict(one.texts()) for one in groups]
 
 

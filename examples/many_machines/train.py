@@ -18,11 +18,12 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 import radio_dspy as radio
+from radio_dspy.core.files import write_json
 from radio_dspy.distillation import TextGroup, TrainingSettings
-from radio_dspy.distillation.losses import Loss
-from radio_dspy.distillation.training import MAX_GRADIENT_NORM, open_optimizer, planned_updates, reading_at_most
-from radio_dspy.files import write_json
-from radio_dspy.rerankers.scorers import Scorer, open_scorer
+from radio_dspy.distillation.loss import Loss
+from radio_dspy.distillation.training.loop import MAX_GRADIENT_NORM, open_optimizer, planned_updates, reading_at_most
+from radio_dspy.models.cache import open_scorer
+from radio_dspy.models.scorer import Scorer
 
 
 class GroupLoss(torch.nn.Module):
@@ -69,7 +70,7 @@ def train(
     for number, passes in enumerate(updates):
         rows = [row for batch in passes for row in batch]
         total = torch.zeros((), device=accelerator.device)
-        parts = shares(rows, settings.groups_per_step, accelerator)
+        parts = shares(rows, settings.per_device_train_batch_size, accelerator)
         for part, weight in parts:
             seeds = [settings.seed + number * len(groups) + row for row in part] if dropout else []
             # Gradients are averaged once an update, after its last forward pass.
@@ -92,9 +93,9 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="the checkpoint folder to write; losses go beside it")
     parser.add_argument("--base", required=True, help="a folder or a hub name")
     parser.add_argument("--architecture", choices=["cross-encoder", "bi-encoder"], default="cross-encoder")
-    parser.add_argument("--epochs", type=int, default=TrainingSettings().epochs)
+    parser.add_argument("--epochs", type=int, default=TrainingSettings().num_train_epochs)
     parser.add_argument("--learning-rate", type=float, default=TrainingSettings().learning_rate)
-    parser.add_argument("--groups-per-step", type=int, default=TrainingSettings().groups_per_step)
+    parser.add_argument("--groups-per-step", type=int, default=TrainingSettings().per_device_train_batch_size)
     parser.add_argument("--max-length", type=int, default=TrainingSettings().max_length)
     parser.add_argument("--dropout", action="store_true", help="seeded for each group")
     options = parser.parse_args()
@@ -102,9 +103,9 @@ def main() -> None:
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[unused])
     settings = TrainingSettings(
-        epochs=options.epochs,
+        num_train_epochs=options.epochs,
         learning_rate=options.learning_rate,
-        groups_per_step=options.groups_per_step,
+        per_device_train_batch_size=options.groups_per_step,
         max_length=options.max_length,
     )
     rows = map(json.loads, options.groups.read_text(encoding="utf-8").splitlines())

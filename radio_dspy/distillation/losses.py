@@ -1,41 +1,16 @@
-"""The one seam between training and its loss, and the losses by name."""
+"""The losses: InfoNCE as in the paper, a listwise one, and InfoNCE with margins."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import get_args
 
-from radio_dspy.errors import SettingsError
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
 
-if TYPE_CHECKING:
-    import torch
-
-LossName = Literal["infonce", "listwise", "margin"]
-
-
-class Loss(Protocol):
-    """Compares a batch of groups' logits with what the teacher prefers.
-
-    Attributes:
-        contrastive: Whether the passages after the first count as negatives. A false negative harms such a loss; one
-            that only follows the teacher's scores knows none.
-        needs_scores: Whether the teacher's fused scores are read.
-    """
-
-    contrastive: bool
-    needs_scores: bool
-
-    def __call__(self, logits: torch.Tensor, sizes: Sequence[int], scores: torch.Tensor | None = None) -> torch.Tensor:
-        """Compute the loss.
-
-        Args:
-            logits: Float tensor of shape (sum of sizes,): the groups one after the other, each with its positive first.
-            sizes: How many logits each group has; at least 2 each.
-            scores: The teacher's fused scores, of the same shape.
-
-        Returns:
-            A scalar: the mean over the groups.
-        """
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.distillation.loss import Loss, LossName
 
 
 def open_loss(loss: LossName | Loss, temperature: float = 1.0, target_temperature: float = 0.05) -> Loss:
@@ -49,14 +24,9 @@ def open_loss(loss: LossName | Loss, temperature: float = 1.0, target_temperatur
     if loss not in get_args(LossName):
         raise SettingsError(f"loss must be one of {get_args(LossName)} or a loss of your own, got {loss!r}.")
     if loss == "listwise":
-        from radio_dspy.distillation.listwise import ListwiseKL
-
         return ListwiseKL(temperature, target_temperature)
     if loss == "margin":
-        from radio_dspy.distillation.margin import MarginInfoNCE
-
         return MarginInfoNCE(temperature)
-    from radio_dspy.distillation.infonce import InfoNCE
 
     return InfoNCE(temperature)
 
@@ -72,3 +42,115 @@ def rows_of(values: torch.Tensor, sizes: Sequence[int], padding: float) -> torch
     if sum(sizes) != values.numel() or min(sizes, default=0) < 2:
         raise ValueError(f"Groups of sizes {list(sizes)} (each at least 2) do not fit {values.numel()} values.")
     return pad_sequence(list(values.view(-1).float().split(list(sizes))), batch_first=True, padding_value=padding)
+
+
+class InfoNCE(nn.Module):
+    """Cross-entropy of each group's logits against its positive, averaged over the groups.
+
+    For a group with logits ``s_0`` (the positive) and ``s_1 ... s_n``:
+    ``-log(exp(s_0 / t) / sum_i exp(s_i / t))``. Groups may differ in size; there are no in-batch negatives.
+
+    Args:
+        temperature: ``t``; the paper uses none, which is 1.
+
+    Example:
+        >>> loss = InfoNCE()
+        >>> round(loss(torch.tensor([2.0, -1.0, 0.5]), [3]).item(), 3)
+        0.241
+    """
+
+    contrastive = True
+    needs_scores = False
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {temperature}.")
+        self.temperature = temperature
+
+    def forward(self, logits: torch.Tensor, sizes: Sequence[int], scores: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute the loss; see ``Loss``. The scores are not read."""
+        rows = rows_of(logits, sizes, -torch.inf)
+        positives = torch.zeros(len(sizes), dtype=torch.long, device=logits.device)
+        return cross_entropy(rows / self.temperature, positives)
+
+
+class ListwiseKL(nn.Module):
+    """KL divergence from the teacher's softmax to the reranker's, averaged over the lists.
+
+    With ``p = softmax(fused / u)`` and ``q = softmax(logits / t)`` over a list: ``sum_i p_i (log p_i - log q_i)``.
+    Source: the loss of REPLUG LSR (Shi et al. 2023, section 4.3), here with RADIO's fused scores as the teacher.
+
+    Args:
+        temperature: ``t``.
+        target_temperature: ``u``; fused scores lie in [0, 1], so 0.05 puts most of the mass on the best few of a list.
+
+    Example:
+        >>> loss = ListwiseKL(target_temperature=1.0)
+        >>> round(loss(torch.tensor([0.0, 0.0]), [2], torch.tensor([1.0, 0.0])).item(), 4)
+        0.1109
+    """
+
+    contrastive = False
+    needs_scores = True
+
+    def __init__(self, temperature: float = 1.0, target_temperature: float = 0.05) -> None:
+        super().__init__()
+        if not temperature > 0 or not target_temperature > 0:
+            raise ValueError(f"Temperatures must be above 0, got {temperature} and {target_temperature}.")
+        self.temperature = temperature
+        self.target_temperature = target_temperature
+
+    def forward(self, logits: torch.Tensor, sizes: Sequence[int], scores: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute the loss; see ``Loss``.
+
+        Raises:
+            ValueError: If there are no teacher scores.
+        """
+        if scores is None:
+            raise ValueError("ListwiseKL follows the teacher's scores: give a score for each logit.")
+        inside = rows_of(torch.ones_like(logits), sizes, 0.0).bool()
+        student = (rows_of(logits, sizes, -torch.inf) / self.temperature).log_softmax(-1)
+        teacher = (rows_of(scores, sizes, -torch.inf) / self.target_temperature).log_softmax(-1)
+        # Outside a list both are -inf, whose difference is not a number.
+        gaps = (teacher - student).masked_fill(~inside, 0.0)
+        return (teacher.exp() * gaps).sum(-1).mean()
+
+
+class MarginInfoNCE(InfoNCE):
+    """InfoNCE whose negatives weigh what the teacher puts between them and the positive.
+
+    With the margins ``m_i = fused_0 - fused_i`` and ``w_i = m_i / mean(m)`` (none below 0):
+    ``-log(exp(s_0 / t) / (exp(s_0 / t) + sum_i w_i exp(s_i / t)))``. With equal margins it is InfoNCE; a negative that
+    the teacher finds as good as the positive is left out, and a group without any margin adds nothing.
+
+    Args:
+        temperature: ``t``; 1 as in the paper's InfoNCE.
+
+    Example:
+        >>> loss = MarginInfoNCE()
+        >>> logits = torch.tensor([2.0, -1.0, 0.5])
+        >>> round(loss(logits, [3], torch.tensor([1.0, 0.2, 0.2])).item(), 3)
+        0.241
+        >>> round(loss(logits, [3], torch.tensor([1.0, 0.2, 1.0])).item(), 3)
+        0.095
+    """
+
+    needs_scores = True
+
+    def forward(self, logits: torch.Tensor, sizes: Sequence[int], scores: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute the loss; see ``Loss``.
+
+        Raises:
+            ValueError: If there are no teacher scores.
+        """
+        if scores is None:
+            raise ValueError("MarginInfoNCE weighs by the teacher's scores: give a score for each logit.")
+        rows = rows_of(logits, sizes, -torch.inf) / self.temperature
+        teacher = rows_of(scores, sizes, torch.inf)  # the padding gets no margin
+        margins = (teacher[:, :1] - teacher[:, 1:]).clamp(min=0)
+        counts = torch.tensor([size - 1 for size in sizes], device=rows.device)
+        mean = margins.sum(-1, keepdim=True) / counts[:, None]
+        weights = margins / mean.clamp(min=torch.finfo(mean.dtype).tiny)
+        rows = torch.cat([rows[:, :1], rows[:, 1:] + weights.log()], dim=-1)
+        return (rows.logsumexp(-1) - rows[:, 0]).mean()

@@ -1,4 +1,4 @@
-"""What an aligned reranker is held against: BM25, reciprocal rank fusion, and what users do today."""
+"""Baselines for experiments: BM25, reciprocal rank fusion, fine-tuning on passages with the answer."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from radio_dspy.distillation.guards import telling
-from radio_dspy.encoders import quiet_loading
-from radio_dspy.errors import DataError, MissingExtraError
+from radio_dspy.core.errors import DataError, MissingExtraError
+from radio_dspy.core.passages import Passage, Ranking, RankRequest
+from radio_dspy.core.text import contains_answer, telling
 from radio_dspy.experiments.settings import TrainSettings
-from radio_dspy.passages import Passage, Ranking, RankRequest, contains_answer
+from radio_dspy.models.encoder import quiet_loading
 from radio_dspy.retrievers.base import Retriever
 
 RRF_K = 60  # Cormack et al. 2009
@@ -130,9 +130,12 @@ def finetune_on_answers(
     )
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
+    from radio_dspy.models.files import fetched_weights, safe_loading
+
     target = folder / "answer-passages"
     with quiet_loading():
-        model = SentenceTransformer(checkpoint, model_kwargs={"use_safetensors": True})
+        folder_of_base = str(fetched_weights(checkpoint))
+        model = SentenceTransformer(folder_of_base, **safe_loading())
         window, model.max_seq_length = model.max_seq_length, settings.max_length
         trainer = SentenceTransformerTrainer(
             model=model,

@@ -1,11 +1,10 @@
-"""What the rows of an experiment share: questions, indexes, LMs, rationales; each made once and kept."""
+"""Questions, indexes, LMs and rationales that the rows of an experiment share."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 
-from radio_dspy.commands import open_lm
-from radio_dspy.datasets import answer_texts, check_labels, demo, load_corpus, load_questions, read_jsonl
-from radio_dspy.encoders import as_encoder
-from radio_dspy.errors import SettingsError
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.files import sha256_of
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.redaction import logger_of
+from radio_dspy.datasets.examples import answer_texts, check_judgeable, check_labels
+from radio_dspy.datasets.loading import demo, load_corpus, load_questions, read_jsonl
+from radio_dspy.experiments.records import hash_of_settings
 from radio_dspy.experiments.settings import (
     DEMO,
     LM_FILE,
@@ -25,17 +27,16 @@ from radio_dspy.experiments.settings import (
     FirstStageSettings,
     RationaleSettings,
     RowSettings,
-    hash_of_settings,
 )
-from radio_dspy.files import sha256_of
-from radio_dspy.passages import Passage
+from radio_dspy.lm.opening import open_lm
+from radio_dspy.models.open_encoder import as_encoder
 from radio_dspy.retrievers.faiss import FaissRetriever
 
 if TYPE_CHECKING:
-    from radio_dspy.distillation.rationales import RationaleCounts
-    from radio_dspy.encoders import TextEncoder
+    from radio_dspy.distillation.rationales.writing import RationaleCounts
+    from radio_dspy.models.encoder import TextEncoder
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _DEMO_FILES = ("passages.jsonl", "questions.jsonl")
 
@@ -83,7 +84,7 @@ class Materials:
         data = settings.data
         names = [data.corpus, data.train, data.test, data.test_corpus, settings.rationale.file]
         if data.corpus == DEMO:
-            folder = files("radio_dspy.demo")
+            folder = files("radio_dspy.datasets") / "demo"
             found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()[:16] for name in _DEMO_FILES}
             named = [name for name in names[1:] if name]
         else:
@@ -109,7 +110,8 @@ class Materials:
             test = load_questions(located(data, data.test)) if data.test else []
         if not test:
             train, test = halved(train)
-        check_labels(test, self.corpus(data, data.test_corpus or data.corpus))
+        test = check_labels(test, self.corpus(data, data.test_corpus or data.corpus))
+        check_judgeable(test, data.test or data.train or DEMO)
         count = data.train_questions or len(train)
         gate = settings.gate
         held_out = train[count : count + gate.questions] if gate.by != "none" else []
@@ -168,10 +170,10 @@ class Materials:
         self, settings: RowSettings, questions: Sequence[dspy.Example], encoder: TextEncoder
     ) -> tuple[dict[str, str], RationaleCounts]:
         """A rationale for every question, whoever writes it; those that an LM wrote are kept for all rows and seeds."""
-        from radio_dspy.distillation.extractor import RationaleExtractor
-        from radio_dspy.distillation.preferences import question_id
-        from radio_dspy.distillation.rationales import explain
-        from radio_dspy.runs import Run
+        from radio_dspy.distillation.rationales.extractor import RationaleExtractor
+        from radio_dspy.distillation.rationales.writing import explain
+        from radio_dspy.retrievers.requests import question_id
+        from radio_dspy.runs.run import Run
 
         own = settings.rationale
         lm = self.lm(own.lm, settings.data, max_tokens=own.max_tokens, temperature=own.temperature, seed=own.seed)
@@ -221,7 +223,7 @@ def halved(questions: Sequence[dspy.Example]) -> tuple[list[dspy.Example], list[
 
 
 def _given(data: DataSettings, own: RationaleSettings, questions: Sequence[dspy.Example]) -> dict[str, str]:
-    """Rationales that are there already: of a file, or a field of the questions' metadata."""
+    """Precomputed rationales: of a file, or a field of the questions' metadata."""
     found: dict[str, str] = {}
     if own.file:
         path = located(data, own.file)

@@ -1,4 +1,4 @@
-"""How a row's ranking of the test questions comes about: by an aligned reranker, or by what it is held against."""
+"""Rank the test questions of a row by its method."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 
-from radio_dspy.commands import open_program
-from radio_dspy.distillation.preferences import fused_rankings, rank_requests, usable
-from radio_dspy.errors import SettingsError
-from radio_dspy.evaluation import compare
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.files import sha256_of, write_json
+from radio_dspy.core.passages import Ranking, RankRequest
+from radio_dspy.distillation.teacher.ranking import fused_rankings
+from radio_dspy.evaluation.relevance import compare
 from radio_dspy.experiments.baselines import BM25Retriever, finetune_on_answers, reciprocal_rank_fusion
 from radio_dspy.experiments.materials import Materials, Questions
-from radio_dspy.experiments.settings import RowSettings, hash_of_settings
-from radio_dspy.files import sha256_of, write_json
-from radio_dspy.passages import Ranking, RankRequest
+from radio_dspy.experiments.records import hash_of_settings
+from radio_dspy.experiments.settings import RowSettings
+from radio_dspy.lm.budget import Ledger
+from radio_dspy.models.weights import RerankerWeights
+from radio_dspy.programs.tasks import open_program
 from radio_dspy.rerankers.rerank import Rerank
-from radio_dspy.rerankers.weights import RerankerWeights
-from radio_dspy.spending import Ledger
+from radio_dspy.retrievers.requests import rank_requests, usable
 
 if TYPE_CHECKING:
-    from radio_dspy.distillation.signals import Signal
+    from radio_dspy.distillation.teacher.signals import Signal
 
 _SHOWN_TO_THE_COMPILE = 20  # test questions for its own report, where there is no gate: they decide nothing
+_MARK = ".radio-dspy-training"  # in a folder that is removed after its training
 LISTWISE_WINDOW, LISTWISE_STEP = 10, 5  # passages that an LM orders at a time
 _MAX_WORDS = 60  # of a passage that an LM orders: a small one reads no more
 
@@ -134,11 +137,26 @@ def _answer_passages(materials: Materials, task: Task) -> Outcome:
     train, _ = usable(rank_requests(task.questions.train, materials.retriever(settings), depth))
     started = time.perf_counter()
     base = base_reranker(materials, settings).weights.checkpoint
+    _mark(task.folder)
     trained, used = finetune_on_answers(base, train, settings.training, task.seed, task.folder)
     told = {"training": {"groups": used}, "training_seconds": time.perf_counter() - started}
     outcome = Outcome(Rerank(trained, "bi-encoder").rank_all(task.requests), told)
     shutil.rmtree(task.folder)
     return outcome
+
+
+def _mark(folder: Path) -> None:
+    """Make a folder that is removed after the training, or take one that an earlier start has left.
+
+    Raises:
+        SettingsError: If it holds something else.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / _MARK).is_file():
+        raise SettingsError(
+            f"{folder}: not a training of an experiment; nothing was changed there. Give another --out."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _MARK).touch()
 
 
 def _radio(materials: Materials, task: Task) -> Outcome:
@@ -156,6 +174,10 @@ def _radio(materials: Materials, task: Task) -> Outcome:
 
 
 def _align(materials: Materials, task: Task, rerank: Rerank) -> tuple[RerankerWeights, dict[str, Any]]:
+    from radio_dspy.distillation.preferences.guards import FalseNegatives
+    from radio_dspy.distillation.preferences.settings import PreferenceSettings
+    from radio_dspy.distillation.rationales.settings import RationaleSettings
+    from radio_dspy.distillation.training.settings import TrainingSettings
     from radio_dspy.optimizers.radio import RADIO
 
     settings, questions = task.settings, task.questions
@@ -182,27 +204,31 @@ def _align(materials: Materials, task: Task, rerank: Rerank) -> tuple[RerankerWe
     optimizer = RADIO(
         encoder=guide,
         signals=signals,
-        sampling=sampling.groups,
-        random_negatives=sampling.random_negatives,
-        in_batch_negatives=sampling.in_batch_negatives,
-        guards=sampling.guards,
-        confident_share=sampling.confident_share,
-        candidates=settings.first_stage.training_candidates,
-        loss=own.loss,
-        tower=own.tower,
-        epochs=own.epochs,
-        learning_rate=own.learning_rate,
-        weight_decay=own.weight_decay,
-        groups_per_step=own.groups_per_step,
-        accumulation_steps=own.accumulation_steps,
-        max_length=own.max_length,
-        averaged_runs=own.averaged_runs,
-        precision=own.precision,
+        preferences=PreferenceSettings(
+            candidates=settings.first_stage.training_candidates,
+            sampling=sampling.groups,
+            random_negatives=sampling.random_negatives,
+            confident_share=sampling.confident_share,
+            false_negatives=FalseNegatives() if sampling.guards else None,
+        ),
+        training=TrainingSettings(
+            loss=own.loss,
+            tower=own.tower,
+            in_batch_negatives=sampling.in_batch_negatives,
+            num_train_epochs=own.epochs,
+            learning_rate=own.learning_rate,
+            weight_decay=own.weight_decay,
+            per_device_train_batch_size=own.groups_per_step,
+            gradient_accumulation_steps=own.accumulation_steps,
+            max_length=own.max_length,
+            averaged_runs=own.averaged_runs,
+            precision=own.precision,
+            seed=task.seed,
+            disable_tqdm=not materials.show_progress,
+        ),
+        rationales=RationaleSettings(given={key: text for key, text in texts.items() if text}, check=sampling.guards),
         gate=by != "none",
-        rationales={key: text for key, text in texts.items() if text},
         run_dir=task.folder,
-        seed=task.seed,
-        show_progress=materials.show_progress,
     )
     first_stage = settings.first_stage
     student = open_program(settings.generator.task, retriever, rerank, candidates=first_stage.candidates, k=1, hops=1)
@@ -226,15 +252,15 @@ def _align(materials: Materials, task: Task, rerank: Rerank) -> tuple[RerankerWe
 
 
 def _guide_encoder(materials: Materials, settings: RowSettings) -> Any:
-    from radio_dspy.encoders import as_encoder
+    from radio_dspy.models.open_encoder import as_encoder
 
     name = settings.teacher.encoder
     return as_encoder(name) if name else materials.encoder(settings.first_stage)
 
 
 def _signals(materials: Materials, settings: RowSettings) -> dict[Signal, float]:
-    from radio_dspy.distillation.lm_signals import AnswerCorrectness, AnswerLikelihood
-    from radio_dspy.distillation.signals import (
+    from radio_dspy.distillation.teacher.lm_signals import AnswerCorrectness, AnswerLikelihood
+    from radio_dspy.distillation.teacher.signals import (
         AnswerContainment,
         AnswerSimilarity,
         Labels,

@@ -1,4 +1,4 @@
-"""What an experiment will take, before it starts: rows, questions, LM calls with their price, and memory."""
+"""Estimate what an experiment takes: rows, questions, LM calls with their price, and memory."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from radio_dspy.adapters import LOCAL_PROVIDER
-from radio_dspy.datasets import demo
-from radio_dspy.errors import SettingsError
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.redaction import presentable
+from radio_dspy.datasets.loading import demo
 from radio_dspy.experiments.materials import located
+from radio_dspy.experiments.memory import lines_in, memory_of
 from radio_dspy.experiments.methods import LISTWISE_STEP, LISTWISE_WINDOW
 from radio_dspy.experiments.records import is_done, record_path
 from radio_dspy.experiments.settings import DEMO, LM_SIGNALS, DataSettings, Experiment, Row, RowSettings
+from radio_dspy.lm.adapters import LOCAL_PROVIDER
 from radio_dspy.optimizers.estimate import (
     TYPICAL_ANSWER_TOKENS,
     TYPICAL_RATIONALE_TOKENS,
@@ -24,19 +26,8 @@ from radio_dspy.optimizers.estimate import (
 )
 from radio_dspy.rerankers.lm import windows_of
 
-# Of the models that the paper names: parameters, and numbers of a vector (0: none). Others are read where they lie.
-_KNOWN = {
-    "BAAI/bge-m3": (568e6, 1024),
-    "BAAI/bge-reranker-base": (278e6, 0),
-    "intfloat/e5-base-v2": (109e6, 768),
-    "meta-llama/Llama-3.1-8B-Instruct": (8.03e9, 0),
-}
-_FLOAT, _HALF = 4, 2  # bytes of a number
-_TRAINED = 16  # bytes a trained parameter: weight, gradient and AdamW's two moments as 32-bit numbers
-_PASSAGE = 1_000  # bytes of a passage of 100 words in Python: its text, title, id and the objects around them
 _PROMPT = 200  # tokens around a question
 _PASSAGE_TOKENS = 150
-_HOSTS = ("hosted_vllm/",)  # weights that one serves oneself
 
 
 @dataclass(frozen=True)
@@ -83,7 +74,7 @@ class Plan:
     def __str__(self) -> str:
         from rich.table import Table
 
-        from radio_dspy.report import render
+        from radio_dspy.reporting.report import render
 
         table = Table()
         for column in ("row", "method", "training questions", "test questions", "runs", "done"):
@@ -106,7 +97,7 @@ class Plan:
         ]
         if self.missing:
             lines.append(f"not here: {', '.join(self.missing)}; give their folder with --data FOLDER")
-        return "\n".join(lines)
+        return presentable("\n".join(lines))
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as JSON types."""
@@ -141,7 +132,7 @@ def plan(experiment: Experiment, records: Path, *, rows: Sequence[str] = (), see
         experiment.question,
         tuple(planned),
         Estimate(tuple(_stages(runs))),
-        _memory([row.settings for row in chosen]),
+        memory_of([row.settings for row in chosen]),
         tuple(sorted({name for row in chosen for name in _missing(row.settings)})),
     )
 
@@ -152,9 +143,9 @@ def sizes(data: DataSettings) -> tuple[int | None, int | None]:
         bundled = demo()
         train, test = len(bundled.train), len(bundled.test)
     else:
-        train = _lines(data, data.train) or (data.expected.train if data.expected else 0)
+        train = lines_in(data, data.train) or (data.expected.train if data.expected else 0)
         if data.test is not None:
-            test = _lines(data, data.test) or (data.expected.test if data.expected else 0)
+            test = lines_in(data, data.test) or (data.expected.test if data.expected else 0)
         else:
             train, test = train - train // 2, train // 2
     return _at_most(train, data.train_questions), _at_most(test, data.test_questions)
@@ -162,18 +153,6 @@ def sizes(data: DataSettings) -> tuple[int | None, int | None]:
 
 def _at_most(count: int, limit: int | None) -> int | None:
     return min(count, limit or count) if count else limit
-
-
-def _lines(data: DataSettings, name: str) -> int:
-    """Lines of a JSON Lines file; 0 where it is not here or packed."""
-    try:
-        path = located(data, name)
-    except SettingsError:
-        return 0
-    if path.suffix == ".gz":
-        return 0
-    with path.open("rb") as file:
-        return sum(1 for line in file if line.strip())
 
 
 def _missing(settings: RowSettings) -> list[str]:
@@ -226,7 +205,7 @@ def _stages(runs: Sequence[tuple[Row, int]]) -> list[StageEstimate]:
 
 
 def _rationales(own: RowSettings, train: int) -> StageEstimate:
-    there = _lines(own.data, own.rationale.file) if own.rationale.file else 0
+    there = lines_in(own.data, own.rationale.file) if own.rationale.file else 0
     count = max(0, train - there) + (own.gate.questions if own.gate.by == "teacher" and own.data.train_questions else 0)
     completion = min(TYPICAL_RATIONALE_TOKENS, own.rationale.max_tokens)
     twice = 2 if own.sampling.guards else 1
@@ -286,62 +265,6 @@ def _summed(stages: Sequence[StageEstimate]) -> list[StageEstimate]:
 def _sum(costs: Sequence[float | None]) -> float | None:
     known = [cost for cost in costs if cost is not None]
     return sum(known) if len(known) == len(costs) else None
-
-
-def _memory(rows: Sequence[RowSettings]) -> dict[str, float | None]:
-    """The largest need of any row: rows run one after the other."""
-    found: dict[str, float | None] = {}
-
-    def need(name: str, value: float | None) -> None:
-        before = found.setdefault(name, value)
-        found[name] = None if before is None or value is None else max(before, value)
-
-    for own in rows:
-        passages = _passages(own.data)
-        parameters, dimension = model_size(own.first_stage.encoder)
-        need("passages", None if passages is None else passages * _PASSAGE)
-        need("index", None if passages is None or dimension is None else passages * dimension * _FLOAT)
-        need("first stage's encoder", None if parameters is None else parameters * _FLOAT)
-        base, _ = model_size(own.reranker.checkpoint)
-        trained = own.method in ("radio", "answer-passages")
-        each = _TRAINED if trained else _FLOAT
-        need(
-            "reranker in training, without activations" if trained else "reranker",
-            None if base is None else base * each,
-        )
-        if own.teacher.encoder:
-            teacher, _ = model_size(own.teacher.encoder)
-            need("teacher's encoder", None if teacher is None else teacher * _FLOAT)
-        if own.generator.lm.startswith(_HOSTS):
-            served, _ = model_size(own.generator.lm.partition("/")[2])
-            need("generator, where it is served (16 bits)", None if served is None else served * _HALF)
-    return found
-
-
-def _passages(data: DataSettings) -> int | None:
-    names = {data.corpus, data.test_corpus or data.corpus}
-    total = 0
-    for name in names:
-        count = len(demo().passages) if name == DEMO else _lines(data, name)
-        if not count and data.expected is None:
-            return None
-        total += count or (data.expected.passages if data.expected else 0)
-    return total
-
-
-def model_size(name: str) -> tuple[float | None, int | None]:
-    """Parameters and the length of a vector: of the models that the paper names, and of weights on this machine."""
-    if name in _KNOWN:
-        parameters, dimension = _KNOWN[name]
-        return parameters, dimension or None
-    from radio_dspy.model_files import weights
-
-    folder = Path(weights(name))
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    if not files:
-        return None, None
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return sum(file.stat().st_size for file in files) / _FLOAT, config.get("hidden_size")
 
 
 def _told(count: int | None) -> str:

@@ -1,7 +1,8 @@
-"""One small JSON file for each row and seed: what was run, with what, and what came out."""
+"""Write and read the result record of a row."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -11,10 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from radio_dspy.errors import DataError, SettingsError
+from radio_dspy.core.errors import DataError, SettingsError
+from radio_dspy.core.files import replacing
 from radio_dspy.experiments.settings import LM_FILE, Experiment, Row
-from radio_dspy.files import replacing
-from radio_dspy.threads import usable_cores
+from radio_dspy.lm.parallel import usable_cores
 
 FORMAT_VERSION = 1
 _PACKAGES = ("radio-dspy", "dspy", "faiss-cpu", "numpy", "sentence-transformers", "torch", "transformers", "xllamacpp")
@@ -125,3 +126,8 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _rounded(inner) for key, inner in value.items()}
     return [_rounded(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def hash_of_settings(settings: Mapping[str, Any]) -> str:
+    """Sixteen hex digits that tell settings apart."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

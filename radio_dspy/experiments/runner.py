@@ -1,9 +1,9 @@
-"""Runs an experiment row by row; each row's record is written the moment it is done, so that a second start goes on."""
+"""Run an experiment row by row; finished rows are not run again."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,24 +13,29 @@ from typing import Any
 
 import dspy
 
-from radio_dspy.commands import open_program
-from radio_dspy.comparison import MOVED, most_changed
-from radio_dspy.distillation.preferences import question_id, rank_requests
-from radio_dspy.errors import RadioError
-from radio_dspy.evaluation import Judgement, answer_each, compare_each, judge
+from radio_dspy.core.errors import RadioError, RunError, SettingsError
+from radio_dspy.core.files import place_problem, resolved
+from radio_dspy.core.html import shortened
+from radio_dspy.core.passages import Ranking, RankRequest
+from radio_dspy.core.redaction import logger_of
+from radio_dspy.evaluation.effects import MOVED, most_changed
+from radio_dspy.evaluation.relevance import Judgement, answer_each, compare_each, judge
+from radio_dspy.evaluation.significance import interval, paired_bootstrap
 from radio_dspy.experiments.baselines import FixedRankings
 from radio_dspy.experiments.materials import Materials
 from radio_dspy.experiments.methods import Task, base_reranker, run_method, training_folder
 from radio_dspy.experiments.records import FORMAT_VERSION, environment, is_done, record_path, write_record
 from radio_dspy.experiments.settings import Experiment, Row, RowSettings
-from radio_dspy.markup import shortened
-from radio_dspy.passages import Ranking, RankRequest
+from radio_dspy.lm.budget import Ledger
+from radio_dspy.programs.tasks import open_program
 from radio_dspy.rerankers.rerank import NoRerank
-from radio_dspy.significance import interval, paired_bootstrap
-from radio_dspy.spending import Ledger
+from radio_dspy.retrievers.requests import question_id, rank_requests
+from radio_dspy.runs.folders import LOCK, MANIFEST, is_of_a_run, is_run, remove
+from radio_dspy.runs.run import locked
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
+_OTHER = "give another --out (and --records)."
 RESULT = "result"  # the row's own ranking, beside first_stage and base
 _CASE_PASSAGES, _CASE_CHARACTERS = 3, 200
 
@@ -68,6 +73,9 @@ def run_experiment(
     folder = records or out / "records"
     runs = list(experiment.runs(rows, seeds))
     paths = [record_path(folder, experiment, row, seed) for row, seed in runs]
+    for path in (out / "indexes", *paths):
+        if problem := place_problem(resolved(path, _OTHER)):
+            raise SettingsError(f"{path.parent}: {problem}; {_OTHER}")
     with Materials(out, show_progress=show_progress) as materials:
         todo = []
         for (row, seed), path in zip(runs, paths, strict=True):  # a record of other settings is told before any work
@@ -96,7 +104,7 @@ def run_experiment(
 
 
 def _run_row(experiment: Experiment, row: Row, seed: int, materials: Materials) -> dict[str, Any]:
-    from radio_dspy.encoders import forget_models
+    from radio_dspy.models.encoder import forget_models
 
     started = time.perf_counter()
     settings, ledger = row.settings, Ledger()
@@ -284,8 +292,13 @@ def _line(row: Row, seed: int, record: Mapping[str, Any]) -> str:
 
 
 def _forget(materials: Materials, row: Row, seed: int, later: Sequence[tuple[Row, int]]) -> None:
-    """Remove a training's checkpoints, unless a row that is still to come is trained in the same way."""
+    """Remove what a training wrote, unless a row that is still to come is trained in the same way."""
     own = training_folder(materials.out, row.settings, seed, materials.hashes(row.settings))
     others = {training_folder(materials.out, one.settings, at, materials.hashes(one.settings)) for one, at in later}
-    if own not in others:
-        shutil.rmtree(own, ignore_errors=True)
+    if own in others or not is_run(own):
+        return
+    with contextlib.suppress(RunError, OSError), locked(own / LOCK):  # in use: whoever has it removes it
+        for path in [one for one in own.iterdir() if one.name not in (LOCK, MANIFEST) and is_of_a_run(one)]:
+            remove(path)
+        if {one.name for one in own.iterdir()} == {LOCK, MANIFEST}:
+            shutil.rmtree(own)

@@ -1,21 +1,18 @@
-"""What an experiment's file may say: every key with its default, checked before anything runs."""
+"""The settings of an experiment, with defaults and checks."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
-from radio_dspy.distillation.groups import Sampling
-from radio_dspy.distillation.losses import LossName
-from radio_dspy.distillation.settings import Precision, Tower
-from radio_dspy.errors import SettingsError
-from radio_dspy.passages import shown
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.validation import shown
+from radio_dspy.distillation.loss import LossName
+from radio_dspy.distillation.preferences.groups import Sampling
+from radio_dspy.distillation.training.settings import Precision, Tower
 
 Method = Literal["radio", "first-stage", "base", "bm25", "rrf", "off-the-shelf", "lm-listwise", "answer-passages"]
 SignalName = Literal["retrieval", "rationale", "answer", "likelihood", "correctness", "containment", "labels"]
@@ -23,6 +20,7 @@ LM_SIGNALS: tuple[SignalName, ...] = ("likelihood", "correctness")
 LM_FILE = ".gguf"  # how the name of an LM ends that is a file
 SEEDED = ("radio", "answer-passages")  # methods that a seed changes
 DEMO = "demo"
+_LARGEST = 1 << 32
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -30,7 +28,21 @@ Metric = Annotated[str, Field(pattern=r"^(ndcg@[1-9]\d*|recall@[1-9]\d*|mrr)$")]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers(cls, values: Any) -> Any:
+        """YAML's ``yes`` and ``on`` are no numbers, and none here has more than 32 bits."""
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            field = cls.model_fields.get(name)
+            weights = isinstance(value, Mapping) and field is not None and get_origin(field.annotation) is dict
+            for one in value.values() if weights else value if isinstance(value, list) else [value]:
+                if isinstance(one, bool) and field is not None and field.annotation is not bool:
+                    raise ValueError(f"{name}: needs something other than true or false, got {one}")
+                if isinstance(one, int | float) and not abs(one) < _LARGEST:
+                    raise ValueError(f"{name}: needs a number below {_LARGEST:,}, got {shown(one)}")
+        return values
 
 
 class Sizes(_Part):
@@ -331,128 +343,3 @@ class Experiment(_Part):
             for row in chosen:
                 if seed == first or row.settings.method in SEEDED:
                     yield row, seed
-
-
-def load_experiment(path: Path, sets: Sequence[str] = (), data: Path | None = None) -> Experiment:
-    """Read an experiment's file.
-
-    Args:
-        path: YAML with ``name``, ``title``, ``question``, ``seeds``, ``defaults`` and ``rows``; a row is its name and
-            ``with``, what differs from the defaults.
-        sets: ``key=value`` each: ``name``, ``seeds``, ``title`` and ``question`` replace the file's, any other key
-            (``training.epochs``) holds for every row, over what its own settings say.
-        data: Folder of the data; the same as ``data.root=...``.
-
-    Raises:
-        SettingsError: If it cannot be read; file, key and the allowed values are named.
-    """
-    content = _read(path)
-    top, over = _assigned(sets)
-    content.update(top)
-    if data is not None:
-        over = merged(over, {"data": {"root": str(data)}})
-    rows = []
-    defaults = _mapping(content.pop("defaults", {}), path, "defaults")
-    _checked(path, "defaults", defaults)
-    given = content.pop("rows", None)
-    if not isinstance(given, list) or not given:
-        raise SettingsError(f"{path}: rows: needs a list of rows, each with 'name' and 'with', got {shown(given)}.")
-    for number, row in enumerate(given):
-        row = _mapping(row, path, f"rows[{number}]")
-        if not isinstance(row.get("name"), str) or set(row) - {"name", "with"}:
-            raise SettingsError(f"{path}: rows[{number}]: needs 'name' and may have 'with', got {sorted(row)}.")
-        own = _mapping(row.get("with") or {}, path, f"rows[{number}].with")
-        settings = _checked(path, f"row {row['name']!r}", merged(merged(defaults, own), over))
-        rows.append({"name": row["name"], "settings": settings})
-    try:
-        return Experiment.model_validate({**content, "rows": rows})
-    except ValidationError as error:
-        raise SettingsError(f"{path}: {_told(error, Experiment, 'defaults')}") from error
-
-
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Two levels of settings as one; ``signals`` are replaced as a whole, since weights belong together.
-
-    Example:
-        >>> merged({"teacher": {"signals": {"labels": 1}, "depth": 5}}, {"teacher": {"signals": {"answer": 1}}})
-        {'teacher': {'signals': {'answer': 1}, 'depth': 5}}
-    """
-    found = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping) and key != "signals"
-        found[key] = merged(found[key], value) if both else value
-    return found
-
-
-def hash_of_settings(settings: Mapping[str, Any]) -> str:
-    """Sixteen hex digits that tell settings apart."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read ({error}); give an experiment's YAML file.") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not YAML ({' '.join(str(error).split())}).") from error
-    return _mapping(content, path, "the file")
-
-
-def _assigned(sets: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """``--set`` as keys of the whole experiment, and settings of every row."""
-    import yaml
-
-    top: dict[str, Any] = {}
-    rows: dict[str, Any] = {}
-    for one in sets:
-        key, sign, text = one.partition("=")
-        if not sign or not key.strip():
-            raise SettingsError(f"--set needs key=value, such as training.epochs=1; got {one!r}.")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise SettingsError(f"--set {one}: the value is not YAML ({' '.join(str(error).split())}).") from error
-        if key in ("name", "title", "question", "seeds"):
-            top[key] = value
-            continue
-        for part in reversed(key.strip().split(".")):
-            value = {part: value}
-        rows = merged(rows, value)
-    return top, rows
-
-
-def _mapping(value: Any, path: Path, what: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise SettingsError(f"{path}: {what}: needs keys with values, got {shown(value)}.")
-    return dict(value)
-
-
-def _checked(path: Path, where: str, settings: Mapping[str, Any]) -> RowSettings:
-    try:
-        return RowSettings.model_validate(dict(settings))
-    except ValidationError as error:
-        raise SettingsError(f"{path}: {where}: {_told(error, RowSettings)}") from error
-
-
-def _told(error: ValidationError, model: type[BaseModel], *further: str) -> str:
-    """The first problem: its key, what is wrong, and what may stand there."""
-    problem = error.errors(include_url=False)[0]
-    place = problem["loc"]
-    key = ".".join(str(part) for part in place if part != "[key]")
-    text = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        known = sorted({*_fields_at(model, place[:-1]), *(further if len(place) == 1 else ())})
-        return f"{key}: no such key; there are {', '.join(known)}."
-    got = "" if problem["type"] in ("value_error", "missing") else f", got {shown(problem['input'])}"
-    return f"{f'{key}: ' if key else ''}{text}{got}."
-
-
-def _fields_at(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
-    for part in place:
-        field = model.model_fields.get(str(part))
-        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
-        model = next((one for one in kinds if isinstance(one, type) and issubclass(one, BaseModel)), model)
-    return list(model.model_fields)

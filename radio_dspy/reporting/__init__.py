@@ -1,1 +1,1 @@
-"""A run's result as one page to read, made from the files of its folder."""
+"""What a run or an evaluation gave: report, comparison, pages."""

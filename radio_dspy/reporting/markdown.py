@@ -1,16 +1,14 @@
-"""``report.md``: the same report for terminals, pull requests and wikis, without the plots."""
+"""Render ``report.md``, for terminals, pull requests and wikis."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from radio_dspy.comparison import MOVED, most_changed
-from radio_dspy.markup import shortened, writable
+from radio_dspy.core.html import markdown_table, plain, shortened
+from radio_dspy.evaluation.effects import MOVED, most_changed
 from radio_dspy.reporting.summary import Summary
 
-_MEANS_SOMETHING = re.compile(r"([\\`*_\[\]<>#|~&$@])")
 _MOST = 10  # questions of each kind; the page has them all
 
 
@@ -31,32 +29,22 @@ def render_markdown(summary: Summary, questions: Sequence[Mapping[str, Any]]) ->
     if summary.answers:
         names = list(next(iter(summary.answers.values())))
         rows = [[row, *(f"{value:.3f}" for value in found.values())] for row, found in summary.answers.items()]
-        parts += ["## Answers", _table(["program", *names], rows)]
+        parts += ["## Answers", markdown_table(["program", *names], rows)]
     for part in summary.rerankers:
         parts += _reranker(part)
     changes = {place: one["change"] for place, one in enumerate(questions) if one["change"] is not None}
     for effect in MOVED:
         most = [questions[place] for place in most_changed(changes, effect)[:_MOST]]
         rows = [[f"{one['change']:+.3f}", one["id"], shortened(one["question"], 200)] for one in most]
-        parts += [f"## Most {effect}", _table(["change in nDCG@10", "id", "question"], rows)] if rows else []
+        parts += [f"## Most {effect}", markdown_table(["change in nDCG@10", "id", "question"], rows)] if rows else []
     if summary.stages:
         head = ["stage", "seconds", "LM calls", "failed", "cached", "tokens sent", "received", "cost"]
-        parts += ["## Calls, tokens and cost by stage", _table(head, map(_stage, summary.stages))]
+        parts += ["## Calls, tokens and cost by stage", markdown_table(head, map(_stage, summary.stages))]
     if summary.guards:
-        parts += ["## What the guards left out or replaced", _table(["what", "count"], summary.guards)]
+        parts += ["## What the guards left out or replaced", markdown_table(["what", "count"], summary.guards)]
     if summary.facts:
         parts += ["## The run", "\n".join(f"- {plain(name)}: {plain(value)}" for name, value in summary.facts.items())]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def plain(value: Any) -> str:
-    r"""A value as one line of Markdown in which nothing means anything.
-
-    Example:
-        >>> print(plain("<b> a|b"))
-        \<b\> a\|b
-    """
-    return _MEANS_SOMETHING.sub(r"\\\1", " ".join(writable(str(value)).split()))
 
 
 def _metrics(summary: Summary) -> str:
@@ -68,7 +56,7 @@ def _metrics(summary: Summary) -> str:
     ]
     if summary.gains:
         rows.append(["gain", *(_interval(one, "+.3f") for one in summary.gains.values())])
-    return _table(["ranking", *names], rows)
+    return markdown_table(["ranking", *names], rows)
 
 
 def _reranker(part: Mapping[str, Any]) -> list[str]:
@@ -84,7 +72,7 @@ def _reranker(part: Mapping[str, Any]) -> list[str]:
             [one["name"], _interval(one), _interval(_gain(one), "+.3f") if one["share"] else ""]
             for one in gate["candidates"]
         ]
-        parts.append(_table(["at the gate", gate["metric"], "gain"], rows))
+        parts.append(markdown_table(["at the gate", gate["metric"], "gain"], rows))
     return parts
 
 
@@ -101,9 +89,3 @@ def _stage(one: Mapping[str, Any]) -> list[Any]:
 def _interval(one: Mapping[str, float], form: str = ".3f") -> str:
     ends = f" ({one['low']:{form}} to {one['high']:{form}})" if "low" in one else ""
     return f"{one['mean']:{form}}{ends}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    cells = [[cell if line is lines[1] else plain(cell) for cell in line] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)

@@ -1,26 +1,27 @@
-"""The report's curves as SVG inside the page: text stays text, and colours are the page's own, light or dark."""
+"""Draw the report's curves as SVG."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import itertools
-import logging
 import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from radio_dspy.errors import MissingExtraError
-from radio_dspy.markup import escaped
+from radio_dspy.core.errors import MissingExtraError
+from radio_dspy.core.html import escaped
+from radio_dspy.core.locks import ThreadLock
+from radio_dspy.core.redaction import logger_of
+from radio_dspy.core.terminal import printable
 from radio_dspy.reporting.summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 INSTALL = "pip install 'radio-dspy[report]'"
 # Colours that nobody uses stand for the page's variables: matplotlib knows no variables.
@@ -56,7 +57,7 @@ _STYLE = (
     "@media (prefers-color-scheme:dark){svg{--ink:#e7e5df;--muted:#a3abb5;--line:#363c44;--accent:#7fb3ee;"
     "--good:#6cc596;--bad:#f0958a}}</style>"
 )
-_DRAWING = threading.Lock()  # matplotlib's settings belong to the whole process
+_DRAWING = ThreadLock()  # matplotlib's settings belong to the whole process
 _LINES = ("-", "--", "-.", ":")
 
 
@@ -324,4 +325,4 @@ def _three(value: float | None) -> str:
 
 def drawable_text(text: str) -> str:
     """What matplotlib's own font can measure."""
-    return text.encode("ascii", "replace").decode()
+    return printable(text).encode("ascii", "replace").decode()

@@ -1,18 +1,20 @@
-"""What a run's folder says, as plain values: what every form of the report shows."""
+"""Summarize a run or an evaluation for its pages."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from radio_dspy.comparison import MAIN_METRIC, count_effects, effect_of
-from radio_dspy.errors import DataError
-from radio_dspy.report import CHOSEN_ON, ROW_TITLES, Report
-from radio_dspy.runs import Run, look_at
-from radio_dspy.significance import SAMPLES, interval, paired_bootstrap
+from radio_dspy.core.errors import DataError
+from radio_dspy.core.redaction import redacted_value
+from radio_dspy.evaluation.effects import MAIN_METRIC, count_effects, effect_of
+from radio_dspy.evaluation.significance import SAMPLES, interval, paired_bootstrap
+from radio_dspy.reporting.report import CHOSEN_ON, ROW_TITLES, Report
+from radio_dspy.runs.journal import MISSHAPEN
+from radio_dspy.runs.run import Run, look_at
 
 EVALUATION = "evaluation"  # the kind of a report.json that no compile wrote
 SHOWN_QUESTIONS = 1000  # a page of more is slow on a phone
@@ -83,27 +85,32 @@ def read_summary(folder: Path) -> tuple[Summary, list[dict[str, Any]]]:
     if report is None:
         raise DataError(_why_missing(folder))
     try:
-        seen = _Seen(run.records("comparison"))
-        summary = _evaluated(report, seen) if report.get("kind") == EVALUATION else _compiled(report, run, seen)
+        if report.get("kind") == EVALUATION:
+            return summary_of_evaluation(report, run.records("comparison"))
+        return summary_of_compile(Report.from_dict(report), run.records("comparison"), run.read_records("log"))
     except DataError:
         raise
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{folder}: its report.json or comparison.jsonl is none that this release reads "
-            f"({type(error).__name__}: {error}); compile or evaluate again."
-        ) from error
-    return summary, seen.questions
+    except MISSHAPEN as error:
+        raise unreadable(folder, error) from error
+
+
+def unreadable(folder: Path, error: Exception) -> DataError:
+    """The error for a report that says something else than reports do."""
+    return DataError(
+        f"{folder}: its report.json or comparison.jsonl is none that this release reads "
+        f"({type(error).__name__}: {error!s:.200}); compile or evaluate again."
+    )
 
 
 class _Seen:
     """``comparison.jsonl``, gone through once: every question's values, and the texts of those to show."""
 
-    def __init__(self, records: Iterator[dict[str, Any]]) -> None:
+    def __init__(self, records: Iterable[dict[str, Any]]) -> None:
         self.values: dict[str, dict[str, list[float]]] = {}
         self.rows: list[str] = []
         self.total = 0
         most: list[tuple[float, int, dict[str, Any]]] = []
-        for number, record in enumerate(records):
+        for number, record in enumerate(map(redacted_value, records)):
             self.total += 1
             self.rows = list(record["rankings"])
             for row, metrics in record["metrics"].items():
@@ -155,9 +162,21 @@ class _Seen:
         }
 
 
-def _compiled(report: Mapping[str, Any], run: Run, seen: _Seen) -> Summary:
-    known = Report(**report)
-    fits = bool(seen.total) and seen.fits(known.metrics)
+def summary_of_compile(
+    report: Report, records: Iterable[dict[str, Any]], events: Sequence[Mapping[str, Any]]
+) -> tuple[Summary, list[dict[str, Any]]]:
+    """What a compile came to.
+
+    Args:
+        report: Its report.
+        records: One for each held-out question; see ``Comparison.records``.
+        events: The run's log.
+
+    Returns:
+        The summary, and the questions to browse.
+    """
+    seen = _Seen(records)
+    fits = bool(seen.total) and seen.fits(report.metrics)
     notes = []
     if not fits:
         why = "is of another compile" if seen.total else "is not there"
@@ -165,37 +184,40 @@ def _compiled(report: Mapping[str, Any], run: Run, seen: _Seen) -> Summary:
         seen.questions = []
     elif len(seen.questions) < seen.total:
         notes.append(f"{len(seen.questions)} of {seen.total} questions can be browsed: those that changed most.")
-    events = run.read_records("log")
-    summary: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "metrics": {
-            row: {name: {"mean": value} for name, value in values.items()} for row, values in known.metrics.items()
+            row: {name: {"mean": value} for name, value in values.items()} for row, values in report.metrics.items()
         },
         **(seen.measured() if fits else {}),
     }
-    if known.chosen_on_these:
+    if report.chosen_on_these:
         notes.append(CHOSEN_ON)
-    first = {name: report.get(name) for name in ("reranker", "groups", "left_out", "training", "gate")}
-    return Summary(
+    summary = Summary(
         kind="compile",
-        decision=known.decision,
+        decision=report.decision,
         before="base",
         after="aligned",
-        judged=int(known.questions["judged"]),
-        relevance=known.relevance,
-        rerankers=[first, *known.others],
-        stages=_stages(known, events),
-        guards=_guards(known),
-        facts=_facts(known, events),
+        judged=int(report.questions["judged"]),
+        relevance=report.relevance,
+        rerankers=[asdict(one) for one in report.rerankers],
+        stages=_stages(report, events),
+        guards=_guards(report),
+        facts=_facts(report, events),
         notes=notes,
-        **summary,
+        **figures,
     )
+    return summary, seen.questions
 
 
-def _evaluated(report: Mapping[str, Any], seen: _Seen) -> Summary:
+def summary_of_evaluation(
+    report: Mapping[str, Any], records: Iterable[dict[str, Any]]
+) -> tuple[Summary, list[dict[str, Any]]]:
+    """What an evaluation came to: as ``summary_of_compile``, of its ``report.json``."""
+    seen = _Seen(records)
     notes = []
     if len(seen.questions) < seen.total:
         notes.append(f"{len(seen.questions)} of {seen.total} questions can be browsed: those that changed most.")
-    return Summary(
+    summary = Summary(
         kind=EVALUATION,
         decision=str(report["decision"]),
         before=str(report["before"]),
@@ -207,6 +229,7 @@ def _evaluated(report: Mapping[str, Any], seen: _Seen) -> Summary:
         notes=notes,
         **{"metrics": {}, **seen.measured()},
     )
+    return summary, seen.questions
 
 
 def _why_missing(folder: Path) -> str:
@@ -281,14 +304,15 @@ def _stages(report: Report, events: Sequence[Mapping[str, Any]]) -> list[dict[st
 def _guards(report: Report) -> list[tuple[str, int]]:
     rationales = report.rationales
     counts = {f"training question skipped: {why}": count for why, count in report.questions["skipped"].items()}
+    counts["question in the corpus, left out of its candidates"] = report.questions.get("in_corpus", 0)
     if rationales:
         counts["rationale refused by the LM"] = rationales["refused"]
         counts["rationale asked for twice"] = rationales["retried"]
         counts["question without a rationale, guided by its answer"] = rationales["empty"]
         counts |= {f"useless rationale, guided by the answer: {why}": n for why, n in rationales["useless"].items()}
-    for part in ({"reranker": report.reranker, "left_out": report.left_out}, *report.others):
-        where = f" ({part['reranker']})" if report.others else ""
-        counts |= {f"negative left out: {why}{where}": count for why, count in part["left_out"].items()}
+    for part in report.rerankers:
+        where = f" ({part.reranker})" if len(report.rerankers) > 1 else ""
+        counts |= {f"negative left out: {why}{where}": count for why, count in part.left_out.items()}
     return [(what, int(count)) for what, count in counts.items() if count]
 
 

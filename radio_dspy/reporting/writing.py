@@ -1,30 +1,37 @@
-"""Writing a report beside what it is made of: at the end of a compile, of an evaluation, and again when asked."""
+"""Write a report's pages, at the end of a compile or an evaluation or again when asked."""
 
 from __future__ import annotations
 
 import json
-import logging
+import os
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from radio_dspy import __version__
-from radio_dspy.comparison import Comparison
-from radio_dspy.errors import SettingsError
-from radio_dspy.files import replacing
-from radio_dspy.redaction import told
+from radio_dspy._version import __version__
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.files import check_new, disk_errors, is_empty, new_folder, replacing, resolved, take_place
+from radio_dspy.core.redaction import logger_of, told
+from radio_dspy.reporting.html_page import render_page
 from radio_dspy.reporting.markdown import render_markdown
-from radio_dspy.reporting.page import render_page
-from radio_dspy.reporting.summary import EVALUATION, Summary, read_summary
-from radio_dspy.runs import MANIFEST, Run
+from radio_dspy.reporting.report import Report
+from radio_dspy.reporting.summary import EVALUATION, Summary, read_summary, summary_of_compile, unreadable
+from radio_dspy.runs.folders import LOCK, MANIFEST
+from radio_dspy.runs.journal import MISSHAPEN
+from radio_dspy.runs.run import Run, locked
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
+
+_OTHER = "give another folder for this report."
 
 ReportForm = Literal["html", "markdown", "json"]
 FORMS: tuple[ReportForm, ...] = get_args(ReportForm)
 NAMES: dict[ReportForm, str] = {"html": "report.html", "markdown": "report.md", "json": "summary.json"}
+_FILES = ("comparison.jsonl", "report.json", *NAMES.values())
+_SAYS = {"release", "before", "after", "judged", "metrics"}  # what every evaluation's report.json says
 
 
 def write_report(folder: str | PathLike[str], forms: Sequence[ReportForm] = FORMS) -> list[Path]:
@@ -39,22 +46,38 @@ def write_report(folder: str | PathLike[str], forms: Sequence[ReportForm] = FORM
 
     Raises:
         DataError: If the folder is no run's, the run has no report yet, or a file cannot be read.
+        RunError: If the disk is full.
     """
     path = Path(folder)
     summary, questions = read_summary(path)
-    written = []
-    for form in forms:
-        written.append(path / NAMES[form])
-        with replacing(written[-1]) as temporary:
-            temporary.write_text(_rendered(form, summary, questions), encoding="utf-8")
-    return written
-
-
-def keep_report(run: Run, comparison: Comparison) -> None:
-    """Write a finished compile's questions and pages; what goes wrong here is told, and takes nothing away."""
     try:
-        run.write_records("comparison", comparison.records())
-        write_report(run.path)
+        return _write_pages(path, summary, questions, forms)
+    except MISSHAPEN as error:
+        raise unreadable(path, error) from error
+
+
+def _write_pages(
+    path: Path, summary: Summary, questions: Sequence[Mapping[str, Any]], forms: Sequence[ReportForm]
+) -> list[Path]:
+    pages = {path / NAMES[form]: _rendered(form, summary, questions) for form in forms}
+    with disk_errors(path, "Nothing else was changed; make room, and `radio-dspy report` tries again."):
+        for page, text in pages.items():
+            with replacing(page) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+    return list(pages)
+
+
+def keep_report(run: Run, report: Report, records: Callable[[], Iterable[dict[str, Any]]]) -> None:
+    """Write a finished compile's questions and pages; what goes wrong here is told, and takes nothing away.
+
+    Args:
+        run: The compile's folder.
+        report: What happened.
+        records: Gives one for each held-out question; see ``Comparison.records``.
+    """
+    try:
+        run.write_records("comparison", records())
+        _write_pages(run.path, *summary_of_compile(report, records(), run.read_records("log")), FORMS)
     except Exception as error:  # the program is there, and its report.json: a page is no reason to lose them
         logger.warning(
             "report.html could not be written (%s). The compile is whole; `radio-dspy report %s` tries again.",
@@ -64,50 +87,81 @@ def keep_report(run: Run, comparison: Comparison) -> None:
 
 
 def write_evaluation(
-    folder: str | PathLike[str], comparison: Comparison, answers: Mapping[str, Mapping[str, float]] | None = None
+    folder: str | PathLike[str],
+    records: Iterable[dict[str, Any]],
+    outcome: Mapping[str, Any],
+    answers: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Path:
     """Write a comparison as a report of its own.
 
     Args:
         folder: A new folder, or that of an earlier evaluation, which is replaced.
-        comparison: What is reported.
+        records: One for each question; see ``Comparison.records``.
+        outcome: What came out; see ``Comparison.outcome``.
         answers: Row -> answer metric -> mean, where an LM answered as well.
 
     Returns:
         The page.
 
     Raises:
-        SettingsError: If the folder holds a compile run.
+        SettingsError: If the folder holds anything else.
+        RunError: If another process is writing there, or the disk is full.
     """
-    run, path = Run(folder), Path(folder)
+    path = Path(folder)
     check_free(path)
-    run.write_records("comparison", comparison.records())
     report: dict[str, Any] = {
         "kind": EVALUATION,
         "release": __version__,
         "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "decision": comparison.sentence,
-        "before": comparison.before,
-        "after": comparison.after,
-        "judged": comparison.judgement.judged,
-        "relevance": comparison.judgement.source,
-        "metrics": comparison.means,
+        **outcome,
         "answers": {row: dict(values) for row, values in (answers or {}).items()},
     }
+    if not path.exists() or is_empty(path):
+        with new_folder(path, _OTHER) as making:
+            _fill(making, report, records)
+        return path / NAMES["html"]
+    place = path.resolve()
+    beside = place.parent if os.access(place.parent, os.W_OK) and not place.is_mount() else place
+    with (
+        disk_errors(path, "The earlier report is still there; make room, and evaluate again."),
+        tempfile.TemporaryDirectory(dir=beside, prefix=".radio-dspy-") as temporary,
+        locked(place / LOCK),
+    ):
+        check_free(place)
+        making = Path(temporary) / place.name
+        making.mkdir()
+        _fill(making, report, records)
+        if not take_place(making, place):  # then each file takes its place in one step
+            for name in _FILES:
+                (making / name).replace(place / name)
+    return path / NAMES["html"]
+
+
+def _fill(folder: Path, report: Mapping[str, Any], records: Iterable[dict[str, Any]]) -> None:
+    """Write the whole of a report into a folder that nobody reads yet."""
+    run = Run(folder)
+    run.write_records("comparison", records)
     run.write("report", report)
-    return write_report(path)[0]
+    write_report(folder)
 
 
 def check_free(folder: Path) -> None:
-    """Make sure that a folder can take an evaluation's report.
+    """Make sure that a folder can take an evaluation's report: it is new, empty, or holds an earlier one.
 
     Raises:
-        SettingsError: If it holds a compile run.
-        DataError: If it is a file.
+        SettingsError: If it holds anything else, such as a compile run, or cannot be written.
+        DataError: If it is a file, or its report.json is damaged.
     """
+    folder = resolved(folder, _OTHER)
+    for path in (folder / name for name in (*_FILES, LOCK)):
+        if path.is_symlink() or path.is_dir():
+            raise SettingsError(f"{path}: a link or a folder, where reports keep a file of theirs; {_OTHER}")
     report = Run(folder).read("report")
-    if (folder / MANIFEST).exists() or (report is not None and report.get("kind") != EVALUATION):
-        raise SettingsError(f"{folder}: holds a compile run or a program; give another folder for this report.")
+    ours = report is not None and report.get("kind") == EVALUATION and report.keys() >= _SAYS
+    if (folder / MANIFEST).exists() or (report is not None and not ours):
+        raise SettingsError(f"{folder}: holds a compile run or a program; {_OTHER}")
+    if report is None:
+        check_new(folder, _OTHER)
 
 
 def _rendered(form: ReportForm, summary: Summary, questions: Sequence[Mapping[str, Any]]) -> str:

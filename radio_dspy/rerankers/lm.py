@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import dspy
-from dspy.utils.exceptions import AdapterParseError
 
-from radio_dspy.errors import SettingsError
-from radio_dspy.passages import checked_text, texts_of
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.passages import texts_of
+from radio_dspy.core.validation import checked_text
+from radio_dspy.lm.predictors import Predict
+from radio_dspy.lm.replies import aread, read
+from radio_dspy.lm.signatures import RankPassages, RationaleGuidedRerank
 from radio_dspy.rerankers.rerank import _check_k
-from radio_dspy.signatures import RankPassages, RationaleGuidedRerank
 
 _NUMBER = re.compile(r"(?<![\w.-])\d{1,9}(?!\w)")
 
@@ -48,8 +50,8 @@ class LMRerank(dspy.Module):
             raise SettingsError(f"Need 1 <= step < window, so that windows overlap; got step={step}, window={window}.")
         if max_words is not None and max_words < 1:
             raise SettingsError(f"max_words must be at least 1, or None for whole passages; got {max_words}.")
-        self.rank = dspy.Predict(RankPassages)
-        self.rank_guided = dspy.Predict(RationaleGuidedRerank)
+        self.rank = Predict(RankPassages)
+        self.rank_guided = Predict(RationaleGuidedRerank)
         self.window = window
         self.step = step
         self.k = k
@@ -83,12 +85,7 @@ class LMRerank(dspy.Module):
         """
         sorting = self._begin(query, passages, k, answers, rationale)
         for start, end in sorting.windows:
-            try:
-                reply = sorting.predict(**sorting.inputs(start, end))
-            except (AdapterParseError, ValueError) as error:
-                _check_it_is_the_replys(error)
-                reply = None
-            sorting.take(start, end, reply)
+            sorting.take(start, end, read(sorting.predict, "order", **sorting.inputs(start, end)).value)
         return sorting.prediction()
 
     async def aforward(
@@ -102,12 +99,8 @@ class LMRerank(dspy.Module):
         """Order passages asynchronously; see ``forward``."""
         sorting = self._begin(query, passages, k, answers, rationale)
         for start, end in sorting.windows:
-            try:
-                reply = await sorting.predict.acall(**sorting.inputs(start, end))
-            except (AdapterParseError, ValueError) as error:
-                _check_it_is_the_replys(error)
-                reply = None
-            sorting.take(start, end, reply)
+            reply = await aread(sorting.predict, "order", **sorting.inputs(start, end))
+            sorting.take(start, end, reply.value)
         return sorting.prediction()
 
     def _begin(
@@ -148,8 +141,7 @@ class _Sorting:
         shown = [f"[{number}] {self.texts[position]}" for number, position in enumerate(self.order[start:end])]
         return {**self.fields, "passages": shown}
 
-    def take(self, start: int, end: int, reply: dspy.Prediction | None) -> None:
-        given = None if reply is None else reply.order
+    def take(self, start: int, end: int, given: Any) -> None:
         part = self.order[start:end]
         if not _usable(given, len(part)):
             self.unreadable += 1
@@ -164,15 +156,6 @@ class _Sorting:
             windows=len(self.windows),
             unreadable=self.unreadable,
         )
-
-
-def _check_it_is_the_replys(error: Exception) -> None:
-    """Raise an error again that says more than that the reply cannot be read.
-
-    Brackets nested by the hundred end the parser that DSPy uses with a ValueError of a RecursionError.
-    """
-    if not isinstance(error, AdapterParseError) and not isinstance(error.__cause__, RecursionError):
-        raise error
 
 
 def repair_order(order: Any, n: int) -> list[int]:

@@ -12,11 +12,12 @@ from typing import Any
 
 import dspy
 
-from radio_dspy.endpoints import Endpoint, Recent
-from radio_dspy.errors import SettingsError
-from radio_dspy.passages import Ranking, RankRequest, checked_text, texts_of
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.passages import Ranking, RankRequest, texts_of
+from radio_dspy.core.validation import checked_text, is_whole
+from radio_dspy.lm.parallel import each_in_threads
+from radio_dspy.models.endpoint import Endpoint, Recent
 from radio_dspy.rerankers.rerank import Rerank, _check_k, ranked
-from radio_dspy.threads import each_in_threads
 
 # With one of these as its first part, a reranker's name given as a string is LiteLLM's; see ``as_reranker``.
 RERANK_PROVIDERS = (
@@ -82,8 +83,8 @@ class RemoteRerank(dspy.Module):
     ) -> None:
         super().__init__()
         _check_k(k)
-        if num_threads < 1:
-            raise SettingsError(f"num_threads must be at least 1, got {num_threads}.")
+        if not is_whole(num_threads) or num_threads < 1:
+            raise SettingsError(f"num_threads must be at least 1 and whole, got {num_threads!r}.")
         self._endpoint = Endpoint(model, api_base=api_base, api_key=api_key, timeout=timeout, num_retries=num_retries)
         self._recent: Recent[list[float]] = Recent(_RECENT_LISTS)
         self.k = k

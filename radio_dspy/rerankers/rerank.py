@@ -8,11 +8,12 @@ from typing import Any, get_args
 
 import dspy
 
-from radio_dspy.encoders import TextEncoder
-from radio_dspy.errors import SettingsError
-from radio_dspy.passages import Ranking, RankRequest, as_passages, best_first, checked_text, is_whole, shown, texts_of
-from radio_dspy.rerankers.scorers import score_lists
-from radio_dspy.rerankers.weights import Architecture, RerankerWeights, ScoringPrecision
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.passages import Ranking, RankRequest, as_passages, best_first, texts_of
+from radio_dspy.core.validation import checked_text, is_whole, shown
+from radio_dspy.models.cache import score_lists
+from radio_dspy.models.encoder import TextEncoder
+from radio_dspy.models.weights import Architecture, RerankerWeights, ScoringPrecision
 
 
 class Rerank(dspy.Module):

@@ -1,13 +1,13 @@
-"""The aligned query encoder as the first stage, on the index that is there."""
+"""Search the existing index with the trained query encoder."""
 
 from __future__ import annotations
 
 import dspy
 
-from radio_dspy.encoders import Encoder, TextEncoder
-from radio_dspy.errors import SettingsError
-from radio_dspy.model_files import fingerprint
-from radio_dspy.rerankers.weights import RerankerWeights
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.models.encoder import Encoder, TextEncoder
+from radio_dspy.models.files import fingerprint
+from radio_dspy.models.weights import RerankerWeights
 from radio_dspy.retrievers.faiss import FaissRetriever
 
 
@@ -29,7 +29,7 @@ def aligned_retriever(program: dspy.Module, retriever: FaissRetriever | None = N
         >>> aligned_retriever(RetrieveRerankAnswer(index, Rerank("all-MiniLM-L6-v2", architecture="bi-encoder")))
         Traceback (most recent call last):
         ...
-        radio_dspy.errors.SettingsError: The program holds no query encoder of its own; use RADIO(tower='query').
+        radio_dspy.core.errors.SettingsError: The program holds no query encoder of its own; use RADIO(tower='query').
     """
     found = [one for one in program.parameters() if isinstance(one, RerankerWeights) and one.passage_checkpoint]
     if not found:

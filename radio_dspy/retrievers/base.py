@@ -1,15 +1,20 @@
-"""What every first-stage retriever offers."""
+"""The interface of a first-stage retriever."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import dspy
 
-from radio_dspy.errors import SettingsError
-from radio_dspy.passages import Ranking, checked_text, is_whole, shown
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.modules import _modules
+from radio_dspy.core.passages import Ranking
+from radio_dspy.core.validation import checked_text, is_whole, shown
+
+# A metadata field and the value that it must have, or a list of values of which it must have one; all must hold.
+Filter: TypeAlias = Mapping[str, Any]
 
 
 def checked_k(k: Any) -> int:
@@ -24,7 +29,10 @@ def checked_k(k: Any) -> int:
 
 
 class Retriever(dspy.Module):
-    """A first stage: finds the passages that a reranker then orders. Subclasses write ``search``."""
+    """A first stage: finds the passages that a reranker then orders.
+
+    Subclasses write ``search``; one that can filter by metadata takes ``filter`` as a third argument.
+    """
 
     def __init__(self, k: int = 20) -> None:
         super().__init__()
@@ -35,24 +43,32 @@ class Retriever(dspy.Module):
         # No abstract method: DSPy's modules have a metaclass of their own, which does not go with ABC's.
         raise NotImplementedError(f"{type(self).__name__} must define search(queries, k).")
 
-    def forward(self, query: str, k: int | None = None) -> dspy.Prediction:
+    def forward(self, query: str, k: int | None = None, filter: Filter | None = None) -> dspy.Prediction:
         """Retrieve for one query.
 
         Args:
             query: What to look for.
             k: How many passages, at least 1; None takes the retriever's own ``k``.
+            filter: Metadata that every passage must have: for each field a value, or a list of values of which it must
+                have one.
 
         Returns:
             A prediction with ``passages`` (best first, each with ``id``, ``title``, ``text``) and ``scores``.
         """
-        return self._retrieve(query, k)
+        return self._retrieve(query, k, filter)
 
-    async def aforward(self, query: str, k: int | None = None) -> dspy.Prediction:
+    async def aforward(self, query: str, k: int | None = None, filter: Filter | None = None) -> dspy.Prediction:
         """Retrieve for one query without blocking the event loop; see ``forward``."""
-        return await asyncio.to_thread(self._retrieve, query, k)
+        return await asyncio.to_thread(self._retrieve, query, k, filter)
 
-    def _retrieve(self, query: str, k: int | None) -> dspy.Prediction:
+    def _retrieve(self, query: str, k: int | None, filter: Filter | None) -> dspy.Prediction:
         depth = checked_k(self.k if k is None else k)
         checked_text(query, "The query")
-        ranking = self.search([query], depth)[0]
+        given = {"filter": filter} if filter else {}
+        ranking = self.search([query], depth, **given)[0]
         return dspy.Prediction(passages=list(ranking.passages), scores=list(ranking.scores))
+
+
+def retriever_of(program: dspy.Module) -> Retriever | None:
+    """The first of our retrievers inside a program."""
+    return next((module for _, module, _ in _modules(program, program) if isinstance(module, Retriever)), None)

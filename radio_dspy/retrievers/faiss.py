@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from radio_dspy.datasets import load_corpus
-from radio_dspy.encoders import Encoder, TextEncoder, as_encoder, reopened_encoder
-from radio_dspy.errors import CheckpointError, DataError, SettingsError
-from radio_dspy.files import replacing, sha256_of, write_json, write_lines
-from radio_dspy.model_files import copy_weights
-from radio_dspy.passages import Passage, Ranking, checked_corpus
+from radio_dspy.core.errors import CheckpointError, DataError
+from radio_dspy.core.files import replacing, write_lines
+from radio_dspy.core.passages import Passage, Ranking, checked_corpus
+from radio_dspy.datasets.loading import load_corpus
+from radio_dspy.models.encoder import Encoder, TextEncoder
+from radio_dspy.models.endpoint import shown_name
+from radio_dspy.models.files import copy_weights
+from radio_dspy.models.open_encoder import as_encoder, reopened_encoder
+from radio_dspy.models.vectors import checked_vectors
 from radio_dspy.retrievers.base import Retriever, checked_k
-from radio_dspy.retrievers.index_kinds import (
-    PLAIN,
-    IndexLayout,
-    build_index,
-    checked_layout,
-    layout_of,
-    read_index,
-    search_index,
-    stored_vectors,
+from radio_dspy.retrievers.faiss_index import build_index, checked_layout, read_index, search_index, stored_vectors
+from radio_dspy.retrievers.index_files import check_index_file
+from radio_dspy.retrievers.index_folder import (
+    INDEX,
+    PASSAGES,
+    QUERY_ENCODER,
+    IndexManifest,
+    check_files,
+    described,
+    new_index,
+    read_manifest,
 )
+from radio_dspy.retrievers.index_layout import PLAIN, IndexLayout
+from radio_dspy.retrievers.named_encoder import check_encoder
 
 if TYPE_CHECKING:
-    from radio_dspy.encoders import Vectors
-    from radio_dspy.retrievers.index_kinds import Kind, Precision
+    from radio_dspy.models.encoder import Vectors
+    from radio_dspy.retrievers.index_layout import Kind, Precision
 
-FORMAT_VERSION = 2  # 1 where the index is one that the first release reads
-_INDEX = "index.faiss"
-_FILES = ("passages.jsonl", _INDEX)
 _EXACT = (PLAIN.kind, PLAIN.dtype)
-_QUERY_ENCODER = "query-encoder"
+_TRIES = 5  # an index may be replaced while it is read
 
 
 class FaissRetriever(Retriever):
@@ -101,9 +104,9 @@ class FaissRetriever(Retriever):
 
         Args:
             passages: The corpus; ids must be unique.
-            encoder: An ``Encoder`` or ``RemoteEncoder``, or the name of one; see ``radio_dspy.encoders.as_encoder``.
+            encoder: An ``Encoder`` or ``RemoteEncoder``, or the name of one; see ``as_encoder``.
             vectors: What this encoder made of the passages elsewhere, float32 of shape (passages, dimension), in their
-                order; None encodes them here.
+                order, brought to length 1 where they are not; None encodes them here.
             k: How many passages a call returns when it does not say.
             kind: ``"flat"`` is exact; ``"hnsw"`` (a graph) and ``"ivf"`` (lists around centres) are approximate;
                 ``"auto"`` is flat below 20,000 passages, HNSW below 100,000 and IVF from there on.
@@ -115,7 +118,7 @@ class FaissRetriever(Retriever):
 
         Raises:
             DataError: If there are no passages, an id appears twice, an id or a text is empty, or the vectors are not
-                one for each passage.
+                one for each passage, of finite numbers and not zero.
             SettingsError: For another kind or dtype, or a recall outside of (0, 1].
         """
         encoder = as_encoder(encoder)
@@ -124,11 +127,15 @@ class FaissRetriever(Retriever):
         if not passages:
             raise DataError("An index needs at least one passage, got none.")
         rows = _rows_by_id(passages)
+        if not isinstance(encoder, Encoder):  # before vectors are paid for that could not be loaded again
+            described(encoder)
         if vectors is None:
             vectors = encoder.encode_passages(passages, show_progress=show_progress)
-        elif vectors.ndim != 2 or len(vectors) != len(passages):
-            raise DataError(f"{len(passages)} passages, but vectors of shape {vectors.shape}; give one row for each.")
-        queries = encoder.encode_queries(sample_queries) if sample_queries and (chosen, precision) != _EXACT else None
+        vectors = checked_vectors(vectors, len(passages), encoder.name, of="passages")
+        queries = None
+        if sample_queries and (chosen, precision) != _EXACT:
+            queries = encoder.encode_queries(sample_queries)
+            queries = checked_vectors(queries, len(sample_queries), encoder.name, dimension=vectors.shape[1])
         index, layout = build_index(vectors, chosen, precision, recall, queries)
         return cls(_Index(tuple(passages), rows, index, layout), encoder, k)
 
@@ -140,7 +147,12 @@ class FaissRetriever(Retriever):
             SettingsError: If ``k`` is no whole number of at least 1.
         """
         k = checked_k(k)
-        vectors = self.query_encoder.encode_queries(queries)
+        vectors = checked_vectors(
+            self.query_encoder.encode_queries(queries),
+            len(queries),
+            self.query_encoder.name,
+            dimension=self._index.faiss.d,
+        )
         return self._index.search(list(queries), vectors, k)
 
     def vectors(self, ids: Sequence[str]) -> Vectors:
@@ -153,37 +165,42 @@ class FaissRetriever(Retriever):
         A query encoder of its own goes into the subfolder ``query-encoder``. A hosted encoder is written down by its
         name and settings, never with address or key.
 
-        An index that is there is replaced.
+        An index that is there is replaced, in one step: whoever reads, and whatever ends the save, the folder holds the
+        old one or the new one. Beside it nothing is touched.
 
         Raises:
             SettingsError: If the path is a file, or a folder that holds something else than an index.
+            RunError: If another process is saving there.
+            CheckpointError: If the disk is full, or refuses.
         """
+        identity, queries = described(self.encoder)
+        with new_index(Path(path)) as making:
+            self._write_index(making.path(INDEX))
+            rows = ({"id": one.id, "title": one.title, "text": one.text} for one in self.passages)
+            write_lines(making.path(PASSAGES), rows)
+            if self.query_encoder is not self.encoder:
+                copy_weights(self.query_encoder.name, making.path(QUERY_ENCODER))
+            making.manifest = {
+                **queries,
+                "format": 1 if self.layout.is_plain else 2,
+                "encoder": identity,
+                "query_prefix": self.query_encoder.query_prefix,  # may change without a new index
+            }
+            if not self.layout.is_plain:
+                making.manifest["index"] = self.layout.as_dict()
+
+    def _write_index(self, path: Path) -> None:
         import faiss
 
-        folder = Path(path)
-        check_place(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / _INDEX) as temporary:
-            if self._index.mapped is None:
-                faiss.write_index(self._index.faiss, str(temporary))
-            else:  # FAISS would write down where mapped lists lie, and not what they hold
+        with replacing(path) as temporary:
+            if self._index.mapped is not None:  # FAISS would write down where mapped lists lie, not what they hold
                 shutil.copyfile(self._index.mapped, temporary)
-        rows = ({"id": one.id, "title": one.title, "text": one.text} for one in self.passages)
-        write_lines(folder / "passages.jsonl", rows)
-        files = {name: sha256_of(folder / name) for name in _FILES}
-        if self.query_encoder is not self.encoder:
-            copies = copy_weights(self.query_encoder.name, folder / _QUERY_ENCODER)
-            files |= {one.relative_to(folder).as_posix(): sha256_of(one) for one in copies}
-        manifest = {
-            "format": 1 if self.layout.is_plain else FORMAT_VERSION,
-            "encoder": self.encoder.identity,
-            **self.encoder.query_settings,
-            "query_prefix": self.query_encoder.query_prefix,  # may change without a new index
-            "files": files,
-        }
-        if not self.layout.is_plain:
-            manifest["index"] = self.layout.as_dict()
-        write_json(folder / "manifest.json", manifest)
+                return
+            try:
+                faiss.write_index(self._index.faiss, str(temporary))
+                check_index_file(temporary, self.layout, len(self), contents=False)  # FAISS says nothing of a full disk
+            except (RuntimeError, CheckpointError) as error:
+                raise OSError(f"FAISS could not write it: {error!s:.200}") from error
 
     @classmethod
     def load(
@@ -202,86 +219,52 @@ class FaissRetriever(Retriever):
                 at an address given by hand has to be given again.
             k: How many passages a call returns when it does not say.
             memory_map: Leave the vectors on the disk, from where they come when a search needs them and are shared by
-                all processes. Their file must then stay as it is, and is not held against its hash, which would read
-                it all.
+                all processes. Their file must then stay as it is. Its size, head and tail are held against the
+                manifest, and its structure is checked; not every vector, which would read it all.
 
         Raises:
+            UnsafeFileError: If the manifest names an address or another thing that is none of an index's; a hosted
+                encoder is opened only by the plain name of a known provider.
             CheckpointError: If a file is missing or was changed, or the encoder is not the one that built the index.
         """
-        folder = Path(path)
-        manifest = _checked_manifest(folder, unread=_INDEX if memory_map else None)
-        built = manifest["encoder"]
-        encoder = as_encoder(encoder) if encoder is not None else reopened_encoder(built, manifest)
-        if encoder.identity != built:
+        for _ in range(_TRIES):
+            manifest = read_manifest(Path(path))
+            try:
+                return cls._opened(Path(path), manifest, encoder, k, memory_map)
+            except (CheckpointError, DataError, OSError) as error:
+                if read_manifest(Path(path)) != manifest:  # another index has taken its place meanwhile
+                    continue
+                if isinstance(error, OSError):
+                    raise CheckpointError(f"{path}: cannot be read ({error}).") from error
+                raise
+        raise CheckpointError(f"{path}: is replaced again and again; load it when it stays.")
+
+    @classmethod
+    def _opened(
+        cls, folder: Path, manifest: IndexManifest, given: TextEncoder | str | None, k: int, memory_map: bool
+    ) -> FaissRetriever:
+        check_files(folder, manifest, mapped=memory_map)
+        built = {**manifest.encoder, "model": shown_name(str(manifest.encoder["model"]))}
+        if given is None:
+            check_encoder(folder, manifest)
+        encoder = as_encoder(given) if given is not None else reopened_encoder(built, manifest.model_dump())
+        if (identity := described(encoder)[0]) != built:
             raise CheckpointError(
-                f"{folder}: built with encoder {built}, but got {encoder.identity}; give that one, or build again."
+                f"{folder}: built with encoder {built}, but got {identity}; give that one, or build again."
             )
-        passages = load_corpus(folder / "passages.jsonl")
+        passages = load_corpus(folder / manifest.file(PASSAGES))
         query_encoder = None
-        if any(name.startswith(f"{_QUERY_ENCODER}/") for name in manifest["files"]):
+        if manifest.query_encoder:
             query_encoder = Encoder(
-                str(folder / _QUERY_ENCODER), query_prefix=manifest["query_prefix"], max_length=built["max_length"]
+                str(folder / manifest.query_encoder),
+                query_prefix=manifest.query_prefix,
+                max_length=manifest.encoder["max_length"],  # type: ignore[arg-type]  # checked where it was read
             )
-        layout = layout_of(manifest)
-        index = read_index(folder / _INDEX, layout, len(passages), memory_map=memory_map)
-        mapped = (folder / _INDEX).resolve() if memory_map else None
-        held = _Index(tuple(passages), _rows_by_id(passages), index, layout, mapped)
+        path = folder / manifest.file(INDEX)
+        index = read_index(path, manifest.layout, len(passages), memory_map=memory_map)
+        mapped = path.resolve() if memory_map else None
+        held = _Index(tuple(passages), _rows_by_id(passages), index, manifest.layout, mapped)
         return cls(held, encoder, k, query_encoder=query_encoder)
-
-
-def check_place(folder: Path) -> None:
-    """See that an index may be saved here: a new folder, an empty one, or an index's, which is then replaced.
-
-    Raises:
-        SettingsError: If it is a file, or a folder that holds something else.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise SettingsError(f"{folder}: is a file; an index is saved into a folder.")
-    if not folder.exists() or (folder / _INDEX).is_file():  # the first file that a save writes
-        return
-    if any(not one.name.startswith(".") for one in folder.iterdir()):
-        raise SettingsError(f"{folder}: holds something else than an index; give a new folder, or an index's.")
-
-
-def _checked_manifest(folder: Path, *, unread: str | None = None) -> dict[str, Any]:
-    """Read the manifest and hold the files against it, but for one that is not to be read."""
-    for name in ("manifest.json", *_FILES):
-        if not (folder / name).is_file():
-            raise CheckpointError(
-                f"{folder / name}: no such file; give the folder of an index, which FaissRetriever.save and "
-                "`radio-dspy index` write."
-            )
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        version, files = int(manifest["format"]), dict(manifest["files"])
-        manifest["query_prefix"], [manifest["encoder"][name] for name in ("model", "passage_prefix", "max_length")]
-        if version <= FORMAT_VERSION:
-            layout_of(manifest)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise CheckpointError(f"{folder / 'manifest.json'}: not an index manifest ({error!r}).") from error
-    if version > FORMAT_VERSION:
-        raise CheckpointError(f"{folder}: index format {version}; this release reads up to {FORMAT_VERSION}.")
-    for found in sorted(folder.rglob("*")):
-        if found.is_symlink():
-            raise CheckpointError(f"{found}: is a link; copy the folder with the files themselves.")
-    if any(name.startswith(f"{_QUERY_ENCODER}/") for name in files):  # else it is left over from an earlier index
-        for found in sorted((folder / _QUERY_ENCODER).rglob("*")):
-            if found.is_file() and found.relative_to(folder).as_posix() not in files:
-                raise CheckpointError(f"{found}: is not in the manifest; remove it.")
-    for name in dict.fromkeys((*_FILES, *files)):
-        if not _is_inside(name):
-            raise CheckpointError(f"{folder / 'manifest.json'}: names {name!r}, which leads out of the folder.")
-        if name == unread and name in files:
-            continue
-        if not (folder / name).is_file() or sha256_of(folder / name) != files.get(name):
-            raise CheckpointError(f"{folder / name}: was changed after the index was saved; build it again.")
-    return dict(manifest)
-
-
-def _is_inside(name: str) -> bool:
-    """Whether a manifest's name stays in its folder, on whatever system it is read."""
-    path = PureWindowsPath(name)
-    return not path.anchor and ".." not in path.parts
 
 
 def _rows_by_id(passages: Sequence[Passage]) -> dict[str, int]:
@@ -314,7 +297,13 @@ class _Index:
         return self
 
     def search(self, queries: list[str], vectors: Vectors, k: int) -> list[Ranking]:
+        import numpy as np
+
         scores, rows = search_index(self.faiss, self.layout, vectors, min(k, len(self.passages)))
+        if not ((rows >= -1) & (rows < len(self.passages))).all() or not np.isfinite(scores[rows >= 0]).all():
+            raise CheckpointError(
+                f"{self.mapped or 'The index'}: holds what is no vector of a passage; build it again."
+            )
         return [
             _ranking(query, [self.passages[row] for row in found if row >= 0], values)
             for query, found, values in zip(queries, rows.tolist(), scores.tolist(), strict=True)

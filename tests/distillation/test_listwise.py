@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from radio_dspy.distillation.listwise import ListwiseKL
+from radio_dspy.distillation.losses import ListwiseKL
 
 
 def test_one_list_by_hand():

@@ -1,12 +1,9 @@
 import pytest
 import torch
 
-from radio_dspy.distillation.infonce import InfoNCE
-from radio_dspy.distillation.listwise import ListwiseKL
-from radio_dspy.distillation.losses import open_loss, rows_of
-from radio_dspy.distillation.margin import MarginInfoNCE
-from radio_dspy.distillation.settings import TrainingSettings
-from radio_dspy.errors import SettingsError
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.distillation.losses import InfoNCE, ListwiseKL, MarginInfoNCE, open_loss, rows_of
+from radio_dspy.distillation.training.settings import TrainingSettings
 
 LOSSES = [InfoNCE(), ListwiseKL(), MarginInfoNCE()]
 SIZES = [3, 2, 5]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from radio_dspy.distillation import InfoNCE
-from radio_dspy.distillation.margin import MarginInfoNCE
+from radio_dspy.distillation.losses import MarginInfoNCE
 
 
 def test_one_group_by_hand():

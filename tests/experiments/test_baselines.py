@@ -3,7 +3,7 @@
 import pytest
 
 from radio_dspy import Passage, Ranking, RankRequest
-from radio_dspy.errors import DataError
+from radio_dspy.core.errors import DataError
 from radio_dspy.experiments.baselines import (
     BM25Retriever,
     FixedRankings,

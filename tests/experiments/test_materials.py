@@ -3,7 +3,7 @@
 import dspy
 import pytest
 
-from radio_dspy.errors import SettingsError
+from radio_dspy.core.errors import SettingsError
 from radio_dspy.experiments.materials import Materials, halved, located
 from radio_dspy.experiments.methods import training_folder
 from radio_dspy.experiments.settings import DataSettings, RationaleSettings, RowSettings

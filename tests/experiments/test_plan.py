@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from radio_dspy.experiments.plan import model_size, plan
-from radio_dspy.experiments.settings import load_experiment
+from radio_dspy.experiments.loading import load_experiment
+from radio_dspy.experiments.memory import model_size
+from radio_dspy.experiments.plan import plan
 from tests.conftest import ROOT, shared
 
 SHIPPED = ROOT / "examples" / "experiments"

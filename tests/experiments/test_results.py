@@ -8,12 +8,12 @@ import xml.etree.ElementTree as ET
 from importlib.metadata import version
 
 import pytest
+from pooling import pooled
+from results_page import GATED, render_results, write_results
 
-from radio_dspy.errors import DataError, MissingExtraError, SettingsError
-from radio_dspy.experiments.pooling import pooled
+from radio_dspy.core.errors import DataError, MissingExtraError, SettingsError
+from radio_dspy.experiments.loading import load_experiment
 from radio_dspy.experiments.records import is_done, read_record, record_path, write_record
-from radio_dspy.experiments.results import GATED, render_results, write_results
-from radio_dspy.experiments.settings import load_experiment
 from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"

@@ -1,15 +1,18 @@
 """Rows are run once, kept at once, and judged as the library judges."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
-from radio_dspy.errors import RadioError, SettingsError
+from radio_dspy.core.errors import RadioError, SettingsError
 from radio_dspy.experiments import runner
+from radio_dspy.experiments.loading import load_experiment
 from radio_dspy.experiments.materials import Materials
 from radio_dspy.experiments.records import FORMAT_VERSION, is_done, read_record, write_record
 from radio_dspy.experiments.runner import run_experiment
-from radio_dspy.experiments.settings import load_experiment
+from radio_dspy.runs.folders import is_run
+from radio_dspy.runs.run import Run
 from tests.conftest import ROOT, scripted
 
 PAPER = sorted((ROOT / "examples" / "experiments" / "paper").glob("*.yaml"))
@@ -255,3 +258,40 @@ def test_the_papers_settings_start(path, tmp_path, data, topic, small):
 def test_without_the_data_it_says_what_to_give(tmp_path):
     with pytest.raises(SettingsError, match=r"wiki18_100w\.jsonl: no such file here, and no data folder was given"):
         run(load_experiment(PAPER[0]), tmp_path)
+
+
+def test_a_training_folder_that_is_not_ours_is_neither_used_nor_removed(tmp_path):
+    from radio_dspy.experiments.methods import _mark
+
+    (tmp_path / "thesis.md").write_text("years of work", encoding="utf-8")
+    with pytest.raises(SettingsError, match="not a training of an experiment"):
+        _mark(tmp_path)
+    assert not is_run(tmp_path)
+    assert [one.name for one in tmp_path.iterdir()] == ["thesis.md"]
+    _mark(tmp_path / "new")
+    _mark(tmp_path / "new")  # as after a kill
+
+
+@pytest.mark.parametrize(("out", "records"), [("file", None), ("new", "file"), ("new", "file/below")], ids=repr)
+def test_where_nothing_can_be_written_is_told_before_any_row(load, tmp_path, out, records):
+    (tmp_path / "file").write_text("mine")
+    rows = load([{"name": "base", "with": {"method": "base"}}])
+    with pytest.raises(SettingsError, match="is a file; give another --out"):
+        run_experiment(rows, tmp_path / out, records=tmp_path / records if records else None, show_progress=False)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_finished_training_is_removed_under_its_lock_and_without_what_others_put_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "training_folder", lambda *_: tmp_path / "training")
+    materials = SimpleNamespace(out=tmp_path, hashes=lambda *_: {})
+    row = SimpleNamespace(settings=None)
+    with Run(tmp_path / "training").exclusive():
+        Run(tmp_path / "training").write("trained", {})
+        runner._forget(materials, row, 1, [])  # another process is in it
+        assert (tmp_path / "training" / "trained.json").is_file()
+    (tmp_path / "training" / "notes.txt").write_text("mine")
+    runner._forget(materials, row, 1, [])
+    assert sorted(one.name for one in (tmp_path / "training").iterdir()) == ["manifest.json", "notes.txt", "run.lock"]
+    (tmp_path / "training" / "notes.txt").unlink()
+    runner._forget(materials, row, 1, [])
+    assert not (tmp_path / "training").exists()

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from radio_dspy.optimizers.presets import LOCAL_PREFERENCES, LOCAL_TRAINING
 
-from radio_dspy.errors import SettingsError
-from radio_dspy.experiments.settings import load_experiment, merged
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.experiments.loading import load_experiment, merged
+from radio_dspy.experiments.settings import RowSettings
 from tests.conftest import ROOT
 
 SHIPPED = sorted((ROOT / "examples" / "experiments").rglob("*.yaml"))
@@ -162,3 +164,23 @@ def test_rows_that_answer_differently_share_their_training(tmp_path):
     rows = "[{name: a}, {name: b, with: {generator: {lm: local}}}, {name: c, with: {training: {epochs: 1}}}]"
     a, b, c = (row.settings.trained_by() for row in load_experiment(written(tmp_path, rows)).rows)
     assert a == b != c
+
+
+@pytest.mark.parametrize("weight", ["yes", "on", "true", "no"])
+def test_a_weight_is_a_number(weight, tmp_path):
+    """YAML reads these words as truth values, which were taken for 1 and 0."""
+    rows = f"[{{name: a, with: {{teacher: {{signals: {{labels: {weight}}}}}}}}}]"
+    with pytest.raises(SettingsError, match="signals: needs something other than true or false"):
+        load_experiment(written(tmp_path, rows))
+    (row,) = load_experiment(written(tmp_path, rows.replace(weight, "1"))).rows
+    assert row.settings.teacher.signals == {"labels": 1.0}
+
+
+def test_defaults_are_those_of_the_local_preset():
+    """A row says ``groups_per_step`` where training says ``per_device_train_batch_size``; the values are the same."""
+    row = RowSettings()
+    training = {**LOCAL_TRAINING.decisive(), **LOCAL_PREFERENCES.decisive()}
+    assert training | row.training.model_dump() == training
+    own = {"sampling": row.sampling.groups, **row.sampling.model_dump(exclude={"groups", "guards"})}
+    assert training | own == training
+    assert row.first_stage.training_candidates == LOCAL_PREFERENCES.candidates

@@ -2,18 +2,18 @@
 
 import dspy
 import pytest
-from radio_dspy.optimizers import RADIO
 from radio_dspy.programs import MultiHop, RetrieveRerankAnswer
 
-from radio_dspy.adapters import DispatchingAdapter
+from radio_dspy.core.errors import BudgetError, DataError, SettingsError
 from radio_dspy.distillation import AnswerCorrectness, AnswerLikelihood, LMRanking, RetrievalScore
-from radio_dspy.errors import BudgetError, DataError, SettingsError
+from radio_dspy.lm.adapters import DispatchingAdapter
 from radio_dspy.rerankers import LMRerank, Rerank
 from tests.conftest import UnaskedLM
+from tests.settings import radio_of
 from tests.stub_servers import COMPLETION_TOKENS, KEY, PROMPT_TOKENS, StubServer
 
 REPLY = "[[ ## rationale ## ]]\nNo use.\n[[ ## answer ## ]]\nyeast\n[[ ## completed ## ]]"
-QUICK = {"epochs": 1, "learning_rate": 3e-5, "max_length": 64, "candidates": 10, "show_progress": False}
+QUICK = {"epochs": 1, "learning_rate": 3e-5, "max_length": 64, "candidates": 10}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def by_stage(estimate):
 
 def test_the_estimate_is_what_the_compile_then_spends(server, lm, student, topic, tmp_path):
     folder = tmp_path / "run"
-    optimizer = RADIO(lm, guards=False, run_dir=folder, **QUICK)
+    optimizer = radio_of(lm, false_negatives=None, check=False, run_dir=folder, **QUICK)
     estimate = optimizer.estimate(student, trainset=topic.train[:6], valset=topic.test)
     assert by_stage(estimate) == {"rationales": (6, 6)}
     assert (server.calls, folder.exists()) == ([], False)
@@ -56,7 +56,7 @@ def test_what_each_setting_adds(lm, student, topic):
     unlabelled = [one.without("relevant") for one in held_out]
 
     def stages(valset=held_out, program=student, **settings):
-        return by_stage(RADIO(lm, **QUICK, **settings).estimate(program, trainset=train, valset=valset))
+        return by_stage(radio_of(lm, **QUICK, **settings).estimate(program, trainset=train, valset=valset))
 
     assert stages() == {"rationales": (4, 8)}
     assert stages(valset=unlabelled) == {"rationales": (14, 28)}, "the teacher judges"
@@ -79,18 +79,18 @@ def test_what_each_setting_adds(lm, student, topic):
 
 def test_nothing_is_asked_for_an_estimate(student, topic):
     with dspy.context(lm=UnaskedLM({"": {"answer": "never"}})):
-        optimizer = RADIO(UnaskedLM({"": {"rationale": "never"}}), **QUICK)
+        optimizer = radio_of(UnaskedLM({"": {"rationale": "never"}}), **QUICK)
         estimate = optimizer.estimate(student, trainset=topic.train[:4])
     assert estimate.cost is None
     assert "unknown" in str(estimate)
 
 
 def test_a_compile_ends_at_max_calls_and_goes_on_with_more(server, lm, student, topic, tmp_path):
-    settings = {**QUICK, "run_dir": tmp_path, "guards": False, "gate": False}
+    settings = {**QUICK, "run_dir": tmp_path, "false_negatives": None, "check": False, "gate": False}
     with pytest.raises(BudgetError, match=r"max_calls=4 is reached.*same run_dir"):
-        RADIO(lm, max_calls=4, **settings).compile(student, trainset=topic.train[:6], valset=topic.test)
+        radio_of(lm, max_calls=4, **settings).compile(student, trainset=topic.train[:6], valset=topic.test)
     assert len((tmp_path / "rationales.jsonl").read_text().splitlines()) == len(server.calls) == 4
-    optimizer = RADIO(lm, max_calls=4, **settings)
+    optimizer = radio_of(lm, max_calls=4, **settings)
     optimizer.compile(student, trainset=topic.train[:6], valset=topic.test)
     assert len(server.calls) == 6
     assert (optimizer.report.rationales["reused"], optimizer.report.spending["rationales"]["calls"]) == (4, 2)
@@ -98,11 +98,11 @@ def test_a_compile_ends_at_max_calls_and_goes_on_with_more(server, lm, student, 
 
 def test_a_compile_ends_at_max_cost_with_what_was_bought_kept(server, lm, student, topic, tmp_path):
     price = (PROMPT_TOKENS * 0.15 + COMPLETION_TOKENS * 0.6) / 1e6  # of gpt-4o-mini
-    settings = {**QUICK, "run_dir": tmp_path, "guards": False, "gate": False}
+    settings = {**QUICK, "run_dir": tmp_path, "false_negatives": None, "check": False, "gate": False}
     with pytest.raises(BudgetError, match=r"max_cost=.* is reached.*same run_dir"):
-        RADIO(lm, max_cost=2.5 * price, **settings).compile(student, trainset=topic.train[:6], valset=topic.test)
+        radio_of(lm, max_cost=2.5 * price, **settings).compile(student, trainset=topic.train[:6], valset=topic.test)
     assert len((tmp_path / "rationales.jsonl").read_text().splitlines()) == len(server.calls) == 3
-    optimizer = RADIO(lm, max_cost=1.0, **settings)
+    optimizer = radio_of(lm, max_cost=1.0, **settings)
     optimizer.compile(student, trainset=topic.train[:6], valset=topic.test)
     assert len(server.calls) == 6
     assert optimizer.report.spending["rationales"]["cost"] == pytest.approx(3 * price)
@@ -110,10 +110,10 @@ def test_a_compile_ends_at_max_cost_with_what_was_bought_kept(server, lm, studen
 
 def test_signals_keep_their_scores_at_the_limit(server, lm, student, topic, tmp_path):
     signals = {AnswerCorrectness(lm, depth=3, keep=tmp_path / "scores.jsonl"): 1.0}
-    settings = {**QUICK, "signals": signals, "gate": False, "guards": False}
+    settings = {**QUICK, "signals": signals, "gate": False, "false_negatives": None, "check": False}
     with pytest.raises(BudgetError, match=r"max_calls=5 is reached.*scores\.jsonl"):
-        RADIO(max_calls=5, **settings).compile(student, trainset=topic.train[:3], valset=topic.test)
-    optimizer = RADIO(max_calls=4, **settings)
+        radio_of(max_calls=5, **settings).compile(student, trainset=topic.train[:3], valset=topic.test)
+    optimizer = radio_of(max_calls=4, **settings)
     optimizer.compile(student, trainset=topic.train[:3], valset=topic.test)
     assert len(server.calls) == 9
     assert optimizer.report.spending["signals"]["calls"] == 4
@@ -122,12 +122,12 @@ def test_signals_keep_their_scores_at_the_limit(server, lm, student, topic, tmp_
 def test_the_users_own_program_and_metric_are_stopped_too(server, lm, student, topic):
     settings = {**QUICK, "metric": lambda example, prediction: 1.0, "max_calls": 8}
     with dspy.context(lm=lm), pytest.raises(BudgetError, match="max_calls=8"):
-        RADIO(**settings).compile(student, trainset=topic.train[:4], valset=topic.test)
+        radio_of(**settings).compile(student, trainset=topic.train[:4], valset=topic.test)
     assert len(server.calls) == 8
 
 
 def test_an_lm_by_its_name(student, topic):
-    optimizer = RADIO("openai/gpt-4o-mini", **QUICK)
+    optimizer = radio_of("openai/gpt-4o-mini", **QUICK)
     assert optimizer.estimate(student, trainset=topic.train[:4], valset=topic.test).stages[0].cost > 0
 
 
@@ -135,8 +135,8 @@ def test_an_estimate_inside_the_block_of_the_embedded_lm(student, topic):
     """There a dispatching adapter is in force, which picks by the LM."""
     embedded = dspy.LM("radio-local-12345678/model", api_base="http://127.0.0.1:9", max_tokens=50)
     with dspy.context(adapter=DispatchingAdapter(), lm=embedded):
-        estimate = RADIO(embedded, **QUICK).estimate(student, trainset=topic.train[:4], valset=topic.test)
-        asked = RADIO("openai/gpt-4o-mini", **QUICK).estimate(student, trainset=topic.train[:4], valset=topic.test)
+        estimate = radio_of(embedded, **QUICK).estimate(student, trainset=topic.train[:4], valset=topic.test)
+        asked = radio_of("openai/gpt-4o-mini", **QUICK).estimate(student, trainset=topic.train[:4], valset=topic.test)
     assert (estimate.cost, estimate.stages[-1].calls) == (0.0, 4)
     assert asked.stages[-1].prompt_tokens > estimate.stages[-1].prompt_tokens, "the chat adapter writes more"
 
@@ -148,6 +148,6 @@ def test_names_and_rows_in_place_of_objects_are_named(student, topic, small):
         RetrieveRerankAnswer(student.retriever, "all-MiniLM-L6-v2")
     rows = [{"question": "Why?", "answers": ["yeast"]}]
     with pytest.raises(DataError, match="Example 0 is a dict"):
-        RADIO(**QUICK).compile(student, trainset=rows, valset=topic.test)
+        radio_of(**QUICK).compile(student, trainset=rows, valset=topic.test)
     with pytest.raises(DataError, match="Example 0 is a dict"):
-        RADIO(**QUICK).compile(student, trainset=topic.train[:4], valset=rows)
+        radio_of(**QUICK).compile(student, trainset=topic.train[:4], valset=rows)

@@ -3,17 +3,19 @@ import logging
 
 import dspy
 import pytest
-from radio_dspy.optimizers import RADIO, GroupFinetune
+from radio_dspy.optimizers import GroupFinetune
 from radio_dspy.programs import RetrieveRerankAnswer
 
 import radio_dspy as radio
+from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.distillation import Gate, TrainingSettings
-from radio_dspy.errors import DataError, SettingsError
-from radio_dspy.metrics import dspy_metric, token_f1
+from radio_dspy.distillation.candidates.reranker_slots import slots_of
+from radio_dspy.evaluation.metrics import dspy_metric, token_f1
 from radio_dspy.rerankers import Rerank
 from tests.conftest import UnaskedLM, scripted
+from tests.settings import radio_of
 
-QUICK = TrainingSettings(epochs=1, learning_rate=3e-5, max_length=32)
+QUICK = TrainingSettings(num_train_epochs=1, learning_rate=3e-5, max_length=32, disable_tqdm=True)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +37,8 @@ def student(index, small):
 
 
 def test_it_learns_what_the_groups_prefer_without_an_lm(student, groups, tmp_path):
-    settings = TrainingSettings(epochs=3, learning_rate=2e-4, max_length=32)
-    optimizer = GroupFinetune(settings, gate=Gate(mixtures=()), run_dir=tmp_path, show_progress=False)
+    settings = TrainingSettings(num_train_epochs=3, learning_rate=2e-4, max_length=32, disable_tqdm=True)
+    optimizer = GroupFinetune(settings, gate=Gate(mixtures=()), run_dir=tmp_path)
     before = student.rerank.weights.dump_state()
     with dspy.context(lm=UnaskedLM({})):
         aligned = optimizer.compile(student, trainset=groups[:16], valset=groups[:16])  # by heart: can it learn?
@@ -58,7 +60,7 @@ def test_it_learns_what_the_groups_prefer_without_an_lm(student, groups, tmp_pat
 
 def test_what_is_not_better_is_not_returned(student, groups):
     wrong = [dspy.Example(question=one.question, pos=one.neg[-1:], neg=one.pos) for one in groups[:12]]
-    optimizer = GroupFinetune(QUICK, gate=Gate(mixtures=(0.5,)), show_progress=False)
+    optimizer = GroupFinetune(QUICK, gate=Gate(mixtures=(0.5,)))
     aligned = optimizer.compile(student, trainset=wrong, valset=groups[12:24])
     assert aligned.rerank.weights.dump_state() == student.rerank.weights.dump_state()
     assert optimizer.report.decision.startswith("Returned the base")
@@ -67,7 +69,7 @@ def test_what_is_not_better_is_not_returned(student, groups):
 
 @pytest.mark.parametrize("architecture", ["bi-encoder", "cross-encoder"])
 def test_a_reranker_alone_is_a_student_too(small, groups, architecture):
-    optimizer = GroupFinetune(QUICK, gate=False, show_progress=False)
+    optimizer = GroupFinetune(QUICK, gate=False)
     aligned = optimizer.compile(Rerank(small, architecture), trainset=groups[:20])
     assert isinstance(aligned, Rerank)
     assert aligned.weights.checkpoint != small.name
@@ -77,10 +79,10 @@ def test_a_reranker_alone_is_a_student_too(small, groups, architecture):
 
 def test_a_question_is_never_on_both_sides(small, groups):
     """Also for a cross-encoder, which has no vectors to compare questions by."""
-    optimizer = GroupFinetune(QUICK, show_progress=False)
+    optimizer = GroupFinetune(QUICK)
     doubled = [*groups[:8], *groups[:8]]
     for rerank in (Rerank(small, "cross-encoder"), Rerank(small, "bi-encoder")):
-        train, held_out = optimizer._split(rerank, radio.distillation.seats.seats_of(rerank)[0], doubled, None)
+        train, held_out = optimizer._split(rerank, slots_of(rerank)[0], doubled, None)
         assert train
         assert held_out
         assert not {one.question for one in train} & {one.question for one in held_out}
@@ -95,18 +97,18 @@ def test_every_reranker_of_a_program_is_trained_and_equal_ones_once(small, group
             self.same = Rerank(small, "bi-encoder")
             self.other = Rerank(small, "cross-encoder")
 
-    optimizer = GroupFinetune(QUICK, gate=False, run_dir=tmp_path, show_progress=False)
+    optimizer = GroupFinetune(QUICK, gate=False, run_dir=tmp_path)
     aligned = optimizer.compile(Many(), trainset=groups[:6], valset=groups[6:8])
     assert aligned.shared.weights is aligned.first.weights
     assert aligned.same.weights.checkpoint == aligned.first.weights.checkpoint
     assert aligned.other.weights.checkpoint != aligned.first.weights.checkpoint
     assert len(list(tmp_path.glob("reranker-*"))) == 2
-    assert [one["reranker"] for one in optimizer.report.others] == ["self.same", "self.other"]
+    assert [one.reranker for one in optimizer.report.rerankers[1:]] == ["self.same", "self.other"]
 
 
 def test_the_weights_remember_what_trained_them(student, groups, tmp_path):
-    settings = TrainingSettings(epochs=1, learning_rate=3e-5, max_length=32, tower="query")
-    optimizer = GroupFinetune(settings, gate=False, negatives=2, show_progress=False)
+    settings = TrainingSettings(num_train_epochs=1, learning_rate=3e-5, max_length=32, tower="query")
+    optimizer = GroupFinetune(settings, gate=False, negatives=2)
     aligned = optimizer.compile(student, trainset=groups[:6], valset=groups[6:8])
     (record,) = aligned.rerank.weights.training
     assert record["base"]["name"] == student.rerank.weights.base
@@ -126,8 +128,8 @@ def test_losses_that_follow_a_teacher_need_its_scores(student, groups):
         dspy.Example(**one.toDict(), pos_scores=[1.0] * len(one.pos), neg_scores=[0.0] * len(one.neg))
         for one in groups[:8]
     ]
-    settings = TrainingSettings(epochs=1, max_length=32, loss="listwise", target_temperature=0.5)
-    optimizer = GroupFinetune(settings, gate=False, show_progress=False)
+    settings = TrainingSettings(num_train_epochs=1, max_length=32, loss="listwise", target_temperature=0.5)
+    optimizer = GroupFinetune(settings, gate=False)
     optimizer.compile(student, trainset=scored, valset=groups[8:10])
     assert optimizer.report.training["updates"] == 1
     with pytest.raises(DataError, match="give every group its scores"):
@@ -135,11 +137,11 @@ def test_losses_that_follow_a_teacher_need_its_scores(student, groups):
 
 
 def test_the_groups_of_an_earlier_run_train_another_reranker(student, small, topic, tmp_path):
-    first = RADIO(epochs=1, max_length=32, candidates=8, gate=False, run_dir=tmp_path, show_progress=False)
+    first = radio_of(epochs=1, max_length=32, candidates=8, gate=False, run_dir=tmp_path)
     first.compile(student, trainset=topic.train[:4], valset=topic.test[:2])
     bought = radio.load_groups(tmp_path / "groups.jsonl", passages=topic.passages)
     assert len(bought) == first.report.groups
-    second = GroupFinetune(QUICK, gate=False, show_progress=False)
+    second = GroupFinetune(QUICK, gate=False)
     aligned = second.compile(Rerank(small, "cross-encoder"), trainset=bought[:3], valset=bought[3:])
     assert aligned.weights.checkpoint != small.name
 
@@ -149,7 +151,7 @@ def test_better_together_around_it(student, groups, tmp_path):
     student.set_lm(lm)
     together = dspy.BetterTogether(
         metric=lambda example, prediction, trace=None: float(bool(prediction.passages)),
-        g=GroupFinetune(QUICK, gate=False, run_dir=tmp_path, show_progress=False),
+        g=GroupFinetune(QUICK, gate=False, run_dir=tmp_path),
     )
     with dspy.context(lm=lm):
         result = together.compile(student, trainset=groups[:8], valset=groups[8:10], strategy="g")
@@ -158,7 +160,7 @@ def test_better_together_around_it(student, groups, tmp_path):
 
 
 def test_dspys_few_shot_optimizer_takes_the_result(student, groups, topic):
-    aligned = GroupFinetune(QUICK, gate=False, show_progress=False).compile(student, trainset=groups[:6])
+    aligned = GroupFinetune(QUICK, gate=False).compile(student, trainset=groups[:6])
     metric = dspy_metric(token_f1)
     with dspy.context(lm=scripted(answer=topic.train[0].answer)):
         again = dspy.BootstrapFewShot(metric=metric, max_bootstrapped_demos=1).compile(
@@ -170,17 +172,15 @@ def test_dspys_few_shot_optimizer_takes_the_result(student, groups, topic):
 def test_prompts_in_the_lines_are_warned_of(small, groups, caplog):
     rows = [dspy.Example(**one.toDict(), prompt="Find it: ") for one in groups[:4]]
     with caplog.at_level(logging.WARNING):
-        GroupFinetune(QUICK, gate=False, show_progress=False).compile(
-            Rerank(small, "bi-encoder"), trainset=rows, valset=groups[4:6]
-        )
+        GroupFinetune(QUICK, gate=False).compile(Rerank(small, "bi-encoder"), trainset=rows, valset=groups[4:6])
     assert "prompts are not read" in caplog.text
 
 
 def test_what_it_refuses(student, groups, small):
-    optimizer = GroupFinetune(QUICK, show_progress=False)
+    optimizer = GroupFinetune(QUICK)
     with pytest.raises(SettingsError, match="no trainable reranker"):
         optimizer.compile(dspy.Predict("question -> answer"), trainset=groups)
-    with pytest.raises(DataError, match="row 1: needs a list of strings 'pos'"):
+    with pytest.raises(DataError, match="row 1: needs a list of strings 'neg'"):
         optimizer.compile(student, trainset=[dspy.Example(question="why?", answer="yeast")])
     with pytest.raises(DataError, match="one group leaves nothing to judge by"):
         optimizer.compile(student, trainset=groups[:1])

@@ -9,14 +9,21 @@ import pytest
 from dspy.utils.callback import BaseCallback
 
 import radio_dspy
-from radio_dspy import RADIO, MultiHop, MultipleChoice, Rerank
-from radio_dspy.errors import SettingsError
-from radio_dspy.metrics import accuracy, dspy_metric, exact_match
+from radio_dspy import MultiHop, MultipleChoice, Rerank
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.evaluation.metrics import accuracy, dspy_metric, exact_match
 from tests.conftest import LaunchableLM, scripted
+from tests.settings import radio_of
 
-TRAINED = {"epochs": 1, "learning_rate": 1e-3, "max_length": 64, "groups_per_step": 8, "show_progress": False} | {
+TRAINED = {
+    "epochs": 1,
+    "learning_rate": 1e-3,
+    "max_length": 64,
+    "per_device_train_batch_size": 8,
+} | {
     "gate": False,  # whatever it is worth
-    "guards": False,
+    "false_negatives": None,
+    "check": False,
 }
 
 
@@ -90,7 +97,7 @@ def test_an_agents_tool_is_aligned_on_what_the_agent_asked(index, small, topic, 
     student, train, held_out = Agent(index, small), topic.train[:6], topic.test[:2]
     lm = agent_lm([*train, *held_out])
     with dspy.context(lm=lm):
-        optimizer = RADIO(run_dir=tmp_path, **TRAINED)
+        optimizer = radio_of(run_dir=tmp_path, **TRAINED)
         aligned = optimizer.compile(student, trainset=train, valset=held_out)
     assert optimizer.report.questions["recorded"]
     assert [one["query"] for one in records(tmp_path)] == [asked_for(one.question) for one in train]
@@ -139,14 +146,14 @@ def rewriting_lm(examples) -> LaunchableLM:
 def test_two_rerankers_learn_each_from_what_reaches_it(index, small, topic, tmp_path, num_threads):
     train, held_out = topic.train[:6], topic.test[:2]
     with dspy.context(lm=rewriting_lm([*train, *held_out])):
-        optimizer = RADIO(run_dir=tmp_path, num_threads=num_threads, **TRAINED)
+        optimizer = radio_of(run_dir=tmp_path, num_threads=num_threads, **TRAINED)
         aligned = optimizer.compile(Rewriting(index, small), trainset=train, valset=held_out)
     assert [one["query"] for one in records(tmp_path)] == [one.question for one in train]
     assert [one["query"] for one in records(tmp_path, "groups-2")] == [asked_for(one.question) for one in train]
     assert [one["id"] for one in records(tmp_path, "groups-2")] == [one.id for one in train]
     report = optimizer.report
     assert (report.reranker, report.groups) == ("self.first", 6)
-    assert [(one["reranker"], one["groups"]) for one in report.others] == [("self.second", 6)]
+    assert [(one.reranker, one.groups) for one in report.rerankers[1:]] == [("self.second", 6)]
     assert "self.second: 6 groups" in str(report)
     checkpoints = [aligned.first.weights.checkpoint, aligned.second.weights.checkpoint]
     assert sorted(checkpoints) == sorted(str(one) for one in tmp_path.glob("reranker-*"))
@@ -158,10 +165,10 @@ def test_two_rerankers_that_share_weights_learn_together_and_still_share_them(in
     student = Rewriting(index, small)
     student.second.weights = student.first.weights
     with dspy.context(lm=rewriting_lm([*train, *held_out])):
-        optimizer = RADIO(run_dir=tmp_path, **TRAINED)
+        optimizer = radio_of(run_dir=tmp_path, **TRAINED)
         aligned = optimizer.compile(student, trainset=train, valset=held_out)
     assert [one["id"] for one in records(tmp_path)] == [f"{one.id}{call}" for one in train for call in ("", "/2")]
-    assert (optimizer.report.groups, optimizer.report.others) == (8, [])
+    assert [one.groups for one in optimizer.report.rerankers] == [8]
     assert optimizer.report.questions["used"] == 4
     assert aligned.first.weights is aligned.second.weights
     assert [aligned.first.weights.checkpoint] == [str(one) for one in tmp_path.glob("reranker-*")]
@@ -216,7 +223,7 @@ class Search(dspy.Module):
 def test_a_users_own_program(index, small, topic, tmp_path, make, find, path, relevance):
     student = make(find(index), small)
     texts = {one.text for one in topic.passages}
-    optimizer = RADIO(encoder=small, run_dir=tmp_path, **TRAINED)
+    optimizer = radio_of(encoder=small, run_dir=tmp_path, **TRAINED)
     aligned = optimizer.compile(student, trainset=topic.train[:4], valset=topic.test[:2])
     report = optimizer.report
     assert (report.reranker, report.relevance, report.groups) == (path, relevance, 4)
@@ -237,7 +244,7 @@ def test_a_given_retriever_is_asked_in_place_of_the_program(index, small, topic,
     def never(query):
         raise AssertionError("the program was run")
 
-    optimizer = RADIO(retriever=index, run_dir=tmp_path, candidates=12, **TRAINED)
+    optimizer = radio_of(retriever=index, run_dir=tmp_path, candidates=12, **TRAINED)
     aligned = optimizer.compile(Own(never, small), trainset=topic.train[:4], valset=topic.test[:2])
     assert not optimizer.report.questions["recorded"]
     assert (optimizer.report.relevance, optimizer.report.questions["judged"]) == ("labels", 2)
@@ -267,7 +274,7 @@ class Closure(dspy.Module):
 
 def test_a_reranker_inside_a_function_is_told_how_to_get_out(index, small, topic):
     rerank = Rerank(small, "bi-encoder")
-    optimizer = RADIO(encoder=small, **TRAINED)
+    optimizer = radio_of(encoder=small, **TRAINED)
     hidden = "only lives inside a function cannot be copied: use a method of the module as the tool"
     with pytest.raises(SettingsError, match=hidden):
         optimizer.compile(Closure(index, rerank), trainset=topic.train[:4], valset=topic.test[:2])
@@ -294,7 +301,7 @@ class Late(Own):
 def test_a_program_that_needs_an_lm_is_told_so(index, small, topic):
     message = r"None of the first .* reached a Rerank \(the program failed: .*No LM is loaded.*Configure the LM that"
     with pytest.raises(SettingsError, match=message):
-        RADIO(encoder=small, **TRAINED).compile(Late(Search(index), small), trainset=topic.train, valset=topic.test)
+        radio_of(encoder=small, **TRAINED).compile(Late(Search(index), small), trainset=topic.train, valset=topic.test)
 
 
 def test_questions_on_which_the_program_fails_are_left_out_and_counted(index, small, topic, tmp_path, caplog):
@@ -305,7 +312,7 @@ def test_questions_on_which_the_program_fails_are_left_out_and_counted(index, sm
             raise ConnectionError("the shelf is gone")
         return Search(index)(query)
 
-    optimizer = RADIO(encoder=small, run_dir=tmp_path, **TRAINED)
+    optimizer = radio_of(encoder=small, run_dir=tmp_path, **TRAINED)
     with caplog.at_level(logging.WARNING):
         optimizer.compile(Own(find, small), trainset=topic.train[:6], valset=topic.test[:3])
     assert optimizer.report.questions == {
@@ -334,7 +341,7 @@ def test_multiple_choice_is_compiled_and_evaluated(index, small, topic):
     student = MultipleChoice(index, Rerank(small, "bi-encoder"), candidates=8, k=3)
     lm = scripted(letter="The answer is B.")
     with dspy.context(lm=lm):
-        optimizer = RADIO(**TRAINED)
+        optimizer = radio_of(**TRAINED)
         aligned = optimizer.compile(student, trainset=train, valset=held_out)
     assert not optimizer.report.questions["recorded"]
     assert len(lm.history) == 0  # looked at three questions, without a trace
@@ -355,7 +362,7 @@ def test_multi_hop_learns_from_every_hop_and_is_evaluated(index, small, topic, t
         }
     )
     with dspy.context(lm=lm):
-        optimizer = RADIO(run_dir=tmp_path, **TRAINED)
+        optimizer = radio_of(run_dir=tmp_path, **TRAINED)
         aligned = optimizer.compile(student, trainset=train, valset=held_out)
     assert optimizer.report.questions["recorded"]
     assert [(one["id"], one["query"]) for one in records(tmp_path)] == [
@@ -371,7 +378,7 @@ def test_multi_hop_learns_from_every_hop_and_is_evaluated(index, small, topic, t
 def test_what_cannot_be_copied_is_shared_unless_a_reranker_is_behind_it(index, small, topic):
     student = Own(Search(index), small)
     student.lock = threading.Lock()
-    optimizer = RADIO(encoder=small, **TRAINED)
+    optimizer = radio_of(encoder=small, **TRAINED)
     aligned = optimizer.compile(student, trainset=topic.train[:4], valset=topic.test[:2])
     assert aligned.lock is student.lock
     assert aligned.rerank.weights.checkpoint != student.rerank.weights.checkpoint == small.name
@@ -402,7 +409,7 @@ class Idle(dspy.Module):
 
 def test_a_reranker_that_no_question_reaches_is_left_alone(index, small, topic, tmp_path, caplog):
     student = Idle(index, small)
-    optimizer = RADIO(encoder=small, run_dir=tmp_path, **TRAINED)
+    optimizer = radio_of(encoder=small, run_dir=tmp_path, **TRAINED)
     with caplog.at_level(logging.WARNING):
         aligned = optimizer.compile(student, trainset=topic.train[:6], valset=topic.test[:3])
     assert aligned.unused.weights.checkpoint == student.unused.weights.checkpoint

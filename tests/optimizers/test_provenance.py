@@ -2,13 +2,14 @@ import dspy
 import pytest
 from radio_dspy.optimizers.provenance import model_name, settings_of
 
-from radio_dspy import RADIO, Rerank, RetrieveRerankAnswer
+from radio_dspy import Rerank, RetrieveRerankAnswer
 from radio_dspy.distillation import LoraSettings
-from radio_dspy.distillation.infonce import InfoNCE
-from radio_dspy.model_files import fingerprint
+from radio_dspy.distillation.losses import InfoNCE
+from radio_dspy.models.files import fingerprint
 from tests.conftest import scripted
+from tests.settings import radio_of
 
-FAST = {"epochs": 1, "learning_rate": 5e-5, "max_length": 32, "candidates": 8, "show_progress": False}
+FAST = {"epochs": 1, "learning_rate": 5e-5, "max_length": 32, "candidates": 8}
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def program(index, small):
 
 
 def test_every_training_adds_its_record(program, topic, small):
-    optimizer = RADIO(gate=False, **FAST)
+    optimizer = radio_of(gate=False, **FAST)
     first = optimizer.compile(program, trainset=topic.train[:4], valset=topic.test[:2])
     second = optimizer.compile(first, trainset=topic.train[4:6], valset=topic.test[:2])
     assert program.rerank.weights.training == ()
@@ -31,14 +32,14 @@ def test_every_training_adds_its_record(program, topic, small):
 
 
 def test_where_the_base_was_returned_nothing_is_added(program, topic):
-    optimizer = RADIO(**FAST)  # two held-out questions decide nothing
+    optimizer = radio_of(**FAST)  # two held-out questions decide nothing
     returned = optimizer.compile(program, trainset=topic.train[:4], valset=topic.test[:2])
     assert optimizer.report.decision.startswith("Returned the base: 2 held-out questions are too few")
     assert returned.rerank.weights.dump_state() == program.rerank.weights.dump_state()
 
 
 def test_it_survives_what_dspy_does_to_a_parameter(program, topic, tmp_path):
-    aligned = RADIO(gate=False, **FAST).compile(program, trainset=topic.train[:2], valset=topic.test[:1])
+    aligned = radio_of(gate=False, **FAST).compile(program, trainset=topic.train[:2], valset=topic.test[:1])
     expected = aligned.rerank.weights.training
     for copied in (aligned.deepcopy(), aligned.reset_copy()):
         assert copied.rerank.weights.training == expected
@@ -61,7 +62,7 @@ def test_each_reranker_has_a_record_of_its_own(index, small, topic):
             found = self.retriever(question, k=6)
             return self.second(question, self.first(question, found.passages).passages)
 
-    optimizer = RADIO(gate=False, **FAST)
+    optimizer = radio_of(gate=False, **FAST)
     aligned = optimizer.compile(Two(), trainset=topic.train[:4], valset=topic.test[:2])
     first, second = aligned.first.weights.training[0], aligned.second.weights.training[0]
     assert first["metrics"] == optimizer.report.metrics
@@ -72,10 +73,16 @@ def test_settings_are_json_and_objects_are_told_by_their_names(small):
     def halves(ids):
         return [(ids[0], ids[len(ids) // 2 :])]
 
-    optimizer = RADIO(
-        encoder=small, loss=InfoNCE(0.5), sampling=halves, guards=False, lora=LoraSettings(rank=4), device="cpu"
+    optimizer = radio_of(
+        encoder=small,
+        loss=InfoNCE(0.5),
+        sampling=halves,
+        false_negatives=None,
+        check=False,
+        lora=LoraSettings(rank=4),
+        device="cpu",
     )
-    settings = settings_of(optimizer)
+    settings = settings_of(optimizer.preferences, optimizer.training, optimizer.rationales)
     assert (settings["loss"], settings["sampling"], settings["guards"]) == ("InfoNCE", "halves", False)
     assert settings["lora"] == {"rank": 4, "alpha": 32, "dropout": 0.05, "target_modules": "all-linear"}
     assert "device" not in settings

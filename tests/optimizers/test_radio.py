@@ -5,16 +5,18 @@ from pathlib import Path
 
 import dspy
 import pytest
-from radio_dspy.optimizers.job import _curve
+from radio_dspy.optimizers.pipeline import _curve
 
-from radio_dspy import RADIO, Rerank
-from radio_dspy.distillation.guards import FalseNegatives
-from radio_dspy.encoders import Encoder
-from radio_dspy.errors import DataError, LanguageModelError, SettingsError
-from radio_dspy.model_files import fingerprint
+from radio_dspy import Rerank
+from radio_dspy.core.errors import DataError, LanguageModelError, SettingsError
+from radio_dspy.distillation.preferences.guards import FalseNegatives
+from radio_dspy.distillation.teacher.signals import RetrievalScore
+from radio_dspy.models.encoder import Encoder
+from radio_dspy.models.files import fingerprint
 from tests.conftest import ENCODER, LaunchableLM, UnaskedLM, scripted
+from tests.settings import radio_of
 
-FAST = {"epochs": 1, "learning_rate": 5e-5, "max_length": 64, "groups_per_step": 8, "show_progress": False}
+FAST = {"epochs": 1, "learning_rate": 5e-5, "max_length": 64, "per_device_train_batch_size": 8}
 TRAINED = {**FAST, "gate": False}  # whatever it is worth
 
 
@@ -37,7 +39,7 @@ def aligned_run(topic, retriever, encoder, tmp_path_factory):
 
     student = RetrieveRerankAnswer(retriever, Rerank(encoder, architecture="bi-encoder"), candidates=10, k=3)
     folder = tmp_path_factory.mktemp("run")
-    optimizer = RADIO(rationale_lm=explaining(topic.train), encoder=encoder, run_dir=folder, **TRAINED)
+    optimizer = radio_of(rationale_lm=explaining(topic.train), encoder=encoder, run_dir=folder, **TRAINED)
     unusable = [
         dspy.Example(id="none", question="Who?", answers=[]).with_inputs("question"),
         dspy.Example(id="blank", question="What?", answers=["  "]).with_inputs("question"),
@@ -126,14 +128,14 @@ def test_the_losses_of_a_long_training_are_means_and_those_of_averaged_trainings
 def test_the_same_compile_again_asks_nobody_and_ends_in_the_same_weights(aligned_run, topic, encoder):
     student, aligned, _, folder = aligned_run
     lm = scripted(rationale="Something else entirely.")
-    again = RADIO(rationale_lm=lm, encoder=encoder, run_dir=folder, **TRAINED)
+    again = radio_of(rationale_lm=lm, encoder=encoder, run_dir=folder, **TRAINED)
     result = again.compile(student, trainset=topic.train, valset=topic.test)
     assert (again.report.rationales["reused"], again.report.spending) == (20, {})
     assert result.rerank.weights.checkpoint == aligned.rerank.weights.checkpoint
 
 
 def test_without_an_lm_the_answer_guides(program, topic):
-    optimizer = RADIO(**TRAINED)
+    optimizer = radio_of(**TRAINED)
     optimizer.compile(program, trainset=topic.train[:8], valset=[])
     assert optimizer.report.rationales["written"] == 0
     # A fifth would be two questions: too few to judge by, so half of them is held out.
@@ -149,7 +151,7 @@ def test_of_twenty_questions_ten_are_held_out_and_asked_alike_they_stay_together
         for one in topic.train[:10]
         for suffix in ("", " ?")
     ]
-    optimizer = RADIO(run_dir=tmp_path, **TRAINED)
+    optimizer = radio_of(run_dir=tmp_path, **TRAINED)
     optimizer.compile(program, trainset=twins)
     assert (optimizer.report.questions["train"], optimizer.report.questions["judged"]) == (10, 10)
     learnt = {json.loads(line)["id"] for line in (tmp_path / "groups.jsonl").read_text().splitlines()}
@@ -160,7 +162,7 @@ def test_of_twenty_questions_ten_are_held_out_and_asked_alike_they_stay_together
 def test_unlabelled_questions_are_judged_by_the_answers_in_the_candidates(program, topic):
     bare = [dspy.Example(question=one.question, answer=one.answer).with_inputs("question") for one in topic.train]
     salt = [dspy.Example(question="What draws the water out of a ham?", answer="salt").with_inputs("question")]
-    optimizer = RADIO(**FAST)
+    optimizer = radio_of(**FAST)
     optimizer.compile(program, trainset=bare[:6], valset=salt)
     assert optimizer.report.relevance == "answers"
     assert optimizer.report.metrics["first_stage"]["mrr"] > 0
@@ -172,7 +174,7 @@ def test_the_cross_encoder_trains_too(index, small, topic):
     from radio_dspy.programs import RetrieveRerankAnswer
 
     student = RetrieveRerankAnswer(index, Rerank(small, "cross-encoder"), candidates=10)
-    optimizer = RADIO(**TRAINED)
+    optimizer = radio_of(**TRAINED)
     aligned = optimizer.compile(student, trainset=topic.train[:8], valset=topic.test[:4])
     assert aligned.rerank.weights.architecture == "cross-encoder"
     assert aligned.rerank.weights.checkpoint != student.rerank.weights.checkpoint
@@ -194,14 +196,14 @@ class TwoRerankers(dspy.Module):
 
 
 def test_a_users_own_program_trains_equal_weights_once(index, small, topic, tmp_path, monkeypatch):
-    from radio_dspy.distillation import alignment
+    from radio_dspy.distillation import train_and_gate as alignment
 
     trained = []
     train = alignment.train_reranker
     monkeypatch.setattr(
         alignment, "train_reranker", lambda *args, **kwargs: trained.append(1) or train(*args, **kwargs)
     )
-    optimizer = RADIO(run_dir=tmp_path, **TRAINED)
+    optimizer = radio_of(run_dir=tmp_path, **TRAINED)
     aligned = optimizer.compile(TwoRerankers(index, small), trainset=topic.train[:8], valset=topic.test)
     assert trained == [1]
     assert aligned.first.weights.checkpoint == aligned.stages[0].weights.checkpoint
@@ -220,7 +222,7 @@ def test_a_failing_lm_ends_the_run_with_what_was_written(program, topic, tmp_pat
                 raise dspy.LMTransportError("connection refused", model="m", provider="p")
             return super().__call__(*args, **kwargs)
 
-    optimizer = RADIO(rationale_lm=Failing(explaining(topic.train).answers), run_dir=tmp_path, **FAST)
+    optimizer = radio_of(rationale_lm=Failing(explaining(topic.train).answers), run_dir=tmp_path, **FAST)
     with pytest.raises(LanguageModelError, match="connection refused"):
         optimizer.compile(program, trainset=topic.train, valset=topic.test)
     assert len((tmp_path / "rationales.jsonl").read_text().splitlines()) == 3
@@ -230,8 +232,14 @@ def test_guards_leave_out_false_negatives_and_useless_rationales(program, topic,
     """With a wide margin only the last candidates can be negatives; without guards there are six a question."""
     lm = scripted(rationale="I cannot help with that.")
     counts = {}
-    for guards in (FalseNegatives(margin=0.25), False):
-        optimizer = RADIO(rationale_lm=lm, guards=guards, run_dir=tmp_path / str(bool(guards)), **TRAINED)
+    for guards in (FalseNegatives(absolute_margin=0.25), False):
+        optimizer = radio_of(
+            rationale_lm=lm,
+            false_negatives=guards or None,
+            check=bool(guards),
+            run_dir=tmp_path / str(bool(guards)),
+            **TRAINED,
+        )
         optimizer.compile(program, trainset=topic.train[:4], valset=topic.test[:2])
         groups = [json.loads(one) for one in (optimizer.report.run_dir / Path("groups.jsonl")).read_text().splitlines()]
         negatives = [score for one in groups for score in (one["scores"][0] - other for other in one["scores"][1:])]
@@ -245,14 +253,17 @@ def test_guards_leave_out_false_negatives_and_useless_rationales(program, topic,
     assert (left_out, len(gaps)) == ({}, 24)
     assert min(gaps) < 0.25
     assert (rationales["useless"], rationales["retried"], rationales["calls"]) == ({}, 0, 4)
+    optimizer = radio_of(rationale_lm=lm, false_negatives=FalseNegatives(absolute_margin=0.9), **TRAINED)
     with pytest.raises(DataError, match=r"self\.rerank: no preference group came of 4 questions; left out: \{'within"):
-        RADIO(guards=FalseNegatives(margin=0.9), **TRAINED).compile(
-            program, trainset=topic.train[:4], valset=topic.test[:2]
-        )
+        optimizer.compile(program, trainset=topic.train[:4], valset=topic.test[:2])
+    assert optimizer.report.rationales["written"] == 4  # what was paid for is told all the same
+    assert optimizer.report.metrics["aligned"] == optimizer.report.metrics["base"]
+    assert "0 groups" in str(optimizer.report)
+    assert "nothing was trained" in str(optimizer.report)
 
 
 def test_repeated_questions_are_counted(program, topic):
-    optimizer = RADIO(**TRAINED)
+    optimizer = radio_of(**TRAINED)
     optimizer.compile(program, trainset=[*topic.train[:4], topic.train[0]], valset=topic.test[:2])
     assert optimizer.report.questions["skipped"] == {"repeated": 1}
     assert optimizer.report.groups == 4
@@ -260,13 +271,13 @@ def test_repeated_questions_are_counted(program, topic):
 
 def test_shared_questions_are_warned_of(program, topic, caplog):
     with caplog.at_level(logging.WARNING):
-        RADIO(**TRAINED).compile(program, trainset=topic.train[:4], valset=topic.train[3:6])
+        radio_of(**TRAINED).compile(program, trainset=topic.train[:4], valset=topic.train[3:6])
     assert "1 questions are in trainset and valset" in caplog.text
 
 
 def test_a_student_without_a_reranker_or_retriever_is_told_what_to_add(index, small, topic):
     with pytest.raises(SettingsError, match=r"holds no trainable reranker\. Add one"):
-        RADIO(**FAST).compile(dspy.Predict("question -> answer"), trainset=topic.train)
+        radio_of(**FAST).compile(dspy.Predict("question -> answer"), trainset=topic.train)
 
     class Bare(dspy.Module):
         def __init__(self):
@@ -274,55 +285,54 @@ def test_a_student_without_a_reranker_or_retriever_is_told_what_to_add(index, sm
             self.rerank = Rerank(small, "bi-encoder")
 
     with pytest.raises(SettingsError, match="Give RADIO an encoder=: the retriever has none to share"):
-        RADIO(**FAST).compile(Bare(), trainset=topic.train)
+        radio_of(**FAST).compile(Bare(), trainset=topic.train)
     with pytest.raises(SettingsError, match=r"give RADIO\(retriever=\.\.\.\)"):
-        RADIO(encoder=small, **FAST).compile(Bare(), trainset=topic.train)
-    aligned = RADIO(retriever=index, **TRAINED).compile(Bare(), trainset=topic.train[:4], valset=topic.test[:2])
+        radio_of(encoder=small, **FAST).compile(Bare(), trainset=topic.train)
+    aligned = radio_of(retriever=index, **TRAINED).compile(Bare(), trainset=topic.train[:4], valset=topic.test[:2])
     assert aligned.rerank.weights.checkpoint != Bare().rerank.weights.checkpoint
 
 
 def test_a_trainset_that_cannot_be_used(program, topic):
     with pytest.raises(DataError, match="trainset is empty"):
-        RADIO(**FAST).compile(program, trainset=[])
+        radio_of(**FAST).compile(program, trainset=[])
     with pytest.raises(DataError, match="leaves nothing to judge by"):
-        RADIO(**FAST).compile(program, trainset=topic.train[:1])
+        radio_of(**FAST).compile(program, trainset=topic.train[:1])
     unanswered = [dspy.Example(question="Who?").with_inputs("question")]
     with pytest.raises(DataError, match=r"None of the 1 training questions can be used: \{'without an answer': 1\}"):
-        RADIO(**FAST).compile(program, trainset=unanswered, valset=topic.test)
+        radio_of(**FAST).compile(program, trainset=unanswered, valset=topic.test)
     with pytest.raises(DataError, match="Example 0 has no 'question'"):
-        RADIO(**FAST).compile(program, trainset=[dspy.Example(query="Who?")], valset=topic.test)
+        radio_of(**FAST).compile(program, trainset=[dspy.Example(query="Who?")], valset=topic.test)
     alike = [dspy.Example(question=f"Why is ice slippery{end}", answer="x").with_inputs("question") for end in "?!."]
     with pytest.raises(DataError, match="The 3 training questions are almost alike: none can be kept back to judge by"):
-        RADIO(**FAST).compile(program, trainset=alike)
+        radio_of(**FAST).compile(program, trainset=alike)
 
 
 def test_a_query_tower_of_a_cross_encoder_is_refused_before_anything_is_paid_for(index, small, topic):
     from radio_dspy.programs import RetrieveRerankAnswer
 
     student = RetrieveRerankAnswer(index, Rerank(small, "cross-encoder"), candidates=10)
-    optimizer = RADIO(rationale_lm=UnaskedLM({}), tower="query", **FAST)
+    optimizer = radio_of(rationale_lm=UnaskedLM({}), tower="query", **FAST)
     with pytest.raises(SettingsError, match="tower='query' needs a bi-encoder"):
         optimizer.compile(student, trainset=topic.train, valset=topic.test)
 
 
 def test_what_joins_by_id_must_be_there(program, topic):
-    optimizer = RADIO(rationales={"kit-q99": "Because."}, **FAST)
+    optimizer = radio_of(rationales={"kit-q99": "Because."}, **FAST)
     with pytest.raises(DataError, match=r"'kit-q99', which is no question of trainset or valset \(their ids look like"):
         optimizer.compile(program, trainset=topic.train, valset=topic.test)
-    lost = dspy.Example(id="q", question="Why?", answers=["x"], relevant=["kit01", "kit99"]).with_inputs("question")
-    for sets in ({"trainset": [*topic.train, lost], "valset": topic.test}, {"trainset": topic.train, "valset": [lost]}):
-        with pytest.raises(DataError, match="Question 'q': relevant passage 'kit99' is not in the corpus"):
-            RADIO(**FAST).compile(program, **sets)
+    lost = dspy.Example(id="q", question="Why?", answers=["x"], relevant=["kit98", "kit99"]).with_inputs("question")
+    with pytest.raises(DataError, match="Question 'q': relevant passage 'kit98' is not in the corpus"):
+        radio_of(**FAST).compile(program, trainset=[lost], valset=[lost.copy(id="r", question="How?")])
     clash = dspy.Example(id=topic.train[0].id, question="Another?", answers=["x"]).with_inputs("question")
     with pytest.raises(DataError, match=f"Two questions share the id '{clash.id}'"):
-        RADIO(**FAST).compile(program, trainset=[topic.train[0], clash], valset=topic.test)
+        radio_of(**FAST).compile(program, trainset=[topic.train[0], clash], valset=topic.test)
 
 
 def test_given_rationales_guide_and_the_lm_writes_the_others(program, topic, tmp_path):
     given = {one.id: f"I know it: {one.answers[0]}." for one in topic.train[:2]}
     given[topic.train[2].id] = "  "  # blank: as if it were not there
     given[topic.test[0].id] = "Not asked for, and no error."
-    optimizer = RADIO(rationale_lm=explaining(topic.train), rationales=given, run_dir=tmp_path, **TRAINED)
+    optimizer = radio_of(rationale_lm=explaining(topic.train), rationales=given, run_dir=tmp_path, **TRAINED)
     optimizer.compile(program, trainset=topic.train[:4], valset=topic.test[:2])
     assert (optimizer.report.rationales["given"], optimizer.report.rationales["written"]) == (2, 2)
     kept = [json.loads(line) for line in (tmp_path / "rationales.jsonl").read_text().splitlines()]
@@ -334,14 +344,16 @@ def test_given_rationales_guide_and_the_lm_writes_the_others(program, topic, tmp
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"rationale_weight": 1.5}, r"rationale_weight must lie in \[0, 1\], got 1.5"),
+        ({"weight": 1.5}, r"weight of rationales must lie in \[0, 1\], got 1.5"),
         ({"sampling": "hard"}, "sampling must be one of"),
-        ({"candidates": 1}, "candidates >= 2"),
-        ({"num_threads": 0}, "num_threads >= 1"),
+        ({"candidates": 1}, "candidates must be at least 2"),
+        ({"num_threads": 0}, "num_threads must be at least 1"),
         ({"signals": {}}, "signals is empty"),
+        ({"signals": {RetrievalScore(): 1.0}, "weight": 0.5}, "signals have weights of their own"),
+        ({"depth": 0}, "depth and block must be at least 2"),
         ({"tower": "passage"}, "tower must be one of"),
     ],
 )
 def test_settings_are_checked_when_they_are_given(setting, message):
     with pytest.raises(SettingsError, match=message):
-        RADIO(**setting)
+        radio_of(**setting)

@@ -7,22 +7,22 @@ import dspy
 import pytest
 from radio_dspy.programs import RetrieveRerankAnswer
 
-from radio_dspy import RADIO, Rerank
-from radio_dspy.distillation.gate import Gate
-from radio_dspy.distillation.signals import Labels
-from radio_dspy.encoders import Encoder
-from radio_dspy.errors import SettingsError
-from radio_dspy.passages import Passage, Ranking
+from radio_dspy import Rerank
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.passages import Passage, Ranking
+from radio_dspy.distillation.gate.decision import Gate
+from radio_dspy.distillation.teacher.signals import Labels
+from radio_dspy.models.encoder import Encoder
 from radio_dspy.retrievers import FaissRetriever, Retriever
 from tests.conftest import ENCODER, LaunchableLM, UnaskedLM, scripted
+from tests.settings import radio_of
 
 FAST = {
     "epochs": 1,
     "learning_rate": 5e-4,
     "max_length": 32,
-    "groups_per_step": 8,
+    "per_device_train_batch_size": 8,
     "candidates": 10,
-    "show_progress": False,
 }
 RUINOUS = {**FAST, "learning_rate": 3e-2}  # loses about 0.16 nDCG@10, with one epoch as with three
 SHARES = [0.0, 0.25, 0.5, 0.75, 1.0]
@@ -59,7 +59,7 @@ def unlabelled(examples):
 @pytest.mark.timeout(1800)
 class TestBadOnPurpose:
     def test_a_ruinous_learning_rate(self, student, topic, tmp_path):
-        optimizer = RADIO(run_dir=tmp_path, **{**RUINOUS, "candidates": 50})
+        optimizer = radio_of(run_dir=tmp_path, **{**RUINOUS, "candidates": 50})
         returned = optimizer.compile(student, trainset=topic.train, valset=topic.test)
         report = optimizer.report
         assert returned.rerank.weights.dump_state() == student.rerank.weights.dump_state()
@@ -74,7 +74,7 @@ class TestBadOnPurpose:
         assert json.loads((tmp_path / "report.json").read_text())["gate"]["chosen"] == "base"
 
     def test_a_loss_that_is_no_number(self, student, topic):
-        optimizer = RADIO(**{**FAST, "learning_rate": 1e6, "epochs": 8, "groups_per_step": 2})
+        optimizer = radio_of(**{**FAST, "learning_rate": 1e6, "epochs": 8, "per_device_train_batch_size": 2})
         returned = optimizer.compile(student, trainset=topic.train[:6], valset=topic.test)
         assert ranks_alike(returned, student, topic.test[:3])
         assert "training was stopped because the loss became nan" in optimizer.report.decision
@@ -83,7 +83,9 @@ class TestBadOnPurpose:
         assert optimizer.report.gate["candidates"] == []
 
     def test_many_epochs_on_ten_questions(self, student, topic):
-        optimizer = RADIO(**{**FAST, **QUICK, "epochs": 20, "groups_per_step": 10, "hard_negatives": (3, 5)})
+        optimizer = radio_of(
+            **{**FAST, **QUICK, "epochs": 20, "per_device_train_batch_size": 10, "negative_range": (3, 5)}
+        )
         returned = optimizer.compile(student, trainset=topic.train[:10], valset=topic.test)
         report = optimizer.report
         rows = by_share(report)
@@ -96,7 +98,7 @@ class TestBadOnPurpose:
 
     def test_a_babbling_lm(self, student, topic, tmp_path):
         babble = "the " * 40
-        optimizer = RADIO(rationale_lm=scripted(rationale=babble), run_dir=tmp_path, **FAST, **QUICK)
+        optimizer = radio_of(rationale_lm=scripted(rationale=babble), run_dir=tmp_path, **FAST, **QUICK)
         optimizer.compile(student, trainset=topic.train[:6], valset=topic.test)
         report = optimizer.report
         assert sum(report.rationales["useless"].values()) == 6
@@ -105,7 +107,7 @@ class TestBadOnPurpose:
         kept = [json.loads(line) for line in (tmp_path / "rationales.jsonl").read_text().splitlines()]
         assert [bool(one["problem"]) for one in kept] == [True] * 6
         # The answer alone guides them: the same groups as without any LM.
-        alone = RADIO(run_dir=tmp_path / "alone", **FAST, **QUICK)
+        alone = radio_of(run_dir=tmp_path / "alone", **FAST, **QUICK)
         alone.compile(student, trainset=topic.train[:6], valset=topic.test)
         assert (tmp_path / "groups.jsonl").read_text() == (tmp_path / "alone" / "groups.jsonl").read_text()
         assert alone.report.gate == report.gate
@@ -114,13 +116,13 @@ class TestBadOnPurpose:
         labels = [one.relevant for one in topic.train]
         random.Random(1).shuffle(labels)
         shuffled = [one.copy(relevant=found) for one, found in zip(topic.train, labels, strict=True)]
-        optimizer = RADIO(signals={Labels(): 1.0}, **{**FAST, **QUICK, "candidates": 52, "epochs": 2})
+        optimizer = radio_of(signals={Labels(): 1.0}, **{**FAST, **QUICK, "candidates": 52, "epochs": 2})
         returned = optimizer.compile(student, trainset=shuffled, valset=topic.test)
         assert optimizer.report.gate["chosen"] == "base"
         assert ranks_alike(returned, student, topic.test[:3])
 
     def test_too_few_held_out_questions(self, student, topic):
-        optimizer = RADIO(**FAST, **QUICK)
+        optimizer = radio_of(**FAST, **QUICK)
         returned = optimizer.compile(student, trainset=topic.train[:4], valset=topic.test[:9])
         assert "9 held-out questions are too few to tell a gain from noise (at least 10)" in optimizer.report.decision
         assert ranks_alike(returned, student, topic.test[:3])
@@ -128,7 +130,7 @@ class TestBadOnPurpose:
 
 def test_what_is_better_passes(student, topic, tmp_path):
     """Learnt by heart and judged on the same questions: a gain beyond any noise."""
-    optimizer = RADIO(signals={Labels(): 1.0}, run_dir=tmp_path, **{**FAST, "epochs": 4})
+    optimizer = radio_of(signals={Labels(): 1.0}, run_dir=tmp_path, **{**FAST, "epochs": 4})
     returned = optimizer.compile(student, trainset=topic.train[:12], valset=topic.train[:12])
     report = optimizer.report
     chosen = next(one for one in report.gate["candidates"] if one["name"] == report.gate["chosen"])
@@ -145,7 +147,7 @@ def test_what_is_better_passes(student, topic, tmp_path):
 
 
 def test_without_a_gate_the_trained_weights_are_returned(student, topic):
-    optimizer = RADIO(gate=False, **{**RUINOUS, "candidates": 50})
+    optimizer = radio_of(gate=False, **{**RUINOUS, "candidates": 50})
     returned = optimizer.compile(student, trainset=topic.train, valset=topic.test)
     assert optimizer.report.gate is None
     assert optimizer.report.metrics["aligned"]["ndcg@10"] < optimizer.report.metrics["base"]["ndcg@10"] - 0.1
@@ -172,7 +174,7 @@ class TestMetric:
 
     def test_it_lets_pass_what_it_prefers(self, student, topic):
         metric, calls = self.spy(student, prefer_change=True)
-        optimizer = RADIO(metric=metric, **RUINOUS)
+        optimizer = radio_of(metric=metric, **RUINOUS)
         with dspy.context(lm=(lm := scripted(answer="an answer"))):
             returned = optimizer.compile(student, trainset=topic.train[:8], valset=topic.test)
         report = optimizer.report
@@ -189,7 +191,7 @@ class TestMetric:
     @pytest.mark.slow
     def test_it_holds_back_what_it_does_not(self, student, topic):
         metric, calls = self.spy(student, prefer_change=False)
-        optimizer = RADIO(metric=metric, num_threads=2, **RUINOUS, **QUICK)
+        optimizer = radio_of(metric=metric, num_threads=2, **RUINOUS, **QUICK)
         with dspy.context(lm=scripted(answer="an answer")):
             returned = optimizer.compile(student, trainset=topic.train[:8], valset=topic.test)
         assert optimizer.report.gate["chosen"] == "base"
@@ -201,7 +203,7 @@ class TestMetric:
     def test_a_missing_lm_is_no_fault_of_the_reranker(self, student, topic, num_threads):
         """Else every question would score 0, and the gate would say that no candidate beats the base."""
         metric, calls = self.spy(student, prefer_change=True)
-        optimizer = RADIO(metric=metric, num_threads=num_threads, **FAST)
+        optimizer = radio_of(metric=metric, num_threads=num_threads, **FAST)
         with pytest.raises(
             SettingsError, match="failed on every held-out question, at first with ValueError: No LM is"
         ):
@@ -220,7 +222,7 @@ class TestMetric:
                 return retrieve(query, k=k)
 
         program = RetrieveRerankAnswer(Broken(), student.rerank, candidates=10, k=3)
-        optimizer = RADIO(metric=metric, retriever=retrieve, **FAST, **QUICK)
+        optimizer = radio_of(metric=metric, retriever=retrieve, **FAST, **QUICK)
         with dspy.context(lm=scripted(answer="an answer")):
             optimizer.compile(program, trainset=topic.train[:4], valset=topic.test)
         assert by_share(optimizer.report)[0.0]["mean"] == 0.9
@@ -234,7 +236,7 @@ class TestTeacher:
 
     def test_without_labels_the_teacher_judges_and_explains_the_held_out_questions(self, student, topic, tmp_path):
         train, held_out = unlabelled(topic.train[:6]), unlabelled(topic.test)
-        optimizer = RADIO(rationale_lm=self.lm(train + held_out), run_dir=tmp_path, **FAST, **QUICK)
+        optimizer = radio_of(rationale_lm=self.lm(train + held_out), run_dir=tmp_path, **FAST, **QUICK)
         optimizer.compile(student, trainset=train, valset=held_out)
         assert optimizer.report.gate["metric"] == "nDCG@10 against the teacher"
         assert optimizer.report.gate["questions"] == 10
@@ -242,14 +244,14 @@ class TestTeacher:
         kept = [json.loads(line)["id"] for line in (tmp_path / "rationales.jsonl").read_text().splitlines()]
         assert kept == [one.id for one in train + held_out]
         # The teacher saw those rationales: without them it ranks, and so judges, otherwise.
-        alone = RADIO(**FAST, **QUICK)
+        alone = radio_of(**FAST, **QUICK)
         alone.compile(student, trainset=train, valset=held_out)
         assert by_share(alone.report)[0.0]["mean"] != by_share(optimizer.report)[0.0]["mean"]
 
     @pytest.mark.parametrize("settings", [QUICK, {"gate": False}], ids=["labels", "no gate"])
     def test_else_nothing_is_asked_about_them(self, student, topic, settings):
         held_out = topic.test if settings["gate"] else unlabelled(topic.test)
-        optimizer = RADIO(rationale_lm=self.lm(topic.train), **FAST, **settings)
+        optimizer = radio_of(rationale_lm=self.lm(topic.train), **FAST, **settings)
         optimizer.compile(student, trainset=topic.train[:4], valset=held_out)
         assert optimizer.report.spending["rationales"]["calls"] == 4
         if settings["gate"]:
@@ -277,7 +279,7 @@ class TestRetrieval:
         chosen = {}
         for retrieval in (True, False):
             gate = Gate(mixtures=(), retrieval=retrieval)
-            optimizer = RADIO(tower="query", metric=metric, gate=gate, **{**RUINOUS, "learning_rate": 5e-2})
+            optimizer = radio_of(tower="query", metric=metric, gate=gate, **{**RUINOUS, "learning_rate": 5e-2})
             with dspy.context(lm=scripted(answer="x")):
                 optimizer.compile(student, trainset=topic.train[:8], valset=topic.train)
             chosen[retrieval] = optimizer.report
@@ -288,13 +290,13 @@ class TestRetrieval:
 
     def test_one_that_finds_as_much_is_not(self, index, student, topic):
         """All of the topic's passages are among the first 50 or so."""
-        optimizer = RADIO(tower="query", gate=Gate(mixtures=(), retrieval=True), **FAST)
+        optimizer = radio_of(tower="query", gate=Gate(mixtures=(), retrieval=True), **FAST)
         optimizer.compile(student, trainset=topic.train[:4], valset=topic.test)
         assert by_share(optimizer.report)[1.0]["refused"] == ""
 
     def test_held_out_questions_of_which_no_passage_must_be_found(self, student, topic):
         lost = [dspy.Example(question=f"{one.question} really", answers=["zzz"]) for one in topic.test]
-        optimizer = RADIO(tower="query", gate=Gate(mixtures=(), retrieval=True), **FAST)
+        optimizer = radio_of(tower="query", gate=Gate(mixtures=(), retrieval=True), **FAST)
         optimizer.compile(student, trainset=topic.train[:4], valset=[one.with_inputs("question") for one in lost])
         assert by_share(optimizer.report)[1.0]["refused"] == ""
 
@@ -312,7 +314,7 @@ class TestRetrieval:
         self, index, small, topic, rerank, settings
     ):
         student = RetrieveRerankAnswer(index, rerank(small), candidates=10, k=3)
-        optimizer = RADIO(UnaskedLM({}), small, gate=Gate(retrieval=True), **FAST, **settings)
+        optimizer = radio_of(UnaskedLM({}), small, gate=Gate(retrieval=True), **FAST, **settings)
         with pytest.raises(
             SettingsError, match=r"Gate\(retrieval=True\) judges .* it needs tower='query', a FaissRetriev"
         ):

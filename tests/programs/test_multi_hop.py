@@ -5,9 +5,9 @@ import pytest
 from dspy.utils import DummyLM
 from radio_dspy.programs import MultiHop
 
-from radio_dspy.errors import SettingsError
-from radio_dspy.metrics import dspy_metric, exact_match
-from radio_dspy.passages import Passage
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.passages import Passage
+from radio_dspy.evaluation.metrics import dspy_metric, exact_match
 from radio_dspy.rerankers import NoRerank, Rerank
 from radio_dspy.retrievers import FaissRetriever
 from tests.conftest import scripted
@@ -91,6 +91,7 @@ def test_candidates_are_what_a_hop_retrieves(library):
         "?",
         QUESTION,
         "in which  town was the author of the salt road born",
+        "In which town was the author of The Salt Road born\uff1f",
     ],
 )
 def test_the_search_ends_when_there_is_no_new_query(library, rerank, reply):

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from radio_dspy.programs import MultipleChoice
 from radio_dspy.programs.multiple_choice import read_letter
 
-from radio_dspy.datasets import load_questions
-from radio_dspy.errors import DataError, SettingsError
-from radio_dspy.metrics import accuracy, dspy_metric
+from radio_dspy.core.errors import DataError, SettingsError
+from radio_dspy.datasets.loading import load_questions
+from radio_dspy.datasets.options import option_letters
+from radio_dspy.evaluation.metrics import accuracy, dspy_metric
 from radio_dspy.rerankers import NoRerank, Rerank
 from tests.conftest import scripted, shared
 
@@ -119,6 +120,58 @@ def chooser(retriever, encoder):
 )
 def test_letters_are_read_and_never_made_up(reply, letter):
     assert read_letter(reply, CHOICES) == letter
+
+
+@pytest.mark.parametrize(
+    ("reply", "letter"),
+    [
+        ("\uff22", "B"),
+        ("\uff08\uff22\uff09", "B"),
+        ("B。", "B"),
+        ("B、因为热", "B"),
+        ("答案是B", "B"),
+        ("正确答案为\uff1a\uff08B\uff09。", "B"),
+        ("正解はBです。", "B"),
+        ("Bです", "B"),
+        ("정답은 B입니다.", "B"),
+        ("Die richtige Antwort ist B.", "B"),
+        ("La réponse est B.", "B"),
+        ("Respuesta: b)", "B"),
+        ("A resposta é B", "B"),
+        ("La risposta è B.", "B"),
+        ("Ответ \u2014 B", "B"),
+        ("الإجابة الصحيحة هي B", "B"),
+        ("उत्तर: B", "B"),
+        ("Đáp án: B", "B"),
+        ("Cevap B'dir", "B"),
+        ("答案是A。不，答案是B。", ""),
+        ("答案是B和C", ""),
+        ("答案不是B", ""),
+        ("답은 B가 아니다", ""),
+        ("La respuesta no es B", ""),
+        ("La réponse n'est pas B", ""),
+        ("La réponse a changé.", ""),
+        ("Die Antwort A ist falsch", ""),
+    ],
+)
+def test_letters_are_read_in_other_languages(reply, letter):
+    assert read_letter(reply, CHOICES) == letter
+
+
+@pytest.mark.parametrize("statement", ["答案是", "answer: ", "Antwort "])
+def test_a_reply_of_statements_alone_is_read_at_once(statement):
+    begun = time.process_time()
+    assert read_letter(statement * 20_000, CHOICES) == ""
+    assert time.process_time() - begun < 0.5
+
+
+def test_an_options_text_is_compared_without_the_form_of_its_marks():
+    choices = ["23", "2\u00b3", "Newton\u2019s law", "Café", "желтый", "\u22121", "1"]
+    for text, letter in zip(["23", "2^3", "Newton's law.", "CAFE\u0301", "жёлтый", "-1", "1"], "ABCDEFG", strict=True):
+        assert read_letter(text, choices) == letter
+        assert option_letters([f"{letter}. {text}" if text in "-1 1" else text], choices) == (letter,)
+    assert read_letter("2\u00b3", choices) == "B"
+    assert option_letters(["2\u00b3"], choices) == ("B",)
 
 
 def test_options_that_differ_only_in_signs_are_told_apart():

@@ -4,7 +4,7 @@ import dspy
 import pytest
 from radio_dspy.programs import RetrieveRerankAnswer
 
-from radio_dspy.errors import SettingsError
+from radio_dspy.core.errors import SettingsError
 from radio_dspy.rerankers import NoRerank
 from tests.conftest import scripted
 
@@ -39,7 +39,7 @@ def test_asynchronous_and_batched_calls_agree(program, topic):
 
 
 def test_evaluate_with_our_metrics(program, topic):
-    from radio_dspy.metrics import dspy_metric, exact_match
+    from radio_dspy.evaluation.metrics import dspy_metric, exact_match
 
     lm = scripted(answer=topic.test[0].answer)
     evaluate = dspy.Evaluate(devset=topic.test[:4], metric=dspy_metric(exact_match), display_progress=False)

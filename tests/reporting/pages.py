@@ -1,11 +1,11 @@
 """Reports to test with: a run's folder written by hand."""
 
-from radio_dspy.comparison import Comparison
-from radio_dspy.distillation.gate import Gate, decide
-from radio_dspy.passages import Passage, Ranking, RankRequest
-from radio_dspy.report import Report
+from radio_dspy.core.passages import Passage, Ranking, RankRequest
+from radio_dspy.distillation.gate.decision import Gate, decide
+from radio_dspy.reporting.comparison import Comparison
+from radio_dspy.reporting.report import Report
 from radio_dspy.reporting.writing import keep_report
-from radio_dspy.runs import Run
+from radio_dspy.runs.run import Run
 
 # What a web page must not take for its own, in every place where a text can stand.
 EVIL = (
@@ -72,7 +72,7 @@ def report(found, **changes):
         },
         "gate": gate.as_dict(),
     }
-    return Report(**{**settings, **changes})
+    return Report.from_dict({**settings, **changes})
 
 
 def finished_run(folder, found=None, **changes):
@@ -82,6 +82,7 @@ def finished_run(folder, found=None, **changes):
     with run.exclusive():
         run.begin({"epochs": 1})
         run.log("stage", stage="rationales", seconds=9.0, calls=20)
-        run.write("report", report(found, run_dir=str(folder), **changes).as_dict())
-        keep_report(run, found)
+        made = report(found, run_dir=str(folder), **changes)
+        run.write("report", made.as_dict())
+        keep_report(run, made, found.records)
     return folder

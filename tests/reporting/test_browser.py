@@ -5,8 +5,9 @@ import shutil
 import pytest
 from radio_dspy.programs import RetrieveRerankAnswer
 
-from radio_dspy import RADIO, Rerank
+from radio_dspy import Rerank
 from tests.reporting.pages import EVIL, comparison, finished_run
+from tests.settings import radio_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -108,8 +109,14 @@ def test_filters_and_search_find_questions(opened, tmp_path):
 
 def test_the_page_of_a_compile(opened, topic, index, small, tmp_path):
     student = RetrieveRerankAnswer(index, Rerank(small, "bi-encoder"), candidates=10, k=3)
-    settings = {"epochs": 1, "learning_rate": 5e-4, "max_length": 32, "groups_per_step": 8, "candidates": 10}
-    optimizer = RADIO(run_dir=tmp_path, show_progress=False, **settings)
+    settings = {
+        "epochs": 1,
+        "learning_rate": 5e-4,
+        "max_length": 32,
+        "per_device_train_batch_size": 8,
+        "candidates": 10,
+    }
+    optimizer = radio_of(run_dir=tmp_path, **settings)
     optimizer.compile(student, trainset=topic.train, valset=topic.test)
     page = opened(tmp_path)
     assert page.get_by_role("heading", level=1).inner_text() == optimizer.report.decision

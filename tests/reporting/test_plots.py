@@ -81,3 +81,8 @@ def test_without_a_gate_losses_and_matplotlib(tmp_path, monkeypatch):
     assert [one.title for one in plots.figures(summary)] == ["Before and after", "Changes, question by question"]
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
     assert {one.svg for one in plots.figures(summary)} == {""}
+
+
+def test_a_name_in_a_figure_holds_no_control_character():
+    assert plots.drawable_text("a\x1b[2Jb") == "a\\x1b[2Jb"
+    assert plots.drawable_text("Küche") == "K?che"

@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from radio_dspy.errors import DataError
-from radio_dspy.report import CHOSEN_ON
+from radio_dspy.core.errors import DataError
 from radio_dspy.reporting import summary as summaries
+from radio_dspy.reporting.report import CHOSEN_ON
 from radio_dspy.reporting.summary import read_summary
-from radio_dspy.runs import Run
+from radio_dspy.runs.run import Run
 from tests.reporting.pages import comparison, finished_run, report
 
 

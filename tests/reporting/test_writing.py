@@ -1,14 +1,16 @@
 import json
 import logging
+import sys
 
 import pytest
 
-from radio_dspy.errors import SettingsError
-from radio_dspy.report import CHOSEN_ON
+from radio_dspy.core import files
+from radio_dspy.core.errors import SettingsError
 from radio_dspy.reporting import writing
-from radio_dspy.reporting.writing import check_free, keep_report, write_evaluation, write_report
-from radio_dspy.runs import Run, look_at
-from tests.reporting.pages import comparison, finished_run
+from radio_dspy.reporting.report import CHOSEN_ON
+from radio_dspy.reporting.writing import check_free, keep_report, write_report
+from radio_dspy.runs.run import Run, look_at
+from tests.reporting.pages import comparison, finished_run, report
 
 
 def test_a_report_is_made_again_from_its_folder(tmp_path):
@@ -41,13 +43,13 @@ def test_what_goes_wrong_is_told_and_takes_nothing_away(tmp_path, monkeypatch, c
 
     monkeypatch.setattr(Run, "write_records", full)
     with caplog.at_level(logging.WARNING):
-        keep_report(Run(tmp_path), comparison())
+        keep_report(Run(tmp_path), report(comparison()), comparison().records)
     assert "report.html could not be written (OSError: [Errno 28] No space left on device)" in caplog.text
     assert f"`radio-dspy report {tmp_path}` tries again" in caplog.text
     assert (tmp_path / "comparison.jsonl").read_bytes() == kept
     monkeypatch.undo()
     monkeypatch.setattr(writing, "render_page", lambda *_: 1 / 0)
-    keep_report(Run(tmp_path), comparison())
+    keep_report(Run(tmp_path), report(comparison()), comparison().records)
     assert "ZeroDivisionError" in caplog.text
     assert not (tmp_path / "report.html").exists()
 
@@ -60,12 +62,12 @@ def test_a_run_stays_a_run(tmp_path):
 
 def test_an_evaluation_is_a_folder_of_its_own(tmp_path):
     answers = {"base": {"exact_match": 0.25}, "aligned": {"exact_match": 0.5}}
-    page = write_evaluation(tmp_path / "judged", comparison(), answers)
+    page = comparison().save(tmp_path / "judged", answers)
     text = page.read_text()
     assert "Aligned reranker against base reranker: nDCG@10" in text
     assert "<td>0.250</td>" in text
     assert "What the guards" not in text
-    assert write_evaluation(tmp_path / "judged", comparison(6)) == page  # an earlier one is replaced
+    assert comparison(6).save(tmp_path / "judged") == page  # an earlier one is replaced
     assert "6 questions; relevant" in page.read_text()
     report = json.loads((tmp_path / "judged" / "report.json").read_text())
     assert (report["kind"], report["judged"], report["answers"]) == ("evaluation", 6, {})
@@ -82,3 +84,48 @@ def test_a_compile_is_never_replaced(tmp_path):
     assert (tmp_path / "report.json").read_bytes() == kept
     check_free(tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_reader_never_sees_two_reports_mixed(tmp_path, monkeypatch):
+    """Looked at before and after the one step that changes names."""
+    comparison().save(tmp_path / "judged")
+    (tmp_path / "judged" / "notes.txt").write_text("mine")
+    seen = []
+
+    def looked(step):
+        def call(*arguments):
+            names = ("report.json", "summary.json")
+            seen.append({json.loads((tmp_path / "judged" / name).read_text())["judged"] for name in names})
+            done = step(*arguments)
+            seen.append({json.loads((tmp_path / "judged" / name).read_text())["judged"] for name in names})
+            return done
+
+        return call
+
+    real = files._exchanged
+    monkeypatch.setattr(files, "_exchanged", looked(real))
+    comparison(6).save(tmp_path / "judged")
+    if not sys.platform.startswith("linux"):
+        pytest.skip("needs an exchange of two folders")
+    assert seen == [{12}, {6}]
+    assert (tmp_path / "judged" / "notes.txt").read_text() == "mine"
+    monkeypatch.setattr(files, "_exchanged", lambda *_: False)  # each file in one step, as on other systems
+    comparison().save(tmp_path / "judged")
+    assert (tmp_path / "judged" / "notes.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["judged"]
+
+
+@pytest.mark.parametrize("form", ["folder", "link"])
+def test_what_stands_in_a_reports_way_is_told_before_it_is_made(tmp_path, form):
+    comparison().save(tmp_path / "judged")
+    page = tmp_path / "judged" / "report.md"
+    page.unlink()
+    page.mkdir() if form == "folder" else page.symlink_to(tmp_path / "mine.md")
+    with pytest.raises(SettingsError, match=r"report\.md: a link or a folder"):
+        check_free(tmp_path / "judged")
+
+
+def test_another_tools_report_is_no_evaluation(tmp_path):
+    (tmp_path / "report.json").write_text('{"kind": "evaluation", "tool": "mine"}')
+    with pytest.raises(SettingsError, match="give another folder"):
+        check_free(tmp_path)

@@ -8,8 +8,8 @@ from dspy.utils import DummyLM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radio_dspy.errors import DataError, SettingsError
-from radio_dspy.passages import Passage
+from radio_dspy.core.errors import DataError, SettingsError
+from radio_dspy.core.passages import Passage
 from radio_dspy.rerankers import LMRerank
 from radio_dspy.rerankers.lm import repair_order, windows_of
 from tests.conftest import scripted

@@ -7,13 +7,14 @@ import dspy
 import pytest
 
 import radio_dspy as radio
-from radio_dspy import RADIO, FaissRetriever, RemoteEncoder, RemoteRerank, Rerank, RetrieveRerankAnswer
-from radio_dspy.distillation.seats import seats_of
-from radio_dspy.errors import DataError, LanguageModelError, SettingsError
-from radio_dspy.evaluation import compare
-from radio_dspy.passages import Passage, RankRequest
+from radio_dspy import FaissRetriever, RemoteEncoder, RemoteRerank, Rerank, RetrieveRerankAnswer
+from radio_dspy.core.errors import DataError, LanguageModelError, SettingsError
+from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.distillation.candidates.reranker_slots import slots_of
+from radio_dspy.evaluation.relevance import compare
 from radio_dspy.rerankers.remote import RERANK_PROVIDERS, as_reranker
 from tests.conftest import ENCODER, scripted
+from tests.settings import radio_of
 from tests.stub_endpoints import KEY, Fault, StubEndpoint, score
 
 QUERY = "why did the yeast die?"
@@ -135,7 +136,7 @@ def test_every_passage_needs_one_score(stub, change, message):
 @pytest.mark.parametrize("model", ["cohere/r", "jina_ai/r", "hosted_vllm/r"])
 def test_a_busy_server_is_asked_again_and_a_wrong_key_is_not(stub, model, monkeypatch, caplog):
     waited = []
-    monkeypatch.setattr("radio_dspy.endpoints.time.sleep", waited.append)
+    monkeypatch.setattr("radio_dspy.models.endpoint.time.sleep", waited.append)
     stub.faults.append(Fault(429, "0.02"))
     assert remote(stub, model)(QUERY, TEXTS).indices == [1, 2, 0]
     assert waited == [0.02]
@@ -202,9 +203,9 @@ def test_it_cannot_be_trained_and_the_error_says_what_it_is_good_for(stub, index
     program = RetrieveRerankAnswer(index, remote(stub), candidates=5)
     message = r"self\.rerank is a RemoteRerank, and a hosted reranker cannot be trained.*RerankerScore\(remote\)"
     with pytest.raises(SettingsError, match=message):
-        RADIO(show_progress=False).compile(program, trainset=topic.train)
+        radio_of().compile(program, trainset=topic.train)
     program.second = Rerank(ENCODER, "bi-encoder")
-    assert [seat.name for seat in seats_of(program)] == ["self.second"]
+    assert [slot.name for slot in slots_of(program)] == ["self.second"]
     assert stub.calls == []
 
 

@@ -3,9 +3,10 @@ import asyncio
 import numpy as np
 import pytest
 
-from radio_dspy.errors import CheckpointError, DataError, SettingsError
-from radio_dspy.passages import Passage, RankRequest
-from radio_dspy.rerankers import NoRerank, Rerank, scorers
+from radio_dspy.core.errors import CheckpointError, DataError, SettingsError
+from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.models import bi_encoder, cache, cross_encoder
+from radio_dspy.rerankers import NoRerank, Rerank
 from tests.conftest import ENCODER
 
 QUERY = "why did the dough not rise?"
@@ -23,7 +24,7 @@ def test_cross_encoder_scores_are_those_of_sentence_transformers():
     import torch
     from sentence_transformers import CrossEncoder
 
-    from radio_dspy.model_files import weights
+    from radio_dspy.models.files import weights
 
     rerank = Rerank(ENCODER, architecture="cross-encoder", max_length=64)
     ranked = rerank(QUERY, TEXTS)
@@ -35,9 +36,9 @@ def test_cross_encoder_scores_are_those_of_sentence_transformers():
 
 @pytest.mark.parametrize("architecture", ["bi-encoder", "cross-encoder"])
 def test_logits_agree_with_scores(architecture):
-    scorer = scorers.open_scorer(Rerank(ENCODER, architecture, max_length=64).weights)
+    scorer = cache.open_scorer(Rerank(ENCODER, architecture, max_length=64).weights)
     pairs = [(QUERY, text) for text in TEXTS]
-    scale = scorers.COSINE_TEMPERATURE if architecture == "bi-encoder" else 1.0
+    scale = bi_encoder.COSINE_TEMPERATURE if architecture == "bi-encoder" else 1.0
     assert (scorer.logits(pairs) * scale).detach().numpy() == pytest.approx(scorer.score(pairs), abs=1e-5)
 
 
@@ -80,7 +81,7 @@ def test_copies_and_states_hold_names_only(monkeypatch):
     def forbidden(*args):
         raise AssertionError("a copy loaded a model")
 
-    monkeypatch.setattr(scorers, "_shared_scorer", forbidden)
+    monkeypatch.setattr(cache, "_shared_scorer", forbidden)
     copied = rerank.deepcopy()
     copied.weights.checkpoint = "elsewhere"
     assert rerank.weights.checkpoint != "elsewhere"
@@ -122,14 +123,14 @@ def test_a_folder_without_a_model_is_named(tmp_path):
 
 
 def test_an_encoder_taken_for_a_cross_encoder_is_told_once(small, tmp_path, caplog):
-    scorers._warn_of_a_new_head.cache_clear()
+    cross_encoder._warn_of_a_new_head.cache_clear()
     taken = Rerank(small.name)
     for _ in range(2):
-        scorers.CrossEncoderScorer(taken.weights)
+        cross_encoder.CrossEncoderScorer(taken.weights)
     told = [record.getMessage() for record in caplog.records if "no head that scores pairs" in record.getMessage()]
     assert len(told) == 1
     assert told[0].startswith(small.name)
-    scorers.CrossEncoderScorer(taken.weights).save(tmp_path / "with-head")
+    cross_encoder.CrossEncoderScorer(taken.weights).save(tmp_path / "with-head")
     caplog.clear()
-    scorers.CrossEncoderScorer(Rerank(str(tmp_path / "with-head")).weights)
+    cross_encoder.CrossEncoderScorer(Rerank(str(tmp_path / "with-head")).weights)
     assert "no head" not in caplog.text

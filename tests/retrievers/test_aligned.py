@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from radio_dspy.programs import RetrieveRerankAnswer
 
-from radio_dspy import RADIO, aligned_retriever
-from radio_dspy.distillation.signals import RationaleSimilarity
-from radio_dspy.encoders import Encoder
-from radio_dspy.errors import CheckpointError, SettingsError
-from radio_dspy.passages import Passage, RankRequest
+from radio_dspy import aligned_retriever
+from radio_dspy.core.errors import CheckpointError, SettingsError
+from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.distillation.teacher.signals import RationaleSimilarity
+from radio_dspy.models.bi_encoder import PassageVectors
+from radio_dspy.models.encoder import Encoder
 from radio_dspy.rerankers import Rerank
-from radio_dspy.rerankers.scorers import PassageVectors
 from radio_dspy.retrievers import FaissRetriever
 from radio_dspy.retrievers.aligned import query_encoder, same_passage_side
 from tests.conftest import ENCODER
+from tests.settings import radio_of
 
 TEXTS = {
     "yeast": "Yeast dies above sixty degrees.",
@@ -53,8 +54,8 @@ def student(index, rerank=None):
 
 
 def optimizer(folder, **settings):
-    training = {"epochs": 2, "learning_rate": 1e-3, "max_length": 32, "groups_per_step": 3, "candidates": 8}
-    return RADIO(gate=False, show_progress=False, run_dir=folder, **{**training, "tower": "query", **settings})
+    training = {"epochs": 2, "learning_rate": 1e-3, "max_length": 32, "per_device_train_batch_size": 3, "candidates": 8}
+    return radio_of(gate=False, run_dir=folder, **{**training, "tower": "query", **settings})
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,22 @@ import asyncio
 import copy
 import json
 import shutil
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from radio_dspy.encoders import Encoder
-from radio_dspy.errors import CheckpointError, DataError, SettingsError
-from radio_dspy.passages import Passage
+from radio_dspy.core.errors import CheckpointError, DataError, SettingsError
+from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.distillation import RationaleSimilarity
+from radio_dspy.models.encoder import Encoder
+from radio_dspy.models.vectors import checked_vectors
+from radio_dspy.rerankers import RationaleRerank
 from radio_dspy.retrievers import FaissRetriever
 from radio_dspy.retrievers import faiss as faiss_module
 from tests.conftest import ENCODER
+from tests.retrievers.counting import Counting
 
 
 def test_search_is_exact(retriever, encoder, topic):
@@ -149,3 +155,76 @@ def test_what_cannot_be_indexed(encoder):
 def test_k_must_be_positive(retriever):
     with pytest.raises(SettingsError, match="k must be at least 1, got 0"):
         retriever("anything", k=0)
+
+
+class Said(Counting):
+    """An encoder of the user's own that says other things of itself."""
+
+    def __init__(self, said):
+        super().__init__()
+        self.identity = {**Counting.identity, **said}
+
+
+SAID = [{"layers": (1, 2)}, {5: "x"}, {"size": {"deep": [1, (2, 3)]}}]
+
+
+@pytest.mark.parametrize("said", SAID, ids=str)
+def test_an_identity_is_compared_as_the_manifest_gives_it_back(tmp_path, said):
+    FaissRetriever.build([Passage("a", "Ice floats.")], Said(said)).save(tmp_path)
+    assert len(FaissRetriever.load(tmp_path, Said(said))) == 1
+    with pytest.raises(CheckpointError, match="built with encoder"):
+        FaissRetriever.load(tmp_path, Counting())
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"where": Path("x")},
+        {"size": np.int64(3)},
+        {"weight": float("nan")},
+        {"model": None},
+        {"max_length": "12"},
+        {"passage_prefix": 7},
+    ],
+    ids=str,
+)
+def test_an_identity_that_could_not_be_loaded_again_is_refused_before_passages_are_encoded(said):
+    encoder = Said(said)
+    encoder.instead = lambda count: pytest.fail("passages were encoded")
+    with pytest.raises(SettingsError, match="its identity and query_settings must be JSON values"):
+        FaissRetriever.build([Passage("a", "Ice floats.")], encoder)
+
+
+def test_query_settings_take_no_entry_of_the_manifest(tmp_path):
+    class Greedy(Counting):
+        query_settings = {"query_prefix": None, "format": 9, "files": {}, "lang": "en"}  # noqa: RUF012
+
+    FaissRetriever.build([Passage("a", "Ice floats.")], Greedy()).save(tmp_path)
+    assert len(FaissRetriever.load(tmp_path, Greedy())) == 1
+
+
+def test_queries_and_passages_of_two_models_are_not_compared():
+    class Two(Counting):
+        def _encode(self, texts, *, query, show_progress):
+            return np.ones((len(texts), 3 if query else 4), dtype=np.float32)
+
+    request = RankRequest(
+        "q", "why?", (Passage("a", "Ice floats."),), (0.0,), answers=("ice",), rationale="Ice is light."
+    )
+    for compare in (
+        lambda: RationaleRerank(Two())("why?", ["ice"], "Ice is light.", ["Ice floats."]),
+        lambda: RationaleSimilarity(Two()).score([request]),
+        lambda: RationaleSimilarity(Two(), index=FaissRetriever.build(request.candidates, Two())).score([request]),
+    ):
+        with pytest.raises(DataError, match="vectors of 4 dimensions, queries of 3"):
+            compare()
+
+
+def test_one_row_that_is_not_of_length_1_takes_no_memory_of_all():
+    rows = np.full((20_000, 64), 0.125, dtype=np.float32)
+    rows[7] *= 2
+    tracemalloc.start()
+    found = checked_vectors(rows, len(rows), "mine")
+    assert tracemalloc.get_traced_memory()[1] < 1.6 * rows.nbytes
+    tracemalloc.stop()
+    assert found[7].tolist() == found[8].tolist() == [0.125] * 64

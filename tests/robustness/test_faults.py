@@ -3,16 +3,15 @@
 import re
 import time
 from collections import Counter
-from types import SimpleNamespace
 
 import dspy
 import pytest
 
 import radio_dspy as radio
-from radio_dspy.distillation import bulk
-from radio_dspy.distillation.rationales import explain
-from radio_dspy.errors import LanguageModelError
-from radio_dspy.runs import Run
+from radio_dspy.core.errors import LanguageModelError
+from radio_dspy.distillation.rationales.writing import explain
+from radio_dspy.lm import calls as bulk
+from radio_dspy.runs.run import Run
 from tests.fault_server import (
     ALL_KINDS,
     BUSY,
@@ -78,12 +77,13 @@ def pauses(monkeypatch):
     """The pauses between tries, which are 40 times shorter than what is asked for."""
     asked = []
 
-    def sleep(seconds):
+    def pause(seconds):
         asked.append(seconds)
         time.sleep(seconds / 40)
+        return True
 
-    for module in ("dspy.clients.execution.time", "radio_dspy.distillation.bulk.time"):
-        monkeypatch.setattr(module, SimpleNamespace(**{**vars(time), "sleep": sleep}))
+    for module in ("radio_dspy.lm.waiting", "radio_dspy.lm.replies", "radio_dspy.lm.calls"):
+        monkeypatch.setattr(f"{module}.pause", pause)
     return asked
 
 

@@ -11,13 +11,17 @@ import dspy
 import pytest
 
 import radio_dspy as radio
-from radio_dspy.errors import LanguageModelError, RadioError, SettingsError
-from radio_dspy.redaction import lms_of, redacted, told
+from radio_dspy.cli.remembered import remember_command
+from radio_dspy.core.errors import LanguageModelError, RadioError, SettingsError
+from radio_dspy.core.redaction import redacted, told
+from radio_dspy.evaluation.relevance import answer_each
+from radio_dspy.lm.secrets import lms_of
 from tests.fault_server import FaultServer
+from tests.settings import radio_of
 from tests.stub_endpoints import StubEndpoint
 from tests.stub_servers import KEY
 
-FAST = {"epochs": 1, "max_length": 32, "candidates": 8, "gate": False, "show_progress": False}
+FAST = {"epochs": 1, "max_length": 32, "candidates": 8, "gate": False}
 
 
 def brain(prompt):
@@ -55,7 +59,7 @@ def test_nothing_that_is_written_holds_the_key(student, small, topic, tmp_path, 
             radio.distillation.RerankerScore(rival): 0.2,
             radio.distillation.RetrievalScore(): 0.2,
         }
-        optimizer = radio.RADIO(lm, small, signals=signals, run_dir=tmp_path / "run", max_calls=500, **FAST)
+        optimizer = radio_of(lm, small, signals=signals, run_dir=tmp_path / "run", max_calls=500, **FAST)
         aligned = optimizer.compile(student, trainset=topic.train[:4], valset=topic.test[:2])
         assert aligned(question="Why was the loaf flat?").answer == "yeast"
     assert {"manifest.json", "log.jsonl", "rationales.jsonl", "signals.jsonl", "report.json", "training.jsonl"} <= {
@@ -85,7 +89,7 @@ def test_no_error_holds_the_key_whatever_the_server_says(student, small, topic, 
         server.always = status
         lm = lm_of(server)
         for settings in ({"rationale_lm": lm}, {"signals": {radio.distillation.AnswerCorrectness(lm, depth=1): 1.0}}):
-            optimizer = radio.RADIO(encoder=small, run_dir=tmp_path / "run", **settings, **FAST)
+            optimizer = radio_of(encoder=small, run_dir=tmp_path / "run", **settings, **FAST)
             with pytest.raises(LanguageModelError) as caught:
                 optimizer.compile(student, trainset=topic.train[:4], valset=topic.test[:2])
             assert KEY not in "".join(traceback.format_exception(caught.value))
@@ -119,7 +123,7 @@ def test_nor_does_that_of_a_program_whose_lm_fails(small, index, topic, tmp_path
         server.always = 401
         program, asking = given(Rewriting(), lm_of(server), own)
         with asking, pytest.raises(SettingsError, match="the program failed: LMAuth") as caught:
-            radio.RADIO(encoder=small, run_dir=tmp_path / "run", **FAST).compile(
+            radio_of(encoder=small, run_dir=tmp_path / "run", **FAST).compile(
                 program, trainset=topic.train[:4], valset=topic.test[:2]
             )
     assert KEY not in "".join(traceback.format_exception(caught.value))
@@ -140,9 +144,7 @@ def test_nor_do_the_values_of_a_metric_on_a_program_that_says_what_its_lm_said(i
     student = Telling(index, radio.Rerank(small, "bi-encoder"), candidates=5, k=3)
     with FaultServer(brain) as server:
         server.always = 401
-        optimizer = radio.RADIO(
-            encoder=small, run_dir=tmp_path / "run", metric=lambda *_: 1.0, **{**FAST, "gate": True}
-        )
+        optimizer = radio_of(encoder=small, run_dir=tmp_path / "run", metric=lambda *_: 1.0, **{**FAST, "gate": True})
         student, asking = given(student, lm_of(server), own)
         with asking, pytest.raises(RadioError, match="cannot judge: the program failed") as caught:
             optimizer.compile(student, trainset=topic.train[:4], valset=topic.test[:2])
@@ -156,13 +158,50 @@ def test_nor_does_the_error_of_a_gate_whose_program_cannot_reach_its_lm(student,
     with FaultServer(brain) as server:
         server.always = 401
         student, asking = given(student, lm_of(server), own)
-        optimizer = radio.RADIO(
-            encoder=small, run_dir=tmp_path / "run", metric=lambda *_: 1.0, **{**FAST, "gate": True}
-        )
+        optimizer = radio_of(encoder=small, run_dir=tmp_path / "run", metric=lambda *_: 1.0, **{**FAST, "gate": True})
         with asking, pytest.raises(LanguageModelError, match=r"The program's LM failed \(LMAuth") as caught:
             optimizer.compile(student, trainset=topic.train[:4], valset=topic.test[:2])
     assert KEY not in "".join(traceback.format_exception(caught.value))
     assert files_with(tmp_path, KEY) == []
+
+
+@pytest.mark.parametrize("where", ["a metric", "a program"])
+def test_nor_does_that_of_an_lm_that_only_a_metric_or_a_program_knows(small, index, topic, tmp_path, caplog, where):
+    judge_key = "sk-MARKED-JUDGE-0002"
+    ask = dspy.Predict("question -> answer")
+
+    class Asking(radio.RetrieveRerankAnswer):
+        def forward(self, question):
+            if where == "a program":
+                with dspy.context(lm=judge):
+                    question = ask(question=question).answer
+            passages = self.retriever(question, k=5).passages
+            return self.rerank(query=question, passages=passages)
+
+    def metric(example, prediction, trace=None):
+        with dspy.context(lm=judge):
+            return float(ask(question=example.question).answer)
+
+    student = Asking(index, radio.Rerank(small, "bi-encoder"))
+    with FaultServer(brain) as server:
+        server.always = 401
+        judge = dspy.LM(
+            "openai/gpt-4o-mini", api_base=server.url, cache=False, num_retries=0, timeout=5.0,
+            extra_headers={"Authorization": f"Bearer {judge_key}"}, api_key="none",
+        )  # fmt: skip
+        settings = {**FAST, "gate": where == "a metric"}
+        optimizer = radio_of(encoder=small, run_dir=tmp_path / "run", metric=metric, **settings)
+        with pytest.raises(Exception, match=r"LMAuth|Incorrect API key") as caught:
+            optimizer.compile(student, trainset=topic.train[:4], valset=topic.test[:2])
+        assert server.requests
+    error, chain = caught.value, []
+    while error is not None:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    assert judge_key not in "".join(f"{one!r}{vars(one)}" for one in chain)
+    assert judge_key not in "".join(traceback.format_exception(caught.value)) + caplog.text
+    assert files_with(tmp_path, judge_key) == []
+    assert files_with(tmp_path, server.url.partition("//")[2]) == []
 
 
 def test_an_lm_is_found_in_a_part_that_an_optimizer_has_frozen(student):
@@ -204,3 +243,42 @@ def test_what_is_a_key_and_what_is_no_more_than_a_word(monkeypatch):
     text = "none: sk-environment, sk-given-by-hand, sk-given"
     assert redacted(text, "sk-given", "sk-given-by-hand", None) == "none: ***, ***, ***"
     assert told(RadioError("sk-environment\nis wrong")) == "RadioError: ***\nis wrong"
+
+
+@pytest.mark.parametrize("where", ["a signal's metric", "a judged program"])
+def test_nor_where_nobody_keeps_a_ledger(index, topic, where):
+    """Only a metric, or a program in the middle of its work, knows of the LM that is asked."""
+    key = "sk-MARKED-JUDGE-0003"
+
+    def ask(text, golds=None):
+        with dspy.context(lm=judge):
+            return dspy.Predict("question -> answer")(question=text).answer
+
+    class Asking(radio.RetrieveRerankAnswer):
+        def forward(self, question):
+            return super().forward(ask(question))
+
+    with FaultServer(brain) as server, FaultServer(brain) as refuses:
+        refuses.always = 401
+        judge = dspy.LM("openai/j", api_base=refuses.url, api_key=key, cache=False, num_retries=0)
+        program = Asking(index, radio.NoRerank(), candidates=3, k=1)
+        request = radio.RankRequest("q", "Why?", (radio.Passage("a", "Yeast."),), (0.5,), answers=("yeast",))
+        signal = radio.distillation.AnswerCorrectness(lm_of(server), metric=ask)
+        work = {
+            "a judged program": lambda: answer_each(program, topic.test[:1], lm_of(server), show_progress=False),
+            "a signal's metric": lambda: signal.score([request]),
+        }[where]
+        with pytest.raises(LanguageModelError, match=r"Incorrect API key provided: Bearer \*\*\*") as caught:
+            work()
+    error, chain = caught.value, []
+    while error is not None:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    assert key not in "".join(f"{one!r}{vars(one)}" for one in chain)
+
+
+def test_a_command_that_is_kept_names_no_address(tmp_path):
+    name = "huggingface/https://me:corr3ct-h0rse@host.example/v1"
+    remember_command(tmp_path / "run", "compile", {"lm": name, "out": tmp_path / "out", "base": "a/b"})
+    assert files_with(tmp_path, "corr3ct-h0rse") == files_with(tmp_path, "host.example") == []
+    assert json.loads((tmp_path / "run" / "command.json").read_text())["arguments"]["base"] == "a/b"

@@ -19,14 +19,16 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import radio_dspy as radio
-from radio_dspy.cli import app
-from radio_dspy.commands import read_rationales
-from radio_dspy.datasets import answers_of, relevant_of
+from radio_dspy.cli.app import app
+from radio_dspy.cli.inputs import read_rationales
+from radio_dspy.core.errors import DataError, RadioError, SettingsError
+from radio_dspy.core.passages import Passage, RankRequest, as_passage
+from radio_dspy.core.validation import shown
+from radio_dspy.datasets.examples import answers_of, relevant_of
 from radio_dspy.distillation import fuse, fused_ranking, min_max, preference_groups
-from radio_dspy.distillation.preferences import distinct_questions, question_id
-from radio_dspy.errors import DataError, RadioError, SettingsError
-from radio_dspy.metrics import ranking_metrics
-from radio_dspy.passages import Passage, RankRequest, as_passage, shown
+from radio_dspy.evaluation.metrics import ranking_metrics
+from radio_dspy.retrievers.requests import distinct_questions, question_id
+from tests.settings import radio_of
 
 INPUTS: Counter[str] = Counter()  # how many there were, by what came of them
 
@@ -35,7 +37,6 @@ def thorough(count):
     """The one profile: the same inputs in every run, as many as are said, and no time limit on a single one."""
     return settings(
         max_examples=count,
-        derandomize=True,
         deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
@@ -184,9 +185,9 @@ def files_of(fields):
 
 
 def lines_of(data):
-    """The lines that hold something, as a reader of text files sees them."""
+    """The lines that hold something, as a reader of text files sees them; an empty array is a file without rows."""
     text = data.decode("utf-8-sig", "replace")
-    return [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+    return [line for line in re.split(r"\r\n|\r|\n", text) if line.strip() not in ("", "[]")]
 
 
 def written(folder, data, name="input.jsonl"):
@@ -195,7 +196,7 @@ def written(folder, data, name="input.jsonl"):
     return path
 
 
-NAMED_LINE = r"input\.jsonl(:\d+: .|: holds no |: not a whole gzip file)"
+NAMED_LINE = r"input\.jsonl(:\d+: .|: row \d+: .|: holds no |: not a whole gzip file)"
 
 
 # Loaders
@@ -204,29 +205,38 @@ NAMED_LINE = r"input\.jsonl(:\d+: .|: holds no |: not a whole gzip file)"
 def check_corpus(data, folder):
     found = outcome(radio.load_corpus, written(folder, data), names=NAMED_LINE)
     if found.error is None:
-        assert len(found.value) == len(lines_of(data))
-        assert len({one.id for one in found.value}) == len(found.value)
-        for one, line in zip(found.value, lines_of(data), strict=True):
-            row = json.loads(line)
-            assert one.id == str(row.get("id", row.get("_id")))
+        loaded = [json.loads(line) for line in lines_of(data)]
+        filled = [row for row in loaded if str(row.get("contents", row.get("text")) or "").strip()]
+        titled = [row for row in loaded if str(row.get("title") or "").strip()]
+        rows = {key_of(row): row for row in (*titled, *filled)}
+        assert len({one.id for one in found.value}) == len(found.value) <= len(rows)
+        assert {key_of(row) for row in filled} <= {one.id for one in found.value}
+        for one in found.value:
+            row = rows[one.id]
             assert one.text.strip()
-            assert one.text in row.get("contents", row.get("text"))
+            assert one.text in str(row.get("contents", row.get("text")) or "") or one.text == str(row["title"]).strip()
             f"{one.id}{one.contents}".encode()  # every file takes it
+
+
+def key_of(row):
+    key = next((row[name] for name in ("id", "_id") if row.get(name) not in (None, "", [], {})), None)
+    return str(int(key)) if isinstance(key, float) and key.is_integer() else str(key)
 
 
 def check_questions(data, folder):
     found = outcome(radio.load_questions, written(folder, data), names=NAMED_LINE)
     if found.error is None:
         rows = [json.loads(line) for line in lines_of(data)]
-        assert len(found.value) == len({str(row.get("id", row.get("_id"))) for row in rows})
-        answers = {key: [] for key in (one.id for one in found.value)}
+        rows = [row for row in rows if str(row.get("question", row.get("text")) or "").strip()]
+        assert len(found.value) == len({key_of(row) for row in rows})
+        answers = {one.id: [] for one in found.value}
         for row in rows:  # one line for each of its answers
-            given_answers = row.get("golden_answers", row.get("answers")) or []
-            answers[str(row.get("id", row.get("_id")))] += (
-                [given_answers] if isinstance(given_answers, str) else map(str, given_answers)
-            )
+            given = row.get("golden_answers") or row.get("answers") or []
+            given = [given] if isinstance(given, str | int | float) else given
+            answers[key_of(row)] += [str(one).strip() for one in given if str(one).strip()]
         for one in found.value:
-            assert set(one.answers) == set(answers[one.id])
+            if "choices" not in one:
+                assert set(one.answers) == set(answers[one.id])
             assert all(isinstance(text, str) and text != "nan" for text in one.answers if text not in NASTY_TEXTS)
             f"{one.id}{one.question}{one.answers}{one.relevant}".encode()
 
@@ -334,7 +344,8 @@ def spoilt(good):
         "Latin-1 in the last of many lines": (b"\n" * 200 + b'{"id": "caf\xe9"}', r"input\.jsonl:201: not UTF-8"),
         "two objects in a line": (line + line, r"input\.jsonl:1: not JSON"),
         "a second byte order mark": (line + b"\n\xef\xbb\xbf" + line, r"input\.jsonl:2: not JSON"),
-        "one list of rows": (b"[" + line + b"]", r"input\.jsonl:1: expected a JSON object, got list"),
+        "a list in a list": (b"[[" + line + b"]]", r"input\.jsonl: row 1: expected a JSON object, got list"),
+        "half a list of rows": (b"[" + line + b",\n", r"input\.jsonl:\d: not JSON"),
         "deeper than a parser goes": (b"[" * 100_000, r"input\.jsonl:1: not JSON"),
         "more digits than Python reads": (b'{"id": ' + b"9" * 5000 + b"}", r"input\.jsonl:1: not JSON"),
         "nothing": (b"", r"input\.jsonl: holds no "),
@@ -411,7 +422,7 @@ def try_rows(count):
         for reader in READERS.values():
             found = outcome(reader, given_rows, names=r"^row \d+: .|^the rows: holds no ")
             if found.error is None and reader is radio.load_corpus:
-                assert len({one.id for one in found.value}) == len(given_rows)
+                assert len({one.id for one in found.value}) == len(found.value) <= len(given_rows)
             assert found.error or len(found.value) <= len(given_rows)
 
     each()
@@ -471,7 +482,9 @@ def try_judgements(folder, count):
         found = outcome(radio.load_questions, questions, path, names=names)
         if found.error is None:
             cells = [line.split("\t") for line in re.split(r"\r\n|\r|\n", end.join(rows))]
-            assert found.value[0].relevant == [row[-2] for row in cells if row[0] == "q1" and row[-1] == "1"]
+            assert found.value[0].relevant == list(
+                dict.fromkeys(row[-2] for row in cells if row[0] == "q1" and row[-1] in ("1", "1.5"))
+            )
 
     each()
 
@@ -735,8 +748,8 @@ def try_groups(count):
             sampling,
             depth,
             block=block,
-            hard_negatives=hard,
-            names=r"depth and block|hard_negatives|sampling must|[Rr]anking",
+            negative_range=hard,
+            names=r"depth and block|negative_range|sampling must|[Rr]anking",
         )
         if found.error is None:
             place = {one: position for position, one in enumerate(list(ranking)[:depth])}
@@ -784,9 +797,13 @@ LIES = {
     "rationales in a list": ({}, ["heat"], r"give a dict, got list"),
     "a rationale of NULs and emoji": ({}, {"q1": "heat \x00\U0001f525\u202e"}, None),
     "a blank rationale": ({}, {"q1": " \n"}, None),
-    "an answer that is a number": ({"answers": 5}, {}, r"'q0': 'answers' must be a list of strings, got int"),
-    "an answer that is not a number": ({"answers": [math.nan]}, {}, r"'q0': 'answers' must be .* got nan in it"),
-    "answers in a dict": ({"answers": {"light": 1}}, {}, r"'q0': 'answers' must be a list of strings, got dict"),
+    "an answer that is a number": ({"answers": 5}, {}, None),
+    "an answer that is not a number": ({"answers": [math.nan]}, {}, None),
+    "answers in a dict": (
+        {"answers": {"light": 1}},
+        {},
+        r"'q0': 'answers' must be a list of strings, got \{'light': 1\}",
+    ),
     "half a character in an answer": ({"answers": ["\ud800"]}, {"q0": "light"}, r"'q0': 'answers': holds half"),
     "no answer": ({"answers": []}, {}, None),
     "an id that is 0": ({"id": 0}, {"0": "Ice is light."}, None),
@@ -815,7 +832,7 @@ def examples(**first):
 
 def compiled(pantry, train, rationales, folder):
     program = radio.RetrieveRerankAnswer(pantry, radio.Rerank(pantry.encoder, "bi-encoder"), candidates=6, k=3)
-    optimizer = radio.RADIO(
+    optimizer = radio_of(
         None,
         rationales=rationales,
         gate=False,
@@ -823,7 +840,6 @@ def compiled(pantry, train, rationales, folder):
         max_length=16,
         candidates=6,
         run_dir=folder / "run",
-        show_progress=False,
     )
     optimizer.compile(program, trainset=train[:3], valset=train[3:])
     return optimizer.report
@@ -864,7 +880,7 @@ def try_questions(pantry, count):
         {"id": ids, "answers": st.lists(texts, max_size=2), "relevant": st.lists(ids, max_size=2), "choices": odd},
         odd,
     ).map(lambda row: dspy.Example(**row).with_inputs("question"))
-    check = radio.RADIO(None, gate=False, show_progress=False)
+    check = radio_of(None, gate=False)
     student = radio.RetrieveRerankAnswer(pantry, radio.Rerank(pantry.encoder, "bi-encoder"), candidates=6, k=3)
 
     @thorough(count)
@@ -876,7 +892,8 @@ def try_questions(pantry, count):
         if found.error is None:
             assert found.value.calls == 0
             assert all(isinstance(text, str) for one in distinct_questions(train).values() for text in answers_of(one))
-            assert {key for one in train for key in relevant_of(one)} <= {one.id for one in pantry.passages}
+            labels = {key for one in train for key in relevant_of(one)}  # those of no passage are left out
+            assert not labels or labels & {one.id for one in pantry.passages}
 
     each()
 
@@ -943,7 +960,7 @@ BAD_FILES = {
     "truncated JSON": (b'{"id": "p1", "conte', r"error: \S+/bad\.jsonl:1: not JSON"),
     "nothing": (b"", r"error: \S+/bad\.jsonl: holds no "),
     "packed": (gzip.compress(b"{}"), r"error: \S+/bad\.jsonl:1: not UTF-8"),
-    "a list": (b"[1]", r"error: \S+/bad\.jsonl:1: expected a JSON object, got list"),
+    "a list": (b"[1]", r"error: \S+/bad\.jsonl: row 1: expected a JSON object, got int"),
     "an id that is true": (b'{"id": true}', r"error: \S+/bad\.jsonl:1: needs "),
     "half a character": (b'{"id": "\\ud800", "contents": "x", "question": "x"}', r"bad\.jsonl:1: 'id': holds half"),
 }
@@ -977,7 +994,10 @@ BAD_OPTIONS = {
     "an LM without a name": (["--lm", " "], r"--lm is empty"),
     "a seed of no machine": (["--seed", "9" * 30], r"seed must be a whole number between"),
     "a rate that is no number": (["--learning-rate", "nan"], r"learning_rate must be above 0, got nan"),
-    "a weight that is no number": (["--rationale-weight", "nan"], r"rationale_weight must lie in \[0, 1\], got nan"),
+    "a weight that is no number": (
+        ["--rationale-weight", "nan"],
+        r"weight of rationales must lie in \[0, 1\], got nan",
+    ),
     "a share that is no number": (
         ["--confident-share", "inf"],
         r"confident_share must lie above 0 and up to 1, got inf",
@@ -1002,7 +1022,7 @@ def test_a_program_that_is_none(files):
         check_command(["export", folder, "--out", files.folder / "exported"], where)
     check_command(["runs", "show", files.folder], "not a run folder")
     check_command(["runs", "show", files.corpus], "is a file")
-    check_command(["runs", "resume", files.folder], "no command was kept there")
+    check_command(["runs", "resume", files.folder], "not a run folder")
 
 
 BAD_RATIONALES = {
@@ -1095,13 +1115,13 @@ def test_a_bad_byte_is_named_by_its_own_line(tmp_path):
 
 def test_an_answer_that_is_not_a_number_is_not_the_word_nan():
     """A table's missing answer became an answer: ``nan``."""
-    with pytest.raises(DataError, match=r"row 1: 'answers' must be a list of strings, got nan in it"):
-        radio.load_questions([{"id": "q1", "question": "Why?", "answers": [math.nan]}])
+    rows = [{"id": "q1", "question": "Why?", "answers": [math.nan, "ice"]}]
+    assert [one.answers for one in radio.load_questions(rows)] == [["ice"]]
 
 
 def test_bytes_are_no_list_of_answers():
     """They became one answer for each byte: ``97`` and ``98``."""
-    with pytest.raises(DataError, match=r"row 1: 'answers' must be a list of strings, got bytes"):
+    with pytest.raises(DataError, match=r"row 1: 'answers' must be a list of strings, got b'ab' in it"):
         radio.load_questions([{"id": "q1", "question": "Why?", "answers": b"ab"}])
 
 
@@ -1124,11 +1144,11 @@ def test_a_number_of_any_length_is_named():
         min_max([10**5000])
 
 
-@pytest.mark.parametrize("line", ["q1\tp1\t2.5", "q1\tp1"])
+@pytest.mark.parametrize("line", ["q1\tp1\t2,5", "q1\tp1"])
 def test_a_bad_first_judgement_is_no_heading(line, tmp_path):
     """It was passed over as one, and with it the label."""
     path = written(tmp_path, line.encode(), "qrels.tsv")
-    with pytest.raises(DataError, match=r"qrels\.tsv:1: expected query id, passage id and a whole-number grade"):
+    with pytest.raises(DataError, match=r"qrels\.tsv:1: expected query id, passage id and a grade"):
         radio.load_questions([{"id": "q1", "question": "Why?"}], qrels=path)
 
 
@@ -1210,9 +1230,9 @@ def test_an_id_that_counts_as_nothing_is_still_no_string(falsy):
         preference_groups([falsy, "b", "c"])
 
 
-@pytest.mark.parametrize("change", [{"depth": 2.5}, {"depth": "3"}, {"block": math.nan}, {"hard_negatives": 5}])
+@pytest.mark.parametrize("change", [{"depth": 2.5}, {"depth": "3"}, {"block": math.nan}, {"negative_range": 5}])
 def test_positions_that_are_no_whole_numbers(change):
-    with pytest.raises(SettingsError, match=r"(depth and block|hard_negatives) must be"):
+    with pytest.raises(SettingsError, match=r"(depth and block|negative_range) must be"):
         preference_groups(["a", "b", "c"], "iteration", **change)
 
 
@@ -1253,30 +1273,32 @@ def test_an_id_that_is_no_number_is_no_id(key):
 def test_a_trainset_that_is_none(examples_given, pantry):
     student = radio.RetrieveRerankAnswer(pantry, radio.Rerank(pantry.encoder, "bi-encoder"), candidates=6, k=3)
     with pytest.raises(DataError, match=r"trainset (must be a list of dspy\.Example, got|is empty)"):
-        radio.RADIO(None).estimate(student, trainset=examples_given)
+        radio_of(None).estimate(student, trainset=examples_given)
 
 
 def test_a_trainset_that_can_be_gone_through_only_once(pantry):
     """The checks used it up: no question reached a reranker, and the LM was blamed."""
     student = radio.RetrieveRerankAnswer(pantry, radio.Rerank(pantry.encoder, "bi-encoder"), candidates=6, k=3)
     bills = [
-        radio.RADIO(dspy.LM("openai/gpt-4o-mini"), gate=False).estimate(student, trainset=train, valset=held_out)
+        radio_of(dspy.LM("openai/gpt-4o-mini"), gate=False).estimate(student, trainset=train, valset=held_out)
         for train, held_out in ((examples()[:3], examples()[3:]), (iter(examples()[:3]), iter(examples()[3:])))
     ]
     assert bills[0].calls == bills[1].calls == 3
 
 
-@pytest.mark.parametrize("seed", [2**80, -(10**400), 1.5, True, None])
+@pytest.mark.parametrize("seed", [2**80, -(10**400), 1.5, True])
 def test_a_seed_that_torch_would_refuse(seed):
     with pytest.raises(SettingsError, match="seed must be a whole number between"):
-        radio.RADIO(None, seed=seed)
+        radio_of(None, seed=seed)
 
 
 @pytest.mark.parametrize("name", ["learning_rate", "weight_decay", "temperature", "target_temperature"])
 @pytest.mark.parametrize("value", ["x", None, True])
 def test_settings_that_are_no_numbers(name, value):
+    if value is None and name == "learning_rate":
+        pytest.skip("None is the default of RADIO's own argument")
     with pytest.raises(SettingsError, match=f"{name} must be a number, got"):
-        radio.RADIO(None, **{name: value})
+        radio_of(None, **{name: value})
 
 
 def test_an_index_is_not_saved_onto_a_file(pantry, tmp_path):

@@ -1,20 +1,27 @@
 """One program in many threads, and two compiles on one machine, disturb each other in nothing."""
 
 import json
+import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
 
 import radio_dspy as radio
-from radio_dspy.files import sha256_of
-from tests.conftest import ROOT, scripted
+from radio_dspy.core.files import sha256_of
+from radio_dspy.models.encoder import quiet_loading
+from radio_dspy.retrievers import FaissRetriever
+from tests.conftest import ENCODER, ROOT, scripted
 
 THREADS = 16
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("calls", [200, pytest.param(2000, marks=pytest.mark.slow)])
 def test_calls_from_sixteen_threads_answer_as_one_thread_does(index, small, topic, calls):
     program = radio.RetrieveRerankAnswer(index, radio.Rerank(small, "bi-encoder"), candidates=8, k=3)
@@ -62,7 +69,7 @@ index = radio.FaissRetriever.build(passages, encoder=encoder)
 student = radio.RetrieveRerankAnswer(index, radio.Rerank(encoder, "bi-encoder"), candidates=8)
 optimizer = radio.RADIO(
     rationales={str(one.id): one.answers[0] for one in train}, run_dir=run_dir, epochs=1, max_length=32,
-    candidates=8, gate=False, show_progress=False,
+    preferences=radio.PreferenceSettings(candidates=8), gate=False,
 )
 aligned = optimizer.compile(student, trainset=train[:6], valset=train[6:])
 print(json.dumps(aligned.rerank.weights.checkpoint))
@@ -91,3 +98,71 @@ def test_two_compiles_in_two_processes(topic, small, tmp_path):
     found = [outcome(process, f"both-{first}") for process, first in zip(both, (0, 4), strict=True)]
     assert found == alone
     assert alone[0] != alone[1]
+
+
+def test_two_compiles_in_two_threads_give_the_weights_that_each_gives_alone(topic, tmp_path):
+    """Random numbers, models, settings and patches of the process are shared; nothing of it may reach the other."""
+    encoder = random_encoder(tmp_path / "encoder")
+    passages = FaissRetriever.build(topic.passages, encoder)
+
+    def compiled(run, seed):
+        student = radio.RetrieveRerankAnswer(passages, radio.Rerank(encoder, "bi-encoder"), candidates=8)
+        train = topic.train[seed : seed + 8]
+        optimizer = radio.RADIO(
+            rationales={str(one.id): one.answers[0] for one in train},
+            run_dir=tmp_path / run,
+            preferences=radio.PreferenceSettings(candidates=8),
+            training=radio.TrainingSettings(per_device_train_batch_size=2, disable_tqdm=True),
+            epochs=3,
+            max_length=32,
+            gate=False,
+            seed=seed,
+        )
+        aligned = optimizer.compile(student, trainset=train[:6], valset=train[6:])
+        checkpoint = Path(aligned.rerank.weights.checkpoint)
+        return (tmp_path / run / "groups.jsonl").read_bytes(), sha256_of(checkpoint / "model.safetensors")
+
+    alone = [compiled(f"alone-{seed}", seed) for seed in (0, 4)]
+    for turn in range(2):
+        started = threading.Barrier(2)
+
+        def beside(seed, turn=turn, started=started):
+            started.wait()
+            return compiled(f"both-{turn}-{seed}", seed)
+
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(beside, (0, 4))) == alone
+    assert alone[0] != alone[1]
+
+
+def random_encoder(folder):
+    """Random weights that train in a tenth of a second, with dropout."""
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    with quiet_loading():
+        transformers.BertModel(transformers.BertConfig(**sizes)).save_pretrained(folder)
+        transformers.AutoTokenizer.from_pretrained(radio.weights(ENCODER)).save_pretrained(folder)
+    return radio.Encoder(str(folder))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+def test_a_child_forked_after_use_encodes_and_searches(topic, tmp_path):
+    """OpenMP's threads do not survive a fork; torch and FAISS waited for them without end."""
+    random_encoder(tmp_path / "encoder")
+    code = f"""
+import os
+import radio_dspy as radio
+passages = [radio.Passage(str(i), f"passage {{i}} of several words, and of a few more") for i in range(64)]
+index = radio.FaissRetriever.build(passages, encoder={str(tmp_path / "encoder")!r})
+rerank = radio.Rerank({str(tmp_path / "encoder")!r}, "bi-encoder")
+def use():
+    return len(rerank("why?", index("which passage?", k=50).passages).passages)
+use()
+child = os.fork()
+if child == 0:
+    os._exit(use())
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
+    assert done.stdout.strip() == "50", done.stderr

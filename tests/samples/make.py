@@ -1,7 +1,7 @@
 """Write ``saved-VERSION/`` and ``expected-VERSION.json``: a small program as this release saves it, and its ranking.
 
-A sample is made once, with the release that it is named after, and never again: tests/test_saving.py loads it with
-whatever the code has become. When the format changes, make a further one, and keep the old.
+A sample is made once, with the release that it is named after, and never again: tests/persistence/test_saving.py loads
+it with whatever the code has become. When the format changes, make a further one, and keep the old.
 
     python tests/samples/make.py FOLDER
 """
@@ -76,7 +76,13 @@ def aligned(encoder: radio.Encoder, run_dir: Path) -> dspy.Module:
         dspy.Example(question=question, answers=(answer,)).with_inputs("question") for question, answer in QUESTIONS
     ]
     optimizer = radio.RADIO(
-        gate=False, guards=False, epochs=2, learning_rate=1e-3, max_length=32, run_dir=run_dir, show_progress=False
+        preferences=radio.PreferenceSettings(false_negatives=None),
+        rationales=radio.RationaleSettings(check=False),
+        gate=False,
+        epochs=2,
+        learning_rate=1e-3,
+        max_length=32,
+        run_dir=run_dir,
     )
     return optimizer.compile(program, trainset=train[:3], valset=train[3:])
 

@@ -1,0 +1,228 @@
+"""Commands that train: index, compile, import."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from radio_dspy.cli.command import command, say, write_result
+from radio_dspy.cli.inputs import build_index, open_retriever, read_rationales
+from radio_dspy.cli.options import (
+    DEFAULT_ENCODER,
+    Architecture,
+    BaseWeights,
+    Candidates,
+    CorpusFile,
+    EncoderName,
+    IndexFolder,
+    JsonFile,
+    Lm,
+    ReadPassages,
+    Scoring,
+    TaskName,
+    TrainedTower,
+    declared,
+)
+from radio_dspy.cli.remembered import remember_command
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.files import check_new
+from radio_dspy.distillation.preferences.settings import PreferenceSettings
+from radio_dspy.distillation.rationales.settings import PAPER_WEIGHT, RationaleSettings
+from radio_dspy.distillation.training.settings import Tower, TrainingSettings
+from radio_dspy.lm.limits import Budget
+from radio_dspy.optimizers.presets import LOCAL_PREFERENCES, LOCAL_TRAINING
+
+if TYPE_CHECKING:
+    from radio_dspy.reporting.report import Report
+
+_NEW_OUT = "give a new folder for --out."
+_TRAINING = ("loss", "num_train_epochs", "learning_rate", "max_length", "averaged_runs", "save_steps")
+_PREFERENCES = ("sampling", "random_negatives", "confident_share")
+
+
+@command
+def index(
+    corpus: Annotated[Path, typer.Argument(help="Passages as FlashRAG or BEIR JSON Lines.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the index.")],
+    encoder: Annotated[
+        str, typer.Option(help="Folder, hub name or LiteLLM name (openai/text-embedding-3-small) of the text encoder.")
+    ] = DEFAULT_ENCODER,
+    query_prefix: Annotated[str | None, typer.Option(help='Put before queries, for example "query: " for E5.')] = None,
+    passage_prefix: Annotated[str | None, typer.Option(help='Put before passages, for example "passage: ".')] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Encode passages and write a FAISS index.
+
+    Example: `radio-dspy index corpus.jsonl index/`
+    """
+    from radio_dspy.models.open_encoder import as_encoder
+    from radio_dspy.retrievers.index_folder import check_place
+
+    check_place(out)  # before anything is encoded
+    retriever = build_index(corpus, as_encoder(encoder, query_prefix=query_prefix, passage_prefix=passage_prefix))
+    retriever.save(out)
+    write_result(json_file, {"passages": len(retriever), "index": str(out), "encoder": retriever.encoder.identity})
+    say(f"{len(retriever)} passages indexed in {out}")
+
+
+@command
+@declared(
+    rationale=(RationaleSettings(weight=PAPER_WEIGHT), ("weight",)),
+    preferences=(LOCAL_PREFERENCES, _PREFERENCES),
+    training=(LOCAL_TRAINING, _TRAINING),
+    budget=(Budget(), ("max_calls", "max_cost")),
+)
+def compile_(
+    train: Annotated[Path, typer.Option(help="Questions with answers, as JSON Lines.")],
+    out: Annotated[Path, typer.Option(help="New folder for the aligned program.")],
+    rationale: RationaleSettings,
+    preferences: PreferenceSettings,
+    training: TrainingSettings,
+    budget: Budget,
+    given: dict[str, Any],
+    corpus: CorpusFile = None,
+    index_folder: IndexFolder = None,
+    dev: Annotated[
+        Path | None, typer.Option(help="Questions to judge by; else a fifth of --train is held out.")
+    ] = None,
+    lm: Lm = "local",
+    rationales: Annotated[
+        Path | None, typer.Option(help='Rationales that are there: {"id", "rationale"} lines.')
+    ] = None,
+    encoder: EncoderName = None,
+    reranker: BaseWeights = DEFAULT_ENCODER,
+    architecture: Scoring = "bi-encoder",
+    task: Annotated[
+        TaskName, typer.Option(help="qa: short answers; choice: letters; multihop: several searches.")
+    ] = "qa",
+    hops: Annotated[int, typer.Option(help="Searches of a multihop question at most.")] = 2,
+    tower: TrainedTower = None,
+    guards: Annotated[bool, typer.Option(help="Leave out false negatives and useless rationales.")] = True,
+    gate: Annotated[bool, typer.Option(help="Return the base where nothing beats it on held-out questions.")] = True,
+    candidates: Candidates = 20,
+    k: ReadPassages = 5,
+    limit: Annotated[int | None, typer.Option(help="Use only the first N training questions.", min=1)] = None,
+    num_threads: Annotated[int, typer.Option(help="LM calls in flight at the same time.")] = 1,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Say what it will ask of LMs, and do nothing.")] = False,
+    max_tokens: Annotated[int, typer.Option(help="Longest rationale of the local LM.")] = 96,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Keep records here; a run that stopped goes on from them.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the LM and of training.")] = 42,
+    json_file: JsonFile = None,
+) -> None:
+    """Align a reranker on your own questions and save the program.
+
+    The settings that no option changes are those of `local_preset`: a bi-encoder's query side, trained on two cores.
+
+    Example: `radio-dspy compile --corpus corpus.jsonl --train train.jsonl --dev dev.jsonl --out aligned`
+    """
+    import dspy
+
+    import radio_dspy as radio
+    from radio_dspy.lm.opening import open_lm
+    from radio_dspy.programs.tasks import open_program
+
+    check_new(out, _NEW_OUT)
+    if not estimate:
+        remember_command(run_dir, "compile", given)
+    questions = radio.load_questions(train)
+    trainset = questions[:limit]
+    valset = radio.load_questions(dev) if dev else []
+    texts = read_rationales(rationales, [*questions, *valset], [*trainset, *valset]) if rationales else {}
+    retriever = open_retriever(index_folder, corpus, encoder)
+    rerank = radio.Rerank(reranker, architecture=architecture)
+    student = open_program(task, retriever, rerank, candidates=candidates, k=k, hops=hops)
+    if training.loss == "listwise" and preferences.sampling == LOCAL_PREFERENCES.sampling:
+        preferences = replace(preferences, sampling=None)  # the loss's own
+    if not guards:
+        preferences = replace(preferences, false_negatives=None)
+    with open_lm(lm, seed=seed, max_tokens=max_tokens) as model:
+        optimizer = radio.RADIO(
+            rationale_lm=model,
+            encoder=retriever.encoder,
+            rationales=replace(rationale, given=texts, check=guards),
+            preferences=preferences,
+            training=replace(training, tower=_tower(tower, architecture), seed=seed),
+            gate=gate,
+            budget=budget,
+            run_dir=run_dir,
+            num_threads=num_threads,
+        )
+        # A multihop question needs the LM before its second search.
+        with dspy.context(lm=model) if task == "multihop" else nullcontext():
+            if estimate:
+                expected = optimizer.estimate(student, trainset=trainset, valset=valset or None)
+                write_result(json_file, expected.as_dict())
+                say(expected)
+                return
+            aligned = optimizer.compile(student, trainset=trainset, valset=valset or None)
+    _keep(aligned, optimizer.report, out, json_file)
+
+
+def _tower(chosen: Tower | None, architecture: Architecture) -> Tower:
+    return chosen or ("query" if architecture == "bi-encoder" else "both")
+
+
+def _keep(aligned: Any, report: Report | None, out: Path, json_file: Path | None) -> None:
+    """Save what an optimizer returned, and tell what it did."""
+    import radio_dspy as radio
+
+    radio.save(aligned, out)
+    write_result(json_file, report.as_dict() if report else {})
+    say(f"\n{report}\nsaved in {out}")
+
+
+@command
+@declared(training=(LOCAL_TRAINING, ("loss", "num_train_epochs", "learning_rate", "max_length")))
+def import_(
+    groups: Annotated[
+        Path, typer.Argument(help='FlagEmbedding\'s {"query", "pos", "neg"} lines, or a run\'s groups.jsonl.')
+    ],
+    out: Annotated[Path, typer.Option(help="New folder for the program with the trained reranker.")],
+    training: TrainingSettings,
+    corpus: CorpusFile = None,
+    index_folder: IndexFolder = None,
+    dev: Annotated[
+        Path | None, typer.Option(help="Groups to judge by; else a fifth of the groups is held out.")
+    ] = None,
+    encoder: EncoderName = None,
+    reranker: BaseWeights = DEFAULT_ENCODER,
+    architecture: Scoring = "bi-encoder",
+    tower: TrainedTower = None,
+    negatives: Annotated[int, typer.Option(help="Negatives drawn for each positive.")] = 7,
+    gate: Annotated[bool, typer.Option(help="Return the base where nothing beats it on held-out groups.")] = True,
+    candidates: Candidates = 20,
+    k: ReadPassages = 5,
+    run_dir: Annotated[Path | None, typer.Option(help="Keep checkpoints and report here.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of training.")] = 42,
+    json_file: JsonFile = None,
+) -> None:
+    """Train a reranker on preference groups that you have, without an LM, and save the program.
+
+    The losses listwise and margin read the lines' pos_scores and neg_scores.
+
+    Example: `radio-dspy import train.jsonl --corpus corpus.jsonl --out aligned`
+    """
+    import radio_dspy as radio
+    from radio_dspy.programs.tasks import open_program
+    from radio_dspy.runs.run import Run
+
+    check_new(out, _NEW_OUT)
+    for path in filter(None, (groups, dev)):
+        if not path.is_file():
+            raise SettingsError(f"{path}: no such file; give preference groups as JSON Lines.")
+    Run(run_dir).check("GroupFinetune")
+    rerank = radio.Rerank(reranker, architecture=architecture)
+    training = replace(training, tower=_tower(tower, architecture), seed=seed)
+    training.check(architecture)
+    optimizer = radio.GroupFinetune(training, negatives=negatives, gate=gate, run_dir=run_dir)
+    retriever = open_retriever(index_folder, corpus, encoder)
+    trainset, valset = (radio.load_groups(path, retriever.passages) if path else [] for path in (groups, dev))
+    student = open_program("qa", retriever, rerank, candidates=candidates, k=k, hops=1)
+    aligned = optimizer.compile(student, trainset=trainset, valset=valset or None)
+    _keep(aligned, optimizer.report, out, json_file)

@@ -1,0 +1,54 @@
+"""What commands read: an index or a corpus, and rationales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from radio_dspy.cli.command import say
+from radio_dspy.cli.options import DEFAULT_ENCODER
+from radio_dspy.core.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    import dspy
+
+    from radio_dspy.models.encoder import TextEncoder
+    from radio_dspy.retrievers.faiss import FaissRetriever
+
+
+def build_index(corpus: Path, encoder: TextEncoder | str) -> FaissRetriever:
+    """Index a corpus file."""
+    import radio_dspy as radio
+
+    return radio.FaissRetriever.build(radio.load_corpus(corpus), encoder=encoder, show_progress=True)
+
+
+def open_retriever(index_folder: Path | None, corpus: Path | None, encoder: str | None) -> FaissRetriever:
+    """A saved index, or a new one of a corpus file."""
+    import radio_dspy as radio
+
+    if (index_folder is None) == (corpus is None):
+        raise SettingsError("Give either --index (a folder that `radio-dspy index` wrote) or --corpus (JSON Lines).")
+    if index_folder is not None:
+        return radio.FaissRetriever.load(index_folder, encoder=encoder)
+    return build_index(Path(str(corpus)), encoder or DEFAULT_ENCODER)
+
+
+def read_rationales(path: Path, questions: Sequence[dspy.Example], used: Sequence[dspy.Example]) -> dict[str, str]:
+    """The rationales of the questions that are used; one of a question that the files do not hold is an error."""
+    from radio_dspy.core.validation import checked_text, plain_text
+    from radio_dspy.datasets.loading import read_jsonl
+
+    known = {str(example.id) for example in questions}
+    found: dict[str, str] = {}
+    for where, row in read_jsonl(path):
+        if not isinstance(row.get("rationale"), str) or "id" not in row:
+            raise DataError(f"{where}: needs 'id' and a string 'rationale', got {sorted(row)!r}.")
+        key, text = plain_text(row["id"], f"{where}: 'id'"), checked_text(row["rationale"], f"{where}: 'rationale'")
+        if key not in known:
+            raise DataError(f"{where}: holds a rationale of {key!r}, which is no question of --train or --dev.")
+        if found.setdefault(key, text) != text:
+            say(f"{where}: question {key!r} has a rationale already, the first one is used.", err=True)
+    wanted = {str(example.id) for example in used}
+    return {key: text for key, text in found.items() if key in wanted}

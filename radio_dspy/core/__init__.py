@@ -1,0 +1,1 @@
+"""Values, checks, files and errors that every other package uses."""

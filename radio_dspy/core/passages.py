@@ -1,0 +1,220 @@
+"""Passages, ranking tasks and rankings."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from radio_dspy.core.errors import DataError
+from radio_dspy.core.html import html_table, shortened
+from radio_dspy.core.validation import _TEXTS, checked_text, finite_scores, plain_text, shown
+
+_SHOWN_CHARACTERS = 300  # of a text, in a notebook
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    r"""A piece of text that can be retrieved.
+
+    Attributes:
+        id: Unique within its corpus.
+        text: The text itself.
+        title: Heading, possibly empty.
+        metadata: Anything else that is known of it, of JSON types: its source, a tenant, a date. Neither the encoder
+            nor the LM reads it; a retriever can filter by it.
+
+    Example:
+        >>> Passage("p1", "Water that turns to vapour carries warmth away.", title="Evaporation").contents
+        'Evaporation\nWater that turns to vapour carries warmth away.'
+    """
+
+    id: str
+    text: str
+    title: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
+
+    @property
+    def contents(self) -> str:
+        """Title and text as the encoder and the LM read them (FlashRAG's form: title, line break, text)."""
+        return f"{self.title}\n{self.text}" if self.title else self.text
+
+
+def as_passage(item: Any, position: int = 0) -> Passage:
+    """Read a passage from what retrievers commonly return.
+
+    Args:
+        item: A ``Passage``, a string, a mapping with ``contents``, ``text``, ``long_text``, ``page_content`` or
+            ``content`` (and ``id``, ``title``), or an object with such attributes.
+        position: The id of an item that brings none.
+
+    Raises:
+        DataError: If the item holds no text, or id or title are something else.
+    """
+    if isinstance(item, Passage):
+        checked_text(item.text, f"Passage {item.id!r}")
+        return item
+    if isinstance(item, str):
+        return Passage(str(position), checked_text(item, f"Passage {position}"))
+    if not isinstance(item, Mapping):
+        item = {name: getattr(item, name) for name in ("id", "title", *_TEXTS) if hasattr(item, name)}
+    text = next((item[name] for name in _TEXTS if isinstance(item.get(name), str)), None)
+    if text is None:
+        raise DataError(
+            f"Passage {position} holds no text (got {type(item).__name__} with {sorted(map(str, item))!r}); "
+            "give a Passage, a string, or a mapping with 'text' or 'contents'."
+        )
+    key = plain_text(position if item.get("id") is None else item["id"], f"Passage {position}, id")
+    title = "" if item.get("title") is None else plain_text(item["title"], f"Passage {key!r}, title")
+    if not title and "contents" in item and "\n" in text:
+        title, _, text = text.partition("\n")
+    return Passage(key, checked_text(text, f"Passage {key!r}"), title)
+
+
+def as_passages(items: Any) -> list[Passage]:
+    """Read a list of passages; see ``as_passage``.
+
+    Raises:
+        DataError: If it is no list, or an item holds no text.
+
+    Example:
+        >>> [one.id for one in as_passages(["Ice floats.", {"id": "b", "text": "Yeast dies."}])]
+        ['0', 'b']
+    """
+    if isinstance(items, str | bytes | Mapping) or not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
+        raise DataError(f"Passages must be a list, got {type(items).__name__}.")
+    try:
+        found = [items[position] for position in range(len(items))]
+    except (KeyError, TypeError) as error:  # a table, or a column with an index of its own
+        raise DataError(
+            f"Passages must be a list, and {type(items).__name__} gives none at position {error}; give list(...) of it."
+        ) from error
+    return [as_passage(item, position) for position, item in enumerate(found)]
+
+
+def checked_corpus(passages: Iterable[Any]) -> list[Passage]:
+    """The passages of a corpus, each of which can be written down and read again.
+
+    Raises:
+        DataError: For what is no ``Passage``, and for an id or a text that is empty or no text.
+    """
+    if isinstance(passages, str | bytes | Mapping) or not isinstance(passages, Iterable):
+        raise DataError(f"Passages must be a list of Passage, got {type(passages).__name__}.")
+    found = list(passages)
+    for number, one in enumerate(found):
+        if not isinstance(one, Passage) or not isinstance(one.id, str):
+            raise DataError(f"Passage {number}: needs a Passage whose id is a string, got {shown(one)}.")
+        for name in ("id", "text", "title"):
+            text = checked_text(getattr(one, name), f"Passage {one.id!r}, {name}")
+            if name != "title" and not text.strip():
+                raise DataError(f"Passage {number} ({one.id!r}): its {name} is empty; leave it out, or fill it in.")
+    return found
+
+
+def texts_of(passages: Sequence[Any]) -> list[str]:
+    """Title and text of each passage, as encoders and LMs read them; see ``as_passages``."""
+    return [one.contents for one in as_passages(passages)]
+
+
+def best_first(scores: Sequence[float]) -> list[int]:
+    """The positions of scores, highest first; equal scores keep their order.
+
+    Example:
+        >>> best_first([0.1, 0.7, 0.1])
+        [1, 0, 2]
+    """
+    return sorted(range(len(scores)), key=lambda position: -scores[position])
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Passages in order, best first, each with its score.
+
+    Attributes:
+        query: What the passages were ranked for.
+        passages: Best first.
+        scores: One finite number for each passage, on the ranker's own scale.
+    """
+
+    query: str
+    passages: tuple[Passage, ...]
+    scores: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        finite_scores(self.scores, f"{self.query!r:.80}")
+        if len(self.passages) != len(self.scores):
+            raise DataError(f"{self.query!r:.80}: {len(self.passages)} passages but {len(self.scores)} scores.")
+
+    def __len__(self) -> int:
+        return len(self.passages)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The passages' ids, best first."""
+        return tuple(passage.id for passage in self.passages)
+
+    def top(self, k: int | None) -> Ranking:
+        """The first ``k`` passages; all of them when ``k`` is None."""
+        return Ranking(self.query, self.passages[:k], self.scores[:k])
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [str(rank), f"{score:.3f}", one.id, one.title, shortened(one.text, _SHOWN_CHARACTERS)]
+            for rank, (one, score) in enumerate(zip(self.passages, self.scores, strict=True), start=1)
+        ]
+        return html_table(shortened(self.query, _SHOWN_CHARACTERS), ["", "score", "id", "title", "text"], rows)
+
+    @classmethod
+    def from_scores(cls, query: str, passages: Sequence[Passage], scores: Iterable[float]) -> Ranking:
+        """Order passages by score; equal scores keep the order in which they came."""
+        values = finite_scores(scores, f"{query!r:.80}")
+        if len(values) != len(passages):
+            raise DataError(f"{query!r:.80}: {len(passages)} passages but {len(values)} scores.")
+        order = best_first(values)
+        return cls(query, tuple(passages[i] for i in order), tuple(values[i] for i in order))
+
+
+@dataclass(frozen=True, slots=True)
+class RankRequest:
+    """One question with its candidates: what a signal scores and a reranker orders.
+
+    Attributes:
+        id: The question's id; everything about the question is joined by it.
+        query: The question as the retriever saw it.
+        candidates: The retrieved passages, in the first stage's order.
+        scores: The first stage's scores, aligned with ``candidates``.
+        answers: Gold answers; empty where they are unknown.
+        rationale: Why the answer holds, as the LM wrote it; empty where there is none.
+        relevant: Ids of passages labelled as needed for the answer; used to evaluate, never to train unless asked for.
+        copies: Ids of passages that are the question itself and therefore no candidates.
+    """
+
+    id: str
+    query: str
+    candidates: tuple[Passage, ...]
+    scores: Sequence[float]
+    answers: tuple[str, ...] = ()
+    rationale: str = ""
+    relevant: frozenset[str] = field(default_factory=frozenset)
+    copies: frozenset[str] = field(default_factory=frozenset)
+
+    def __post_init__(self) -> None:
+        checked_text(self.query, f"Question {self.id!r}")
+        finite_scores(self.scores, f"Question {self.id!r}")
+        if len(self.candidates) != len(self.scores):
+            raise DataError(f"Question {self.id!r}: {len(self.candidates)} candidates but {len(self.scores)} scores.")
+        doubled = first_repeated(passage.id for passage in self.candidates)
+        if doubled is not None:
+            raise DataError(
+                f"Question {self.id!r}: candidate {doubled!r} appears twice; give every passage its own id."
+            )
+
+    def ranking(self) -> Ranking:
+        """The candidates in the first stage's order."""
+        return Ranking(self.query, self.candidates, tuple(self.scores))
+
+
+def first_repeated(values: Iterable[Hashable]) -> Any:
+    """The first value that comes again; None where each comes once."""
+    seen: set[Hashable] = set()
+    return next((one for one in values if one in seen or seen.add(one)), None)  # type: ignore[func-returns-value]

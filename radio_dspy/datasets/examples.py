@@ -1,0 +1,126 @@
+"""Read and check the answers, letters and labels of an example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import dspy
+
+from radio_dspy.core.errors import DataError
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.redaction import logger_of
+from radio_dspy.core.validation import shown
+from radio_dspy.datasets.options import option_letters
+from radio_dspy.datasets.reading import read_jsonl as read_jsonl
+from radio_dspy.datasets.shapes import (
+    golds,
+    lettered,
+    options_of,
+    strings,
+)
+
+logger = logger_of(__name__)
+
+
+def answers_of(example: dspy.Example) -> tuple[str, ...]:
+    """The gold answers of an example, whichever of ``answers``, ``golden_answers`` or ``answer`` holds them.
+
+    Raises:
+        DataError: If they are no texts; the message names the question.
+    """
+    return tuple(str(one) for one in golds(_named(example), example))
+
+
+def letters_of(example: dspy.Example) -> tuple[str, ...]:
+    """The letters that are right answers to a multiple-choice question; see ``option_letters``.
+
+    Raises:
+        DataError: If there are gold answers and none of them names an option; the message names the question.
+
+    Example:
+        >>> letters_of(dspy.Example(question="What kills yeast?", choices=["cold", "heat"], answers=["heat"]))
+        ('B',)
+    """
+    choices, labels = options_of(_named(example), example)
+    gold = golds(_named(example), example)
+    return option_letters(lettered(_named(example), gold, choices, labels), choices)
+
+
+def relevant_of(example: dspy.Example) -> frozenset[str]:
+    """The ids of the passages that an example names as needed for its answer.
+
+    Raises:
+        DataError: If they are no list of ids; the message names the question.
+    """
+    return frozenset(strings(_named(example), example, "relevant"))
+
+
+def check_labels(examples: Iterable[dspy.Example], corpus: Iterable[Passage]) -> list[dspy.Example]:
+    """Leave out labels whose passage is not in the corpus, with one warning: no ranking could find them.
+
+    Args:
+        examples: The questions; they stay as they are.
+        corpus: The passages; where there are none, nothing is checked.
+
+    Returns:
+        The questions, those with such a label as copies without it.
+
+    Raises:
+        DataError: If no label fits; the message names question and passage.
+    """
+    found, known = list(examples), {passage.id for passage in corpus}
+    unknown = {place: relevant_of(one) - known for place, one in enumerate(found)} if known else {}
+    unknown = {place: ids for place, ids in unknown.items() if ids}
+    if not unknown:
+        return found
+    first = next(iter(unknown))
+    message = f"{_named(found[first])}: relevant passage {min(unknown[first])!r} is not in the corpus"
+    if not any(relevant_of(one) & known for one in found):
+        raise DataError(f"{message}.")
+    logger.warning(
+        "%s; left out %d labels of %d questions that name no passage of it.",
+        message, sum(map(len, unknown.values())), len(unknown),
+    )  # fmt: skip
+    for place in unknown:
+        found[place] = found[place].copy(relevant=[one for one in found[place].relevant if str(one) in known])
+    return found
+
+
+def check_judgeable(examples: Iterable[dspy.Example], name: str) -> None:
+    """Make sure that there is something to judge by.
+
+    Raises:
+        DataError: If no question has gold answers or labels.
+    """
+    found = list(examples)
+    if not any(answers_of(one) or relevant_of(one) for one in found):
+        raise DataError(
+            f"{name}: nothing to judge: none of {len(found)} questions has answers (golden_answers, answers or answer) "
+            "or labelled passages (metadata.supporting_ids)."
+        )
+
+
+def _named(example: dspy.Example) -> str:
+    """An example's name for error messages."""
+    key = example.get("id")
+    return f"Question {shown(example.get('question') if key is None else key)}"
+
+
+def answer_texts(example: dspy.Example) -> tuple[str, ...]:
+    """The gold answers as text: for multiple choice the text of the right option in place of its letter or number.
+
+    This is what a rationale explains and what a passage may contain.
+
+    Raises:
+        DataError: As for ``letters_of``.
+
+    Example:
+        >>> answer_texts(dspy.Example(question="Is ice dense?", choices=["yes", "no"], answers=["B"]))
+        ('no',)
+    """
+    choices, labels = options_of(_named(example), example)
+    if not choices:
+        return answers_of(example)
+    options = {chr(ord("A") + position): choice for position, choice in enumerate(choices)}
+    said = lettered(_named(example), golds(_named(example), example), choices, labels)
+    return tuple(dict.fromkeys(options.get(one, one) for one in said))

@@ -1,0 +1,245 @@
+"""Field names and shapes of the known datasets: ids, texts, answers, options."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from radio_dspy.core.errors import DataError
+from radio_dspy.core.validation import checked_text, is_plain_number, plain_text, shown
+from radio_dspy.datasets.options import option_letters
+from radio_dspy.datasets.reading import BlankRowError, is_empty, is_missing, plain
+
+PASSAGE_IDS = ("id", "_id", "docid", "doc_id", "pid", "passage_id", "corpus-id", "corpus_id", "id_", "node_id")
+QUESTION_IDS = ("id", "_id", "qid", "query_id", "query-id", "question_id", "example_id", "pubid")
+TEXTS = (
+    "text", "page_content", "content", "passage", "passage_text", "paragraph_text", "segment", "body", "document",
+    "long_text",
+)  # fmt: skip
+QUESTIONS = ("question", "query", "question_stem", "question_text", "user_input", "text")
+ANSWERS = (
+    "golden_answers", "answers", "answer", "golden_answer", "gold_answers", "gold_answer", "ground_truths",
+    "ground_truth", "reference_answers", "reference_answer", "possible_answers", "short_answers", "correct_answer",
+    "correct_answers", "answerKey", "answer_key", "answer_idx", "answer_index", "cop", "final_decision",
+)  # fmt: skip
+_ALIASES = ("answer_aliases", "answer_alias", "alt_ans")  # MuSiQue's, 2Wiki's, CRAG's: as right as the answer
+# How MS MARCO, TriviaQA and BRIGHT say that there is none, and what a truth value is as a text.
+_NO_ANSWER = ("No Answer Present.", "<unk>", "N/A")
+_TRUTHS = {True: ("yes", "true"), False: ("no", "false")}
+OPTIONS = ("choices", "options")
+_OPTION_COLUMNS = (tuple("ABCDEFGHIJ"), ("opa", "opb", "opc", "opd", "ope"))
+LABELS = ("relevant", "supporting_ids", "gold_ids")
+_LIKE_AN_ANSWER = re.compile(r"answer|annotation|correct|gold|truth|target|label|solution|response", re.IGNORECASE)
+_NO_ANSWERS = re.compile(
+    r"answer_(start|type|id)|.*_(type|index|start|end|count|long)|(is_)?answerable|long_answer|labels?"
+)
+_TEXT_FIELDS = {"text", "value"}
+_WRITTEN = re.compile(r"\[\s*['\"].*['\"]\s*,?\s*\]|\{\s*['\"](text|value|label)['\"]\s*:.*\}", re.DOTALL)
+
+
+def first_of(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """The first of several names under which a row has something; else the first that it has at all."""
+    there = [name for name in names if name in row]
+    filled = (name for name in there if not is_empty(row[name]))
+    return next(filled, there[0] if there else None)
+
+
+def identifier(where: str, row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """A row's id.
+
+    Raises:
+        DataError: If it has none, or one that is neither a string nor a whole number.
+    """
+    name = first_of(row, names)
+    value: Any = row[name] if name else None
+    whole = is_plain_number(value) and value == int(value)
+    if not whole and not (isinstance(value, str) and value.strip()):
+        raise DataError(
+            f"{where}: needs an 'id' (or '_id') that is a string or a whole number, got {shown(value)}; the row has "
+            f"{columns(row)}. Rows without one can be numbered."
+        )
+    return plain_text(value, f"{where}: 'id'")
+
+
+def columns(row: Mapping[str, Any]) -> str:
+    """The names of a row's fields, for a message."""
+    return f"{sorted(map(str, row))!r:.300}"
+
+
+def text_of(where: str, row: Mapping[str, Any], names: Sequence[str], wanted: str) -> str:
+    """A row's text under one of several names.
+
+    Raises:
+        DataError: If it has none of them, or something that is no text.
+        BlankRowError: If it is empty.
+    """
+    name = first_of(row, names)
+    if name is None:
+        raise DataError(f"{where}: needs {wanted!r} (or {names[-1]!r}); the row has {columns(row)}.")
+    value = row[name]
+    if isinstance(value, Mapping) and isinstance(inner := value.get("stem", value.get("text")), str):
+        value = inner  # ARC's and Natural Questions' own files
+    if is_missing(value) or (isinstance(value, str) and not value.strip()):
+        raise BlankRowError(f"{where}: {name!r} is empty.")
+    if not isinstance(value, str):
+        raise DataError(f"{where}: needs a string {name!r}, got {shown(value)}; the row has {columns(row)}.")
+    return checked_text(value, f"{where}: {name!r}")
+
+
+def strings(where: str, row: Any, name: str) -> list[str]:
+    """A list of texts; a text alone is a list of one.
+
+    Raises:
+        DataError: If it is anything else.
+    """
+    value = row.get(name)
+    if is_missing(value):
+        return []
+    value = [value] if isinstance(value, str) else value
+    if not isinstance(value, Iterable) or isinstance(value, Mapping | bytes | bytearray):
+        raise DataError(f"{where}: {name!r} must be a list of strings, got {type(value).__name__}.")
+    values = list(value)
+    for one in values:
+        if not isinstance(one, str) and not is_plain_number(one):
+            raise DataError(f"{where}: {name!r} must be a list of strings, got {shown(one)} in it.")
+    return [plain_text(one, f"{where}: {name!r}") for one in values]
+
+
+def golds(where: str, row: Any) -> list[Any]:
+    """The gold answers of a row or an example as they stand: texts, and numbers as numbers.
+
+    Raises:
+        DataError: If they are none.
+    """
+    for name in (*ANSWERS, "reference") if "user_input" in row else ANSWERS:  # RAGAS' sets
+        found = _gold(where, row, name)
+        if found and (found[0] not in _NO_ANSWER or any(one in row for one in OPTIONS)):
+            further = [one for alias in _ALIASES for one in strings(where, row, alias)]
+            return list(dict.fromkeys([*found, *further]))
+    return []
+
+
+def _gold(where: str, row: Any, name: str) -> list[Any]:
+    value = plain(row.get(name))
+    if isinstance(value, str):
+        written = _written(where, name, value)
+        value = value if isinstance(written, Mapping) and not _TEXT_FIELDS.intersection(written) else written
+    given = [one for item in _listed(value) for one in _said(item)]
+    texts = strings(where, {name: given}, name)
+    return [
+        int(one) if is_plain_number(one) and one == int(one) else text.strip()
+        for one, text in zip(given, texts, strict=True)
+        if text.strip()
+    ]
+
+
+def _listed(value: Any) -> list[Any]:
+    """The entries of a list; a value alone is a list of one, a missing one of none."""
+    if isinstance(value, Iterable) and not isinstance(value, str | Mapping | bytes | bytearray):
+        return list(value)
+    return [] if is_missing(value) else [value]
+
+
+def _said(value: Any) -> list[Any]:
+    """An answer with its aliases: a text, a truth value, or an object of TriviaQA or SQuAD."""
+    if isinstance(value, bool):
+        return list(_TRUTHS[value])
+    name = next((name for name in ("value", "text") if name in value), None) if isinstance(value, Mapping) else None
+    if name:
+        return [*_listed(value[name]), *_listed(value.get("aliases"))]
+    return [] if is_missing(value) else [value]
+
+
+def _written(where: str, name: str, value: str) -> Any:
+    """A list or an object that a table keeps as JSON; another text that begins like one is itself."""
+    try:
+        found = json.loads(value) if value.lstrip()[:1] in ("[", "{") else None
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, list | dict):
+        return found
+    if _WRITTEN.fullmatch(value.strip()):
+        raise DataError(f"{where}: {name!r} is the text of a list that is not JSON, {shown(value)}; give a list.")
+    return value
+
+
+def unread_answers(row: Mapping[str, Any]) -> list[str]:
+    """Names of a row's fields that look like answers and are not read as any."""
+    known = {*ANSWERS, *_ALIASES, *LABELS}
+    return [
+        name
+        for name, value in row.items()
+        if isinstance(name, str) and name not in known and not is_empty(value)
+        and _LIKE_AN_ANSWER.search(name) and not _NO_ANSWERS.fullmatch(name)
+    ]  # fmt: skip
+
+
+def options_of(where: str, row: Any) -> tuple[list[str], list[str]]:
+    """The options of a multiple-choice question, and their labels where the row has any.
+
+    A list of texts, ARC's ``{"text": [...], "label": [...]}``, a list of such objects, an object ``{"A": ...}``, or a
+    column for each.
+
+    Raises:
+        DataError: If they are none of these.
+    """
+    name = first_of(row, OPTIONS)
+    value = plain(row[name]) if name else None
+    if isinstance(value, str):
+        value = _written(where, str(name), value) if value.strip() else None
+    if isinstance(value, str):
+        raise DataError(f"{where}: {name!r} is one text, {shown(value)}; give a list of options.")
+    stem = row.get("question")
+    if value is None and isinstance(stem, Mapping):  # ARC's own files
+        name, value = "choices", stem.get("choices")
+    if value is None:
+        for names in _OPTION_COLUMNS:
+            there = [one for one in names if isinstance(row.get(one), str) and row[one].strip()]
+            if len(there) > 1 and there == list(names[: len(there)]):
+                return [row[one] for one in there], list("ABCDEFGHIJ"[: len(there)])
+        return [], []
+    labels: Any = []
+    if isinstance(value, Sequence) and value and all(isinstance(one, Mapping) for one in value):
+        value = {"text": [one.get("text") for one in value], "label": [one.get("label") for one in value]}
+    if isinstance(value, Mapping):
+        if "text" in value:
+            value, labels = value["text"], value.get("label") or []
+        else:
+            value, labels = list(value.values()), list(value)
+    where_named = {name or "choices": value, "label": [one for one in labels if one is not None]}
+    texts, named = strings(where, where_named, name or "choices"), strings(where, where_named, "label")
+    if not any(texts):
+        return [], []
+    if named and len(named) != len(texts):
+        raise DataError(f"{where}: {len(named)} labels for {len(texts)} {name!r}.")
+    return texts, named
+
+
+def lettered(where: str, gold: Sequence[Any], choices: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """Gold answers of a multiple-choice question as letters, then what says the same in other words.
+
+    Args:
+        where: The row, for the message.
+        gold: As ``golds`` gives them; -1 is how a test split hides one.
+        choices: The options.
+        labels: What the row calls them, such as ARC's 1 to 4; empty where it does not.
+
+    Raises:
+        DataError: If none of them names an option.
+    """
+    places = {label.strip().casefold(): chr(ord("A") + place) for place, label in enumerate(labels)}
+    letters: list[str] = []
+    others: list[str] = []
+    for one in gold:
+        label = places.get(str(one).strip().casefold()) if isinstance(one, str) or labels[:1] == ["1"] else None
+        found = (label,) if label else option_letters([one], choices)
+        letters += found
+        others += [] if found or one == -1 else [str(one)]
+    if others and not letters:
+        raise DataError(
+            f"{where}: the gold answer {shown(gold[0])} is neither a letter, a number nor the text of one of its "
+            f"{len(choices)} choices {shown(list(choices))}; give the right option's letter."
+        )
+    return list(dict.fromkeys([*letters, *others]))

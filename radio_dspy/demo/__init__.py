@@ -1,1 +1,0 @@
-"""The bundled demo set; read it with `radio_dspy.datasets.demo()`."""

@@ -1,0 +1,1 @@
+"""Which rerankers a program holds, and which passages reach them."""

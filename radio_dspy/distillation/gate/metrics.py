@@ -1,0 +1,152 @@
+"""Score a set of weights on the held-out questions, one value a question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import dspy
+
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.passages import Ranking, RankRequest
+from radio_dspy.core.redaction import cause_of, told
+from radio_dspy.distillation.candidates.reranker_slots import Slot
+from radio_dspy.distillation.gate.decision import Judge
+from radio_dspy.evaluation.metric_values import metric_value
+from radio_dspy.evaluation.metrics import ranking_metrics
+from radio_dspy.evaluation.relevance import judge as judge_relevance
+from radio_dspy.lm.calls import call_each, lm_failure
+from radio_dspy.lm.secrets import lms_of
+from radio_dspy.models.weights import RerankerWeights
+from radio_dspy.rerankers.rerank import rank_with
+from radio_dspy.retrievers.aligned import query_encoder
+from radio_dspy.retrievers.faiss import FaissRetriever
+from radio_dspy.retrievers.requests import question_id
+from radio_dspy.runs.identity import hash_of, run_keys, source_of
+from radio_dspy.runs.records import JudgedLine, reader_of
+from radio_dspy.runs.run import Run
+
+NDCG = "ndcg@10"
+RECALL = "recall@50"
+_GAIN_STEPS = 1000  # trec_eval's gains are whole numbers
+
+
+def by_labels(requests: Sequence[RankRequest], device: str | None = None) -> Judge:
+    """NDCG@10 against labelled passages; questions without any are left out."""
+    judged = [one for one in requests if one.relevant]
+    return _by_ndcg(judged, [one.relevant for one in judged], device)
+
+
+def by_teacher(requests: Sequence[RankRequest], fused: Sequence[Ranking], device: str | None = None) -> Judge:
+    """NDCG@10 with the teacher's fused scores as gains: how well the teacher is followed where it was not seen."""
+    gains = [
+        {key: round(_GAIN_STEPS * max(0.0, score)) for key, score in zip(one.ids, one.scores, strict=True)}
+        for one in fused
+    ]
+    return _by_ndcg(requests, gains, device)
+
+
+def _by_ndcg(
+    requests: Sequence[RankRequest], relevant: Sequence[Iterable[str] | Mapping[str, int]], device: str | None
+) -> Judge:
+    def values(weights: RerankerWeights) -> list[float]:
+        rankings = rank_with(weights, requests, device)
+        return ranking_metrics([one.ids for one in rankings], relevant, (NDCG,))[NDCG]
+
+    return values
+
+
+def by_metric(
+    program: dspy.Module,
+    slot: Slot,
+    examples: Sequence[dspy.Example],
+    metric: Callable[..., Any],
+    num_threads: int = 1,
+    run: Run | None = None,
+    *,
+    trial: bool = False,
+) -> Judge:
+    """The user's own ``metric(example, prediction)`` on what the program gives with these weights.
+
+    A question on which the program fails scores 0, as in ``dspy.Evaluate``. With a run, each value is kept in its
+    ``judged.jsonl`` the moment it is there, and the same program with the same weights is not asked again. With
+    ``trial`` only the metric is looked at: the program may fail on every question.
+
+    Raises:
+        LanguageModelError: While judging, if the program's LM fails.
+        SettingsError: While judging, if the program fails on every question: that says nothing of the weights; or if
+            the metric raises, or gives no finite number.
+    """
+    lms = lms_of(program)
+    about = [getattr(metric, "__qualname__", type(metric).__qualname__), source_of(metric)]
+
+    def value_of(example: dspy.Example) -> tuple[float, str]:
+        try:
+            prediction = program(**example.inputs())
+        except dspy.LMError as error:  # the LM is away: that is not the reranker's fault
+            raise lm_failure(
+                f"The program's LM failed ({told(error, *lms)}). What was judged before is kept in run_dir; mend it "
+                "and start again.",
+                error,
+                lms[0] if len(lms) == 1 else None,
+            ) from cause_of(error, *lms)
+        except Exception as error:
+            return 0.0, told(error, *lms)[:200]
+        kept = f" What was done before is kept in {run.path}." if run is not None and run.keeps() else ""
+        return metric_value(metric, example, prediction, question_id(example), kept)
+
+    def outcomes() -> list[tuple[float, str]]:
+        if run is None:
+            return call_each(value_of, examples, num_threads)
+        keys = [
+            hash_of([about, key, example.toDict()])
+            for key, example in zip(run_keys(program, examples), examples, strict=True)
+        ]
+        lines = run.records("judged", reader_of(JudgedLine))
+        known = {one["key"]: (one["value"], one["failure"]) for one in lines}
+
+        def one(item: tuple[str, dspy.Example]) -> tuple[float, str]:
+            key, example = item
+            if key in known:
+                return known[key]
+            value, failure = value_of(example)
+            run.append_record("judged", {"id": question_id(example), "value": value, "failure": failure, "key": key})
+            return value, failure
+
+        return call_each(one, list(zip(keys, examples, strict=True)), num_threads)
+
+    def values(weights: RerankerWeights) -> list[float]:
+        before = slot.weights
+        slot.assign(weights)
+        try:
+            with dspy.context(trace=None, disable_history=True):
+                found = outcomes()
+        finally:
+            slot.assign(before)
+        if found and not trial and all(failure for _, failure in found):
+            raise SettingsError(
+                "The metric cannot judge: the program failed on every held-out question, at first with "
+                f"{found[0][1]}. Configure the LM that it needs."
+            )
+        return [value for value, _ in found]
+
+    return values
+
+
+def by_recall(retriever: FaissRetriever, requests: Sequence[RankRequest]) -> Judge:
+    """Recall@50 of the query encoder as a first stage on the index that is there.
+
+    What is relevant is found as in ``radio_dspy.evaluation.relevance.judge``.
+    """
+    verdict = judge_relevance(requests)
+    judged = [(one, ids) for one, ids in zip(requests, verdict.relevant, strict=True) if ids]
+
+    def values(weights: RerankerWeights) -> list[float]:
+        rankings = retriever.with_query_encoder(query_encoder(weights)).search([one.query for one, _ in judged], 50)
+        found = [
+            [key for key in ranking.ids if key not in one.copies]
+            for ranking, (one, _) in zip(rankings, judged, strict=True)
+        ]
+        return ranking_metrics(found, [ids for _, ids in judged], (RECALL,))[RECALL]
+
+    return values

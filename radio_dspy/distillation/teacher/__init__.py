@@ -1,0 +1,1 @@
+"""The teacher: signals, their fusion, and the ranking that results."""

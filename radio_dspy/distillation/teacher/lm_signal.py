@@ -1,0 +1,208 @@
+"""Base class of signals that ask an LM; scores are kept and never asked for twice."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dspy
+
+from radio_dspy.core.errors import DataError, SettingsError
+from radio_dspy.core.files import check_file
+from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.lm.calls import Refusals, ask_each, call_key
+from radio_dspy.runs.records import SignalLine, reader_of
+from radio_dspy.runs.run import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Scores = npt.NDArray[np.float32]
+
+Passages = tuple[Passage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What the LM is asked about at one time, and the hash of all that decides the scores."""
+
+    request: RankRequest
+    passages: Passages
+    key: str
+
+
+class LMSignal(ABC):
+    """What the signals of this file share: bulk calls, failures, and scores that are kept on disk.
+
+    A passage beyond ``depth``, and one for which the LM gives nothing to go by (a content filter, too long), gets the
+    lowest score that was found for its question.
+
+    Args:
+        lm: Who is asked: any ``dspy.LM``.
+        depth: How many of the first candidates the LM is asked about; None asks about all.
+        num_threads: Calls in flight at the same time.
+        show_progress: Show a progress bar.
+        keep: A ``.jsonl`` file to which every score is added the moment it is there, and from which it is read when the
+            same LM with the same settings is asked again; None keeps nothing, but for ``RADIO``, which has them kept
+            in its run folder.
+    """
+
+    name: str
+    _needs_answers = True
+
+    def __init__(
+        self,
+        lm: dspy.LM,
+        *,
+        depth: int | None = None,
+        num_threads: int = 1,
+        show_progress: bool = False,
+        keep: str | PathLike[str] | None = None,
+    ) -> None:
+        if depth is not None and depth < 1:
+            raise SettingsError(f"depth must be at least 1, or None for all candidates; got {depth}.")
+        if num_threads < 1:
+            raise SettingsError(f"num_threads must be at least 1, got {num_threads}.")
+        self.lm = lm
+        self.depth = depth
+        self.num_threads = num_threads
+        self._show_progress = show_progress
+        self._keep = Path(keep) if keep is not None else None
+        self._run: Run | None = None
+        if self._keep is not None and self._keep.suffix != ".jsonl":
+            raise SettingsError(f"{self._keep}: scores are kept as JSON Lines; give a name that ends in .jsonl.")
+        if self._keep is not None:
+            check_file(self._keep, "give another file for keep=.")
+
+    def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
+        """See ``Signal``.
+
+        Raises:
+            LanguageModelError: If the LM fails; scores that were kept before that stay.
+            SettingsError: If the LM cannot do what the signal asks of it.
+            DataError: If the signal needs an answer and a question has none.
+        """
+        for request in requests:
+            if self._needs_answers and not asked_answers(request):
+                raise DataError(
+                    f"Question {request.id!r} has no answer to score passages by; give it one, or leave it out."
+                )
+        parts = [[self._part(one, chosen) for chosen in self._split(one.candidates[: self.depth])] for one in requests]
+        found = self._kept({part.key: len(part.passages) for own in parts for part in own})
+        missing = {part.key: part for own in parts for part in own if part.key not in found}
+        if missing:
+            self._ask_all(list(missing.values()), found)
+        return [_filled(one, [found[part.key] for part in own]) for one, own in zip(requests, parts, strict=True)]
+
+    @contextlib.contextmanager
+    def kept_in(self, run: Run) -> Iterator[None]:
+        """Inside the block scores are kept in a run's ``signals.jsonl``, where no file was given."""
+        before, self._run = self._run, run
+        try:
+            yield
+        finally:
+            self._run = before
+
+    def call_sizes(self, candidates: int, answers: int) -> list[int]:
+        """The calls that a question takes: how many passages the LM reads in each."""
+        return [1] * self._asked(candidates)
+
+    def _asked(self, candidates: int) -> int:
+        return candidates if self.depth is None else min(candidates, self.depth)
+
+    def _split(self, passages: Passages) -> list[Passages]:
+        """What the LM is asked about together."""
+        return [(passage,) for passage in passages]
+
+    @abstractmethod
+    def _ask(self, request: RankRequest, passages: Passages) -> list[float]:
+        """Scores of passages that are asked about together."""
+
+    @abstractmethod
+    def _settings(self, request: RankRequest) -> list[Any]:
+        """What decides a score beside the LM, the question, its answers and the passages."""
+
+    def _part(self, request: RankRequest, passages: Passages) -> _Part:
+        texts = [passage.contents for passage in passages]
+        asked = [self.name, self._settings(request), request.query, list(request.answers), texts]
+        return _Part(request, passages, call_key(self.lm, self.lm.kwargs, asked))
+
+    def _file(self) -> tuple[Run, str] | None:
+        """Where scores are kept: a folder, and the name of a file in it."""
+        if self._keep is not None:
+            return Run(self._keep.parent), self._keep.stem
+        return (self._run, "signals") if self._run is not None else None
+
+    def _kept(self, wanted: Mapping[str, int]) -> dict[str, list[float | None]]:
+        """The kept scores that are asked for, as many as there are passages: a file may hold many others."""
+        if (file := self._file()) is None:
+            return {}
+        run, name = file
+        try:
+            lines = run.records(name, reader_of(SignalLine))
+            return {one["key"]: one["scores"] for one in lines if len(one["scores"]) == wanted.get(one["key"])}
+        except DataError as error:
+            if self._keep is None:
+                raise
+            raise DataError(f"{error} If it holds other lines than scores, give another file for keep=.") from error
+
+    def _append(self, part: _Part, scores: list[float | None]) -> None:
+        if (file := self._file()) is None or None in scores:  # what was refused is asked again next time
+            return
+        run, name = file
+        ids = [passage.id for passage in part.passages]
+        run.append_record(
+            name, {"signal": self.name, "id": part.request.id, "passages": ids, "scores": scores, "key": part.key}
+        )
+
+    def _ask_all(self, parts: Sequence[_Part], found: dict[str, list[float | None]]) -> None:
+        """Ask about every part; each score is kept before the next question is put."""
+        refusals = Refusals()
+
+        def ask(part: _Part) -> list[float | None]:
+            try:
+                scores: list[float | None] = [*self._ask(part.request, part.passages)]
+                refusals.answered()
+            except (dspy.LMInvalidRequestError, DataError) as error:
+                refusals.take(error)
+                return [None] * len(part.passages)  # this passage; the others may well be read
+            return scores
+
+        def keep(part: _Part, scores: list[float | None]) -> None:
+            self._append(part, scores)
+            found[part.key] = scores
+
+        file = self._file()
+        kept = f"are kept in {file[0].path / file[1]}.jsonl" if file else "are lost: give keep='scores.jsonl'"
+        ask_each(
+            self.lm,
+            parts,
+            ask,
+            keep,
+            title=self.name,
+            unit="call",
+            kept=f"Scores found before {kept}.",
+            num_threads=self.num_threads,
+            show_progress=self._show_progress,
+        )
+
+
+def _filled(request: RankRequest, asked: Sequence[Sequence[float | None]]) -> Scores:
+    """A score for every candidate: the lowest one found where the LM gave none."""
+    import numpy as np
+
+    scores = [score for part in asked for score in part]
+    scores += [None] * (len(request.candidates) - len(scores))
+    lowest = min((score for score in scores if score is not None), default=0.0)
+    return np.array([lowest if score is None else score for score in scores], dtype=np.float32)
+
+
+def asked_answers(request: RankRequest) -> list[str]:
+    """The answers that an LM is asked about: those that say something."""
+    return [answer.strip() for answer in request.answers if answer.strip()]

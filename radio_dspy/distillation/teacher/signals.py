@@ -1,0 +1,227 @@
+"""Signals of the teacher that ask no LM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import dspy
+
+from radio_dspy.core.errors import DataError
+from radio_dspy.core.passages import Ranking, RankRequest
+from radio_dspy.core.redaction import logger_of
+from radio_dspy.core.text import contains_answer
+from radio_dspy.models.encoder import TextEncoder
+from radio_dspy.models.open_encoder import as_encoder
+from radio_dspy.models.vector_cache import similarities
+from radio_dspy.rerankers.rationale import fitting_guide
+from radio_dspy.retrievers.faiss import FaissRetriever
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Scores = npt.NDArray[np.float32]
+
+logger = logger_of(__name__)
+_PART = 2000  # questions whose vectors are held at a time
+
+
+class Signal(Protocol):
+    """One view of which candidates help; higher is better, on any scale."""
+
+    name: str
+
+    def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
+        """For each question, float32 scores of shape (number of candidates,), in the candidates' order."""
+
+
+class RetrievalScore:
+    """The first stage's own scores."""
+
+    name = "retrieval"
+
+    def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
+        """See ``Signal``."""
+        import numpy as np
+
+        return [np.asarray(request.scores, dtype=np.float32) for request in requests]
+
+
+class RationaleSimilarity:
+    """Cosine of passage and ``question. answers. rationale`` (paper, section 3.3).
+
+    A question without a rationale is compared with ``question. answers``.
+
+    Args:
+        encoder: An ``Encoder`` or ``RemoteEncoder``, or the name of one.
+        index: A retriever whose stored vectors are used instead of encoding again, if its encoder is the same.
+        show_progress: Show a progress bar while encoding.
+
+    Example:
+        >>> from radio_dspy.core.passages import Passage
+        >>> request = RankRequest(
+        ...     "q", "Why did it cool?", (Passage("a", "Ice floats."), Passage("b", "Vapour takes heat along.")),
+        ...     (0.4, 0.3), answers=("evaporation",),
+        ... )
+        >>> scores = RationaleSimilarity("all-MiniLM-L6-v2").score([request])[0]
+        >>> bool(scores[1] > scores[0])
+        True
+    """
+
+    name = "rationale"
+    _uses_rationale = True
+
+    def __init__(
+        self, encoder: TextEncoder | str, *, index: FaissRetriever | None = None, show_progress: bool = False
+    ) -> None:
+        self.encoder = as_encoder(encoder)
+        self._show_progress = show_progress
+        self._index = index if index is not None and index.encoder.identity == self.encoder.identity else None
+
+    def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
+        """See ``Signal``; each distinct passage is encoded once."""
+        if self._index is not None:
+            parts = (requests[start : start + _PART] for start in range(0, len(requests), _PART))
+            return [scores for part in parts for scores in self._by_index(part, self._index)]
+        queries = self._guides(requests)
+        rows: dict[str, int] = {}
+        positions = [[rows.setdefault(passage.contents, len(rows)) for passage in one.candidates] for one in requests]
+        encoded = self.encoder.encode_passages(list(rows), show_progress=self._show_progress)
+        return [
+            similarities(encoded[found], query, self.encoder.name)
+            for found, query in zip(positions, queries, strict=True)
+        ]
+
+    def _guides(self, requests: Sequence[RankRequest]) -> Scores:
+        guides = [
+            fitting_guide(self.encoder, one.query, one.answers, one.rationale if self._uses_rationale else "")
+            for one in requests
+        ]
+        cut = sum(not text.startswith(one.query.strip()) for text, one in zip(guides, requests, strict=True))
+        if cut:
+            logger.warning(
+                "%d of %d questions are longer than the encoder's window of %s tokens: their guides hold the start of "
+                "the question only, so that the answer is read.", cut, len(guides), self.encoder.window,
+            )  # fmt: skip
+        return self.encoder.encode_queries(guides, show_progress=self._show_progress)
+
+    def _by_index(self, requests: Sequence[RankRequest], index: FaissRetriever) -> list[Scores]:
+        return [  # one question at a time: the vectors of all their candidates may be more than the index itself
+            similarities(index.vectors([passage.id for passage in one.candidates]), query, self.encoder.name)
+            for one, query in zip(requests, self._guides(requests), strict=True)
+        ]
+
+
+class AnswerSimilarity(RationaleSimilarity):
+    """Cosine of passage and ``question. answers``: no LM is asked. A strong baseline for any rationale."""
+
+    name = "answer"
+    _uses_rationale = False
+
+
+class AnswerContainment:
+    """1 for a passage in which a normalised gold answer occurs as whole words, else 0: distant supervision, no model.
+
+    Source: Karpukhin et al. 2020 (DPR), section 4.2. For yes, no and other short answers it says next to nothing.
+
+    Example:
+        >>> from radio_dspy.core.passages import Passage
+        >>> request = RankRequest(
+        ...     "q", "Why did it cool?", (Passage("a", "Ice floats."), Passage("b", "By evaporation, it cooled.")),
+        ...     (0.4, 0.3), answers=("Evaporation",),
+        ... )
+        >>> AnswerContainment().score([request])[0].tolist()
+        [0.0, 1.0]
+    """
+
+    name = "answer_containment"
+
+    def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
+        """See ``Signal``."""
+        import numpy as np
+
+        return [
+            np.array([contains_answer(passage, request.answers) for passage in request.candidates], dtype=np.float32)
+            for request in requests
+        ]
+
+
+class Labels:
+    """1 for a passage labelled as needed for the answer, else 0: the labelled upper bound, never the method."""
+
+    name = "labels"
+
+    def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
+        """See ``Signal``."""
+        import numpy as np
+
+        return [
+            np.array([passage.id in request.relevant for passage in request.candidates], dtype=np.float32)
+            for request in requests
+        ]
+
+
+def score_all(signals: Sequence[Signal], requests: Sequence[RankRequest]) -> Iterator[dict[str, list[float]]]:
+    """Ask every signal and turn the answers around: for each question, each signal's scores by its name."""
+    columns: dict[str, list[Any]] = {signal.name: signal.score(requests) for signal in signals}
+    for position in range(len(requests)):
+        yield {name: scores[position].tolist() for name, scores in columns.items()}
+
+
+class RerankerScore:
+    """The scores of another reranker: distils a large one, or a hosted one, into the small one that is trained.
+
+    The reranker sees the question alone, neither answers nor rationale, so the student learns what it would do itself.
+    One with ``rank_all`` (``Rerank``, ``RemoteRerank``) is asked about all questions at once. Any other is called for
+    one question after the other and must return every passage: ``LMRerank`` works, and scores by 1 / rank; for an LM
+    that also reads the answer, many at a time, there is ``LMRanking``.
+
+    Args:
+        reranker: A module that is called with ``query``, ``passages`` and ``k``, and returns ``scores`` and
+            ``indices``; or that has ``rank_all(requests)``.
+
+    Example:
+        >>> from radio_dspy import Passage, Rerank
+        >>> request = RankRequest(
+        ...     "q", "why did the dough not rise?",
+        ...     (Passage("a", "Ice floats."), Passage("b", "Yeast dies in hot water.")), (0.4, 0.3),
+        ... )
+        >>> scores = RerankerScore(Rerank("all-MiniLM-L6-v2", architecture="bi-encoder")).score([request])[0]
+        >>> bool(scores[1] > scores[0])
+        True
+    """
+
+    name = "reranker"
+
+    def __init__(self, reranker: dspy.Module) -> None:
+        self.reranker = reranker
+
+    def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
+        """See ``Signal``.
+
+        Raises:
+            DataError: If the reranker leaves out a candidate.
+        """
+        if hasattr(self.reranker, "rank_all"):
+            rankings = self.reranker.rank_all(requests)
+        else:  # bulk work: it belongs neither into a program's trace nor into an LM's history
+            with dspy.context(trace=None, disable_history=True):
+                rankings = [self._call(request) for request in requests]
+        return [_aligned(request, ranking) for request, ranking in zip(requests, rankings, strict=True)]
+
+    def _call(self, request: RankRequest) -> Ranking:
+        candidates = request.candidates
+        ranked = self.reranker(query=request.query, passages=list(candidates), k=len(candidates) or None)
+        return Ranking(request.query, tuple(candidates[i] for i in ranked.indices), tuple(ranked.scores))
+
+
+def _aligned(request: RankRequest, ranking: Ranking) -> Scores:
+    """The ranking's scores in the candidates' order."""
+    import numpy as np
+
+    found = dict(zip(ranking.ids, ranking.scores, strict=True))
+    missing = next((one.id for one in request.candidates if one.id not in found), None)
+    if missing is not None:
+        raise DataError(f"Question {request.id!r}: the reranker gave no score for candidate {missing!r}.")
+    return np.array([found[one.id] for one in request.candidates], dtype=np.float32)

@@ -1,0 +1,1 @@
+"""Language models: local and hosted ones, adapters, calls, budgets."""

@@ -1,0 +1,150 @@
+"""Remove the thoughts of a reasoning LM from its reply."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container
+
+_TAGS = (
+    ("<think>", "</think>"),  # Qwen, DeepSeek, most others
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<thoughts>", "</thoughts>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<reflection>", "</reflection>"),
+    ("<scratchpad>", "</scratchpad>"),
+    ("<analysis>", "</analysis>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<mm:think>", "</mm:think>"),  # MiniMax
+    ("<longcat_think>", "</longcat_think>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
+    ("[THINK]", "[/THINK]"),  # Magistral
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
+    ("<|channel>thought", "<channel|>"),  # Gemma
+    ("Here is my thought process:", "Here is my response:"),  # Granite 3.2
+    ("Here's my thought process:", "Here's my response:"),
+)
+_PAIRS = {start.lower(): end.lower() for start, end in _TAGS}
+_START = re.compile(rf"(?=[<\[\u25c1H])(?:{'|'.join(re.escape(start) for start, _ in _TAGS)})", re.IGNORECASE)
+_ENDS = "|".join(re.escape(end) for _, end in _TAGS if not end[0].isalpha())
+_END = re.compile(rf"(?=[<\[\u25c1])(?:{_ENDS})", re.IGNORECASE)
+# What a server may leave before thoughts, and what some put around the answer behind them.
+_HEADER = re.compile(r"[\s\ufeff\u200b]*(?:<\|\w+\|>\s*(?:assistant\b\s*)?)*")
+_ANSWER = re.compile(
+    r"(?:<(answer|response|output)>|<\|(?:begin_of_solution|start_response|begin_of_box)\|>)(.*)"
+    r"(?:</\1>|<\|(?:end_of_solution|end_response|end_of_box)\|>)",
+    re.DOTALL | re.IGNORECASE,
+)
+_FIELD = re.compile(r"\[\[ ## \w+ ## \]\]\s*\Z")  # DSPy's ChatAdapter
+_MOST = 20  # tags looked at in one reply: a loop of them says nothing
+# gpt-oss: <|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...
+_CHANNEL = r"(analysis|commentary|final)\b[^<\n]{0,100}(?:<\|constrain\|>[^<\n]{0,100})?<\|message\|>"
+_FIRST_CHANNEL = re.compile(rf"(?:<\|start\|>assistant)?(?:<\|channel\|> ?)?{_CHANNEL}", re.IGNORECASE)
+_NEXT_CHANNEL = re.compile(rf"<\|channel\|> ?{_CHANNEL}", re.IGNORECASE)
+_CHANNEL_END = re.compile(r"<\|(?:return|end|call|start)\|>")
+# A server dropped the special tokens.
+_BARE_CHANNEL = re.compile(r"analysis(?=[A-Z]|\w.*assistantfinal)(?:.*assistantfinal)?", re.DOTALL)
+
+
+def without_thoughts(text: str, fields: Container[str] = ()) -> str:
+    """A reply without its thoughts; empty where it ends before they do.
+
+    Thoughts stand at the start of a reply or of a field, or between two lines that hold nothing but their tags. A text
+    that speaks of such a tag, in a sentence or in code, stays as it is.
+
+    Args:
+        text: The reply, or the value of a field.
+        fields: Names whose tags are the adapter's own, such as ``reasoning`` for DSPy's ``XMLAdapter``.
+
+    Example:
+        >>> without_thoughts("<think>Is it A? No, B.</think> B")
+        'B'
+        >>> without_thoughts("<think>Is it A? No,")
+        ''
+        >>> without_thoughts("Qwen puts <think> and </think> around its thoughts.")
+        'Qwen puts <think> and </think> around its thoughts.'
+    """
+    if not any(sign in text for sign in "<[\u25c1") and not text.lstrip()[:8].lower().startswith(("analysis", "here")):
+        return text  # a stream asks for every piece
+    kept = _from_final_channel(text)
+    position = 0
+    for _ in range(_MOST):
+        tag = _START.search(kept, position)
+        if tag is None:
+            break
+        if tag[0].strip("<>").lower() not in fields and _opens(kept, tag):
+            before = "" if _HEADER.fullmatch(kept, 0, tag.start()) else kept[: tag.start()]
+            kept = before + kept[_end_of(kept, tag) :].lstrip()
+        else:
+            position = tag.end()
+    ends = list(_END.finditer(kept))[-_MOST:]
+    lone = [one for one in ends if one[0].strip("</>").lower() not in fields and _closes(kept, one)]
+    if lone and not _START.search(kept, 0, lone[-1].start()):
+        kept = kept[lone[-1].end() :]
+    if kept == text:
+        return text
+    while (answer := _ANSWER.fullmatch(kept.strip())) and str(answer[1]).lower() not in fields:
+        kept = answer[2]
+    return kept.strip()
+
+
+def may_open_thoughts(text: str) -> bool:
+    """Whether the start of a reply, as far as it has come, can still become a tag that opens thoughts."""
+    start = text.lstrip().lower()
+    in_head = start.startswith(("<|channel|>", "<|start|>")) and "<|message|>" not in start
+    return in_head or any(one.startswith(start) for one in (*_PAIRS, "<|channel|>", "<|start|>"))
+
+
+def _opens(text: str, tag: re.Match[str]) -> bool:
+    """Whether a tag opens thoughts: at the start of the reply or of a field, or alone on its line and not in code."""
+    before = text[: tag.start()]
+    if _HEADER.fullmatch(before):
+        return True
+    after = text[tag.end() : tag.end() + 100].partition("\n")[0]
+    alone = not before.rpartition("\n")[2].strip() and not after.strip()
+    return (alone or _FIELD.search(before[-200:]) is not None) and not _in_code(before)
+
+
+def _closes(text: str, tag: re.Match[str]) -> bool:
+    """Whether a tag without another that opens ends thoughts: in a sentence there is space or a mark around it."""
+    before, after = text[: tag.start()], text[tag.end() : tag.end() + 100].partition("\n")[0]
+    attached = before[-1:].isalnum() or before[-1:] in tuple(".!?:;,")
+    at_an_end = not before.rpartition("\n")[2].strip() or not after.strip()
+    return (attached or at_an_end) and not _in_code(before)
+
+
+def _end_of(text: str, tag: re.Match[str]) -> int:
+    """Where the thoughts end that this tag opens: at their own end, else at another tag's, else with the text."""
+    opening, closing = re.escape(tag[0]), re.escape(_PAIRS[tag[0].lower()])
+    depth, last = 1, 0
+    for match in re.compile(f"({opening})|{closing}", re.IGNORECASE).finditer(text, tag.end()):
+        depth += 1 if match[1] else -1
+        if not match[1]:
+            last = match.end()
+            if depth == 0:
+                break
+    if last:
+        return last  # the last end, where thoughts only mention the tag that opens them
+    other = _END.search(text, tag.end())
+    return other.end() if other else len(text)
+
+
+def _from_final_channel(text: str) -> str:
+    """What gpt-oss says on its last channel, which is meant for the user; empty where it never came to that."""
+    start = text.lstrip()
+    if bare := _BARE_CHANNEL.match(start):
+        return start[bare.end() :] if bare[0].endswith("assistantfinal") else ""
+    first = _FIRST_CHANNEL.match(start)
+    if first is None:
+        return text
+    finals = [one for one in (first, *_NEXT_CHANNEL.finditer(start, first.end())) if one[1].lower() == "final"]
+    if not finals:
+        return ""
+    return _CHANNEL_END.split(start[finals[-1].end() :], maxsplit=1)[0]
+
+
+def _in_code(before: str) -> bool:
+    """Whether what follows this text lies in a fenced block, or between backticks of one line."""
+    return before.count("```") % 2 == 1 or before.rpartition("\n")[2].count("`") % 2 == 1

@@ -1,0 +1,1 @@
+"""Encoders and scorers: weights on this machine, hosted ones, and their caches."""

@@ -1,0 +1,106 @@
+"""Loaded scorers, shared in the process."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from radio_dspy.core.errors import CheckpointError
+from radio_dspy.core.validation import checked_text
+from radio_dspy.models.bi_encoder import BiEncoderScorer, PassageVectors, _lowered_module, _recent_vectors
+from radio_dspy.models.cross_encoder import CrossEncoderScorer
+from radio_dspy.models.encoder import (
+    MODEL_LOCK,
+    forget_models,
+)
+from radio_dspy.models.scorer import Scorer
+from radio_dspy.models.weights import Architecture, RerankerWeights, ScoringPrecision
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Scores = npt.NDArray[np.float32]
+
+
+def open_scorer(weights: RerankerWeights, device: str | None = None, *, frozen: PassageVectors | None = None) -> Scorer:
+    """A fresh scorer of its own, for training: the shared one must never change."""
+    if weights.architecture == "cross-encoder":
+        return CrossEncoderScorer(weights, device)
+    return BiEncoderScorer(weights, device, private=True, frozen=frozen)
+
+
+def forget_scorers() -> None:
+    """Let go of every loaded model and of what was computed with it: a folder holds other weights than it did."""
+    _shared_scorer.cache_clear()
+    _lowered_module.cache_clear()
+    _recent_vectors.cache_clear()
+    forget_models()
+
+
+def score_lists(
+    weights: RerankerWeights,
+    lists: Sequence[tuple[str, Sequence[str]]],
+    device: str | None = None,
+    precision: ScoringPrecision = "fp32",
+) -> list[Scores]:
+    """Score the passages of many queries in one batch.
+
+    Args:
+        weights: Which checkpoint, and how it scores.
+        lists: (query, passage texts) for each question.
+        device: Where to run; None chooses.
+        precision: Of the layers.
+
+    Returns:
+        For each question, float32 scores of shape (number of passages,).
+    """
+    import numpy as np
+
+    from radio_dspy.models.checks import own_errors
+
+    pairs = [
+        (checked_text(query, "The query"), checked_text(text, f"Passage {position} of {query!r:.80}"))
+        for query, texts in lists
+        for position, text in enumerate(texts)
+    ]
+    with MODEL_LOCK:
+        scorer = _shared_scorer(
+            weights.checkpoint,
+            weights.passage_checkpoint,
+            weights.architecture,
+            weights.max_length,
+            weights.query_prefix,
+            weights.passage_prefix,
+            device,
+            precision,
+        )
+        with own_errors(weights.checkpoint, loading=False):
+            scores = scorer.score(pairs) if pairs else np.zeros(0, dtype=np.float32)
+    if not np.isfinite(scores).all():
+        raise CheckpointError(
+            f"{weights.checkpoint}: scored {np.asarray(scores)[~np.isfinite(scores)][0]}; its weights are damaged"
+            + ("." if precision == "fp32" else f", or too large for precision={precision!r}: try 'fp32'.")
+        )
+    ends = np.cumsum([len(texts) for _, texts in lists])
+    return np.split(np.asarray(scores, dtype=np.float32), ends[:-1])
+
+
+@functools.lru_cache(maxsize=3)
+def _shared_scorer(
+    checkpoint: str,
+    passage_checkpoint: str | None,
+    architecture: Architecture,
+    max_length: int | None,
+    query_prefix: str | None,
+    passage_prefix: str | None,
+    device: str | None,
+    precision: ScoringPrecision,
+) -> Scorer:
+    weights = RerankerWeights(checkpoint, architecture, max_length=max_length)
+    weights.passage_checkpoint = passage_checkpoint
+    weights.query_prefix, weights.passage_prefix = query_prefix, passage_prefix
+    if architecture == "cross-encoder":
+        return CrossEncoderScorer(weights, device, precision)
+    return BiEncoderScorer(weights, device, precision=precision)

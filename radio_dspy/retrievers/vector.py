@@ -1,0 +1,144 @@
+"""Dense retrieval over any vector store."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from typing_extensions import Self
+
+from radio_dspy.core.errors import DataError
+from radio_dspy.core.passages import Passage, Ranking
+from radio_dspy.models.encoder import Encoder, TextEncoder
+from radio_dspy.models.open_encoder import as_encoder
+from radio_dspy.models.vectors import checked_vectors
+from radio_dspy.retrievers.base import Filter, Retriever, checked_k
+
+if TYPE_CHECKING:
+    from radio_dspy.models.vectors import Vectors
+
+
+class VectorStore(Protocol):
+    """Passages with their vectors, in whatever engine they lie. Nothing is ever written to it.
+
+    Attributes:
+        name: What error messages call it, without a password or a key.
+        dimension: The length of its vectors.
+    """
+
+    name: str
+    dimension: int
+
+    def search(self, vectors: Vectors, k: int, filter: Filter | None = None) -> list[list[tuple[Passage, float]]]:
+        """Find the ``k`` nearest passages of each vector, best first, each with its similarity (higher is nearer).
+
+        Args:
+            vectors: Unit vectors, float32 of shape (queries, dimension).
+            k: How many passages.
+            filter: What their metadata must hold; None takes all.
+
+        Raises:
+            StoreError: If the store is down or refuses.
+        """
+        ...
+
+    def vectors(self, ids: Sequence[str]) -> Vectors:
+        """The stored vectors of passages, float32 of shape (ids, dimension), in the order of ``ids``.
+
+        Raises:
+            DataError: If an id is not in the store.
+            StoreError: If the store is down or refuses.
+        """
+        ...
+
+    def passages(self, ids: Sequence[str]) -> list[Passage]:
+        """The passages of these ids that the store holds, in the order of ``ids``.
+
+        Raises:
+            StoreError: If the store is down or refuses.
+        """
+        ...
+
+
+class VectorRetriever(Retriever):
+    """Finds passages by the similarity of query and passage vectors in a ``VectorStore``. Copies share the store.
+
+    Args:
+        store: Where passages and vectors lie.
+        encoder: What made the passage vectors: an ``Encoder`` or ``RemoteEncoder``, or the name of one.
+        k: How many passages a call returns when it does not say.
+        filter: Metadata that every passage must have, joined with that of a call.
+        query_encoder: What encodes queries; None takes ``encoder``.
+    """
+
+    def __init__(
+        self,
+        store: VectorStore,
+        encoder: TextEncoder | str,
+        k: int = 20,
+        *,
+        filter: Filter | None = None,
+        query_encoder: TextEncoder | None = None,
+    ) -> None:
+        super().__init__(k)
+        self._store = _Shared(store)
+        self.encoder = as_encoder(encoder)
+        self.query_encoder = query_encoder or self.encoder
+        self.filter = dict(filter or {})
+
+    @property
+    def store(self) -> VectorStore:
+        """Where passages and vectors lie."""
+        return self._store.store
+
+    def with_query_encoder(self, query_encoder: Encoder) -> Self:
+        """The same store searched with another query encoder, one that was trained for these passage vectors."""
+        other = copy.copy(self)
+        other.query_encoder = query_encoder
+        return other
+
+    def search(self, queries: Sequence[str], k: int, filter: Filter | None = None) -> list[Ranking]:
+        """Find the ``k`` best passages for each query."""
+        checked_k(k)
+        vectors = checked_vectors(
+            self.query_encoder.encode_queries(queries),
+            len(queries),
+            self.query_encoder.name,
+            dimension=self.store.dimension,
+        )
+        both = {**self.filter, **(filter or {})}
+        found = self.store.search(vectors, k, both or None)
+        return [
+            Ranking(query, tuple(passage for passage, _ in hits), tuple(score for _, score in hits))
+            for query, hits in zip(queries, found, strict=True)
+        ]
+
+    def vectors(self, ids: Sequence[str]) -> Vectors:
+        """The stored vectors of passages, float32 of shape (ids, dimension)."""
+        return self.store.vectors(ids)
+
+    def passages_by_id(self, ids: Sequence[str]) -> list[Passage]:
+        """The passages of these ids, in their order.
+
+        Raises:
+            DataError: If one is not in the store.
+        """
+        found = self.store.passages(ids)
+        if len(found) != len(ids):
+            missing = next(one for one in ids if one not in {passage.id for passage in found})
+            raise DataError(f"Passage {missing!r} is not in {self.store.name}.")
+        return found
+
+
+class _Shared:
+    """Holds a store so that copies of a program share it: connections cannot be copied."""
+
+    def __init__(self, store: VectorStore) -> None:
+        self.store = store
+
+    def __copy__(self) -> _Shared:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
+        return self

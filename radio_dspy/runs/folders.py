@@ -1,0 +1,169 @@
+"""Check that a folder is a run folder, before anything is written into it or removed from it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from radio_dspy.core.errors import DataError, RadioError, RunError
+from radio_dspy.core.files import SYSTEM_FILES, place_problem
+from radio_dspy.runs.journal import decoded, first_line, is_signed, read_object
+
+MANIFEST = "manifest.json"
+LOCK = "run.lock"
+KIND = "radio-dspy run"
+FORMAT_VERSION = 1  # goes up when earlier releases could not go on from what is written now
+ADVICE = "take another run_dir"
+CHECKPOINT = re.compile(r"reranker-[0-9a-f]{16}")
+_RECORDS = r"(requests|rationales|samples|signals|judged|training|comparison|log|groups(-[0-9]+)?)\.jsonl"
+_FILE = re.compile(rf"{_RECORDS}|(manifest|command|report|summary|trained)\.json|report\.(html|md)|{LOCK}")
+_UNDERWAY = re.compile(r"training-[0-9a-f]{16}-[0-9]+")
+_OF_INDEX = re.compile(r"index(-[0-9a-f]{16})?\.faiss|passages(-[0-9a-f]{16})?\.jsonl|query-encoder(-[0-9a-f]{16})?")
+_STATE = "state.json"
+_UNDERWAY_FILES = {"model.safetensors", "optimizer.safetensors", "random.safetensors", _STATE}
+_TEMPORARY_FILE = re.compile(r"\.(.+)\.[0-9a-f]{32}")
+# Earlier releases named them by eight characters, which other names may have, too.
+_TEMPORARY_CHECKPOINT = re.compile(r"\.training-(?:[0-9a-f]{32}|[0-9a-z_]{8})")
+_TEMPORARY_STATE = ".training-state"  # of earlier releases
+
+
+class NotARunError(RunError):
+    """A manifest of something else."""
+
+
+def is_file_of_runs(path: Path) -> bool:
+    """Whether a file has a name that runs write."""
+    return _FILE.fullmatch(path.name) is not None
+
+
+def is_reserved(name: str) -> bool:
+    """Whether runs, reports or indexes keep something of theirs under a name."""
+    return any(one.fullmatch(name) for one in (_FILE, CHECKPOINT, _UNDERWAY, _OF_INDEX))
+
+
+def is_training_checkpoint(path: Path) -> bool:
+    """Whether this is a folder that a training on its way has written, by its name and by what it holds."""
+    return (
+        _UNDERWAY.fullmatch(path.name) is not None
+        and path.is_dir()
+        and not path.is_symlink()
+        and (path / _STATE).is_file()
+        and all(one.name in _UNDERWAY_FILES and one.is_file() and not one.is_symlink() for one in path.iterdir())
+    )
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether this is an unfinished file or checkpoint of a killed process, by its name and by what it holds."""
+    if path.is_symlink():
+        return False
+    if path.is_file():
+        found = _TEMPORARY_FILE.fullmatch(path.name)
+        return found is not None and _FILE.fullmatch(found[1]) is not None
+    if not path.is_dir() or (path.name != _TEMPORARY_STATE and not _TEMPORARY_CHECKPOINT.fullmatch(path.name)):
+        return False
+    return all(
+        one.name == "reranker" if one.is_dir() else one.name in _UNDERWAY_FILES or one.name.startswith(f".{_STATE}.")
+        for one in path.iterdir()
+    )
+
+
+def is_of_a_run(path: Path) -> bool:
+    """Whether something in a run's folder is what runs write there: a file, a checkpoint, or unfinished."""
+    if path.is_symlink():
+        return False
+    named = CHECKPOINT if path.is_dir() else _FILE
+    return named.fullmatch(path.name) is not None or is_training_checkpoint(path) or is_left_over(path)
+
+
+def remove(path: Path) -> None:
+    """Remove what ``is_left_over``, ``is_training_checkpoint`` or ``is_of_a_run`` is true of."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder, and no link to one, has the manifest of a run."""
+    try:
+        return not folder.is_symlink() and read_manifest(folder) is not None
+    except RadioError:
+        return False
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """A run's manifest; None where the folder has none.
+
+    Returns:
+        ``format``, ``kind``, ``release``, ``optimizer``, and ``settings``: None before a compile has begun.
+
+    Raises:
+        RunError: If it is another thing's, or of a newer release.
+        DataError: If it is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    found = read_object(path, ADVICE)
+    if found.get("kind") != KIND:
+        raise NotARunError(f"{folder}: its {MANIFEST} is not a run's. The folder is another thing's: take another.")
+    number, settings = found.get("format"), found.get("settings")
+    if type(number) is not int or number < 1:
+        raise DataError(f"{path}: 'format' must be a number from 1, got {number!r:.40}; {ADVICE}.")
+    if number > FORMAT_VERSION:
+        raise RunError(
+            f"{folder}: run format {number}; this release goes on from up to {FORMAT_VERSION}. Upgrade radio-dspy, or "
+            f"{ADVICE}."
+        )
+    if not isinstance(settings, dict | None):
+        raise DataError(f"{path}: 'settings' must be an object, got {type(settings).__name__}; {ADVICE}.")
+    return {"optimizer": "RADIO", **found, "settings": settings}
+
+
+def check_folder(folder: Path, optimizer: str) -> None:
+    """See that a folder may be used: it is new, empty, or a run of this optimizer. Nothing is written.
+
+    Args:
+        folder: The run folder, resolved.
+        optimizer: Who wants to write there; one's report would replace the other's.
+
+    Raises:
+        RunError: If it holds something else, or cannot be written to.
+        DataError: If its manifest is damaged.
+    """
+    if not folder.exists():
+        if problem := place_problem(folder):
+            raise RunError(f"{folder}: {problem}; {ADVICE}.")
+        return
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RunError(f"{folder}: cannot be written to; {ADVICE}.")
+    found = [path for path in folder.iterdir() if path.name not in SYSTEM_FILES]
+    for path in found:
+        if _FILE.fullmatch(path.name) and (path.is_symlink() or not path.is_file()):
+            raise RunError(f"{path}: a link or no file, where runs keep a file of theirs; {ADVICE}.")
+    manifest = read_manifest(folder)
+    if manifest is None:
+        if other := _not_of_a_run(folder, found):
+            raise RunError(
+                f"{folder}: not a run folder, and not empty (it holds {other.name!r}). Nothing was changed there; "
+                "give a new or empty folder as run_dir."
+            )
+    elif manifest["optimizer"] != optimizer:
+        raise RunError(f"{folder}: a run of {manifest['optimizer']}, whose report {optimizer} would replace; {ADVICE}.")
+
+
+def _not_of_a_run(folder: Path, found: list[Path]) -> Path | None:
+    """Something that no run wrote, in a folder without a manifest: a run that was killed early, or of release 0.1."""
+    for path in found:
+        named = _FILE.fullmatch(path.name) or CHECKPOINT.fullmatch(path.name)
+        if not (named or is_training_checkpoint(path) or is_left_over(path)):
+            return path
+    lock = folder / LOCK
+    holder = decoded(lock.read_bytes()[:10_000]) if lock.is_file() else None
+    if holder is not None and {"process", "host"} <= set(holder):
+        return None
+    for path in found:  # without it every file has to prove itself; a run that was killed at once left an empty lock
+        empty = path == lock and not lock.stat().st_size
+        if path.is_file() and not (empty or is_left_over(path) or is_signed(first_line(path))):
+            return path
+    return None

@@ -1,0 +1,83 @@
+"""Check the lines of a run's journals before they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import NotRequired, TypedDict
+
+from radio_dspy.core.errors import DataError
+from radio_dspy.core.states import problem_of
+
+Kind = TypeVar("Kind")
+Value = Annotated[float, Field(ge=-1e100, le=1e100)]  # as metric_values.py takes them
+Score = Annotated[float, Field(ge=-1e30, le=1e30)]  # float32 has room for it
+
+
+class RequestCall(TypedDict):
+    """A call of a reranker, in a line of ``requests.jsonl``."""
+
+    seat: Annotated[int, Field(ge=0)]
+    query: str
+    named: bool
+    passages: list[Annotated[list[str], Field(min_length=3, max_length=3)]]
+
+
+class RequestLine(TypedDict):
+    """A line of ``requests.jsonl``: what a question reached."""
+
+    id: str
+    key: str
+    calls: list[RequestCall]
+    error: str
+
+
+class RationaleLine(TypedDict):
+    """A line of ``rationales.jsonl`` or ``samples.jsonl``."""
+
+    id: str
+    rationale: str
+    key: str
+    source: NotRequired[str]
+    problem: NotRequired[str]
+    retried: NotRequired[bool]
+
+
+class SignalLine(TypedDict):
+    """A line of ``signals.jsonl``, or of the file that a signal keeps its scores in."""
+
+    key: str
+    scores: list[Score | None]
+
+
+class JudgedLine(TypedDict):
+    """A line of ``judged.jsonl``: a metric's value for a question."""
+
+    key: str
+    value: Value
+    failure: str
+
+
+class TrainingLine(TypedDict):
+    """A line of ``training.jsonl``: a training that is finished."""
+
+    key: str
+    checkpoint: str | None
+    losses: list[float | None]
+    seconds: float
+    stopped: str
+
+
+def reader_of(kind: type[Kind]) -> Callable[[Any], Kind]:
+    """What takes a record as one of a kind, or raises a ``DataError`` that says what is wrong with it."""
+    adapter = TypeAdapter(kind)
+
+    def read(record: Any) -> Kind:
+        try:
+            return adapter.validate_python(record, strict=True)
+        except ValidationError as error:
+            raise DataError(problem_of(error)) from None
+
+    return read

@@ -1,0 +1,177 @@
+"""What is a secret: names of settings and variables, values, and the forms in which others repeat them."""
+
+import base64
+import html
+import json
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+
+from radio_dspy.core import credentials
+from radio_dspy.core.credentials import is_secret_name, learn
+from radio_dspy.core.redaction import redacted
+
+FORMS = {
+    "as it is": str,
+    "between quotes of Python's": repr,
+    "in ASCII": ascii,
+    "as bytes": lambda text: repr(text.encode()),
+    "in JSON": json.dumps,
+    "in JSON of other scripts": lambda text: json.dumps(text, ensure_ascii=False),
+    "in JSON inside JSON": lambda text: json.dumps(json.dumps(text)),
+    "in an address": lambda text: f"https://host.example/?q={quote(text, safe='')}",
+    "in a form": quote_plus,
+    "in a page": html.escape,
+    "in base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "behind a short name in Basic": lambda text: f"Basic {base64.b64encode(f'me:{text}'.encode()).decode()}",
+    "behind another name in Basic": lambda text: base64.b64encode(f"user:{text}".encode()).decode(),
+    "between spaces": lambda text: f"\n  {text}\t",
+    "in Go's JSON": lambda text: json.dumps(text, ensure_ascii=False).translate(
+        {ord(sign): f"\\u00{ord(sign):x}" for sign in "&<>"}
+    ),
+    "in PHP's JSON": lambda text: json.dumps(text).replace("/", "\\/"),
+    "in a template's page": lambda text: html.escape(text).replace("&#x27;", "&#39;").replace("&quot;", "&#34;"),
+    "in an address in an address": lambda text: quote(quote(text, safe=""), safe=""),
+}
+
+
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch):
+    """What a test learns, no other one knows."""
+    monkeypatch.setattr(credentials, "_KNOWN", credentials._Known())
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example("000000000'0\"", "as bytes")
+@example('pass"word\\with/every thing+=&<é', "as it is")
+@given(
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Z"]), min_size=12, max_size=40),
+    st.sampled_from(sorted(FORMS)),
+)
+def test_a_secret_is_hidden_in_whatever_form_it_comes(secret, form):
+    assume(secret.lower() not in credentials._PLACEHOLDERS)
+    learn({"api_key": f" {secret}\n"})
+    shown = redacted(FORMS[form](secret))
+    assert secret not in shown
+    assert "***" in shown
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(max_size=200))
+def test_a_text_without_secrets_stays_as_it_is(text):
+    learn({"api_key": "sk-\x00in-no-text\x00"})
+    assert redacted(text.replace("@", "").replace("=", "")) == text.replace("@", "").replace("=", "")
+
+
+@pytest.mark.parametrize(
+    "name", ["MY_TOKEN_2", "pgpassword", "GH_PAT", "openaiApiKey", "X-Api-Key", "client_secret", "SSH_PASSPHRASE"]
+)
+def test_names_of_secrets(name):
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["PATH", "KEYBOARD", "TOKENIZERS_PARALLELISM", "PATCH", "max_tokens", "stop_token", "COMPAT", "LS_COLORS"]
+)
+def test_names_of_others(name):
+    assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("SLACK_BOT_TOKEN", "xoxb-12ab34cd56", "xoxb-12ab34cd56"),
+        ("my_secret", "correct-horse-battery", "correct-horse-battery"),
+        ("PGPASSWORD", "swordfish", "swordfish"),
+        ("CACHE_PASSWORD", "hunter2hunter2\r", "hunter2hunter2"),
+        ("DATABASE_URL", "postgres://me:Tr0ub4dor@db.example/rag", "Tr0ub4dor"),
+        ("HTTPS_PROXY", "http://me:Tr0ub4dor@proxy.example:80", "Tr0ub4dor"),
+        ("STORE", "AccountName=kitchen;AccountKey=QUJDREVGR0g", "QUJDREVGR0g"),
+        ("OPENAI_API_KEY", '"sk-MARK-0123456789"', "sk-MARK-0123456789"),
+        ("MISTRAL_API_KEY", "export KEY=sk-MARK-0123456789", "sk-MARK-0123456789"),
+        ("GEMINI_API_KEYS", "AIza-other-0001112, sk-MARK-0123456789", "sk-MARK-0123456789"),
+        ("ACCOUNT_JSON", '{"type": "service", "private_key": "MIIEvQIBADANBgkq"}', "MIIEvQIBADANBgkq"),
+        ("DB_PASS", "hunter2hunter2", "hunter2hunter2"),
+        ("SNOWFLAKE_JWT", "sk-MARK-0123456", "sk-MARK-0123456"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization=Bearer%20sk-MARK-0123456,x-a=b", "sk-MARK-0123456"),
+        ("CUSTOM_HEADERS", "X-Gateway: sk-MARK-0123456\nX-Team: search", "sk-MARK-0123456"),
+        ("HTTPS_PROXY", "me:hunter2hunter2@proxy.example:80", "hunter2hunter2"),
+    ],
+    ids=range(16),  # pytest puts a test's name into a variable, and an address in it would be looked into
+)
+def test_variables_of_the_environment(monkeypatch, name, value, secret):
+    assert redacted(f"It said {secret}.") == f"It said {secret}."
+    monkeypatch.setenv(name, value)
+    assert redacted(f"It said {secret}.") == "It said ***."
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TOKENIZERS_PARALLELISM", "evaporation"),
+        ("SORT_KEY", "relevance"),
+        ("DEFAULT_KEY", "question"),
+        ("TOKEN_BUDGET", "100000000"),
+        ("POSTGRES_PASSWORD", "password"),
+        ("SSH_KEY_FILE", "/tmp/a/key.pem"),
+        ("SOME_KEY", "none"),
+        ("KEYBOARD_LAYOUT", "evaporation cools"),
+        ("CUSTOM_HEADERS", "X-Team: evaporation"),
+        ("PASS_THROUGH", "evaporation cools"),
+    ],
+)
+def test_ordinary_values_do_not_turn_texts_into_stars(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    assert redacted(f"relevance {value} question") == f"relevance {value} question"
+
+
+@pytest.mark.parametrize("key", ["none", "EMPTY", "lm-studio", "not-needed"])
+def test_nor_do_placeholders_for_a_key(key):
+    learn({"api_key": key})
+    assert redacted(f"a {key} of it") == f"a {key} of it"
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"extra_headers": {"Authorization": "Bearer MARK-0123456"}},
+        {"headers": {"X-Corp": "MARK-0123456", "Accept": "application/json"}},
+        {"extra_headers": {"Cookie": "theme=dark; session=MARK-0123456"}},
+        {"headers": {"Authorization": "Basic " + base64.b64encode(b"me:MARK-0123456").decode()}},
+        {"aws_session_token": "MARK-0123456"},
+        {"azure_ad_token": b"MARK-0123456"},
+        {"vertex_credentials": json.dumps({"private_key": "MARK-0123456"})},
+        {"api_base": "https://me:MARK-0123456@host.example/v1"},
+        {"api_base": "https://host.example/v1?api-key=MARK-0123456"},
+        {"fallbacks": [{"model": "openai/x", "api_key": "MARK-0123456"}]},
+        {"extra_body": {"auth": {"password": "MARK-0123456"}}},
+        {"extra_body": json.dumps({"auth": {"password": "MARK-0123456"}})},
+        {"api_base": "https://me:MARK-@0123456@host.example/v1?code=MARK-0123456"},
+        {"api_key": "\ufeff'MARK-0123456'"},
+    ],
+)
+def test_every_place_of_an_lms_settings_that_holds_a_secret(held):
+    learn(held)
+    assert "MARK-0123456" not in redacted("refused: MARK-0123456")
+    assert redacted("application/json, dark, openai/x") == "application/json, dark, openai/x"
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"extra_headers": {"X-Environment": "production", "X-Team": "chemistry"}},
+        {"extra_headers": {"Cookie": "consent=production; theme=chemistry"}},
+        {"api_base": "http://chemistry@host.example/v1"},
+    ],
+)
+def test_ordinary_words_of_an_lms_settings_stay(held):
+    learn(held)
+    assert redacted("the chemistry of mass production") == "the chemistry of mass production"
+
+
+def test_a_password_that_holds_an_at_sign():
+    learn({"api_base": "https://me:corr3ct@h0rse-battery@host.example/v1"})
+    assert redacted("no login with corr3ct@h0rse-battery") == "no login with ***"
+    assert redacted("at https://me:other@p4ssword@host.example/v1") == "at https://***@host.example/v1"

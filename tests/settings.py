@@ -1,0 +1,24 @@
+"""RADIO with every setting by its own name, whichever object it belongs to, and without progress bars."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+from radio_dspy import RADIO, Budget, PreferenceSettings, RationaleSettings, TrainingSettings
+
+_PARTS = {
+    "preferences": PreferenceSettings, "training": TrainingSettings, "rationales": RationaleSettings, "budget": Budget,
+}  # fmt: skip
+_OWN = ("loss", "seed", "learning_rate", "max_length")  # arguments of RADIO itself
+
+
+def radio_of(*arguments: Any, **given: Any) -> RADIO:
+    """``radio_of(lm, candidates=8)`` is ``RADIO(lm, preferences=PreferenceSettings(candidates=8))``."""
+    given.setdefault("disable_tqdm", True)
+    for name, kind in _PARTS.items():
+        own = {one.name: given.pop(one.name) for one in fields(kind) if one.name in given and one.name not in _OWN}
+        if own and isinstance(given.get(name), kind):
+            given[name] = replace(given[name], **own)
+        elif own:
+            texts = {"given": given[name]} if name in given else {}
+            given[name] = kind(**own, **texts)
+    return RADIO(*arguments, **given)
