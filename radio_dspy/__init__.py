@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from radio_dspy.rerankers.rerank import Rerank as Rerank
     from radio_dspy.retrievers.aligned import aligned_retriever as aligned_retriever
     from radio_dspy.retrievers.faiss import FaissRetriever as FaissRetriever
+    from radio_dspy.retrievers.vector import VectorRetriever as VectorRetriever
+    from radio_dspy.retrievers.vector import VectorStore as VectorStore
 
 
 _HOMES = {
@@ -94,6 +96,8 @@ _HOMES = {
     "Rerank": "radio_dspy.rerankers.rerank",
     "RetrieveRerankAnswer": "radio_dspy.programs.retrieve_rerank_answer",
     "TrainingSettings": "radio_dspy.distillation.training.settings",
+    "VectorRetriever": "radio_dspy.retrievers.vector",
+    "VectorStore": "radio_dspy.retrievers.vector",
     "aligned_retriever": "radio_dspy.retrievers.aligned",
     "compare_programs": "radio_dspy.reporting.comparison",
     "export": "radio_dspy.persistence.export",
