@@ -1,4 +1,4 @@
-"""The aligned query encoder as the first stage, on the index that is there."""
+"""The aligned query encoder as the first stage, over the same passage vectors."""
 
 import json
 import shutil
@@ -145,7 +145,7 @@ def test_an_index_of_another_encoder_is_refused(aligned):
         aligned_retriever(aligned, other)
     # The trained side itself is another encoder, too.
     trained = FaissRetriever.build(PASSAGES[:2], encoder=aligned.rerank.weights.checkpoint)
-    with pytest.raises(SettingsError, match="index was not built by the encoder"):
+    with pytest.raises(SettingsError, match="passage vectors are not those"):
         aligned_retriever(aligned, trained)
 
 
