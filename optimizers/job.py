@@ -18,7 +18,7 @@ from radio_dspy.datasets.examples import answer_texts, check_labels
 from radio_dspy.distillation.candidates.recording import Observed, Reached
 from radio_dspy.distillation.candidates.reranker_slots import Slot
 from radio_dspy.distillation.gate.splitting import equal_groups, question_groups, split_by_group
-from radio_dspy.distillation.preferences.building import QuestionGroup
+from radio_dspy.distillation.preferences.groups import PreferenceGroup
 from radio_dspy.distillation.rationales.writing import Question
 from radio_dspy.distillation.training.settings import Tower
 from radio_dspy.models.encoder import TextEncoder
@@ -118,14 +118,14 @@ def copies(reached: Reached) -> dict[str, int]:
     return {"in_corpus": found} if found else {}
 
 
-def index_vectors(job: Job, slot: Slot, groups: Sequence[QuestionGroup]) -> PassageVectors | None:
+def index_vectors(job: Job, slot: Slot, groups: Sequence[PreferenceGroup]) -> PassageVectors | None:
     """The index's own vectors, where it was built by the encoder whose query side is trained."""
     from radio_dspy.models.bi_encoder import PassageVectors
 
     index = job.first_stage
     if not isinstance(index, FaissRetriever) or not same_passage_side(slot.weights, index.encoder):
         return None
-    known = {passage.id: passage.contents for group in groups for passage in (*group.request.candidates, *group.random)}
+    known = {key: text for group in groups for key, text in zip(group.passage_ids, group.texts, strict=True)}
     if any(key not in index for key in known):
         return None
     return PassageVectors(list(known.values()), index.vectors(list(known)))

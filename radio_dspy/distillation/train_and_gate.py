@@ -12,7 +12,7 @@ from pathlib import Path
 from radio_dspy.core.errors import RadioError
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.distillation.gate.decision import Decision, Gate, Judge, pass_gate
-from radio_dspy.distillation.preferences.groups import TextGroup
+from radio_dspy.distillation.preferences.groups import PreferenceGroup
 from radio_dspy.distillation.training.averaging import average_weights
 from radio_dspy.distillation.training.checkpoints import TrainingCheckpoints, remove_checkpoints, training_key
 from radio_dspy.distillation.training.loop import TrainingResult, train_reranker
@@ -42,7 +42,7 @@ class Alignment:
 
 def align(
     base: RerankerWeights,
-    groups: Sequence[TextGroup],
+    groups: Sequence[PreferenceGroup],
     run: Run,
     settings: TrainingSettings,
     *,
@@ -122,7 +122,7 @@ def _averaged(
 
 def _trained(
     base: RerankerWeights,
-    groups: Sequence[TextGroup],
+    groups: Sequence[PreferenceGroup],
     run: Run,
     settings: TrainingSettings,
     *,

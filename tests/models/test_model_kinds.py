@@ -17,7 +17,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 import radio_dspy as radio
 from radio_dspy.core.errors import CheckpointError, SettingsError
-from radio_dspy.distillation import TextGroup, TrainingSettings, train_reranker
+from radio_dspy.distillation import PreferenceGroup, TrainingSettings, train_reranker
 from radio_dspy.distillation.training.settings import LoraSettings
 from radio_dspy.models.bi_encoder import COSINE_TEMPERATURE
 from radio_dspy.models.cache import forget_scorers, open_scorer
@@ -27,7 +27,10 @@ from tests.conftest import ENCODER
 
 QUESTION = "why does the kettle sing?"
 TEXTS = ["Bubbles of steam collapse.", "A kettle of tea, and a longer text about cups.", "no"]
-GROUPS = [TextGroup(QUESTION, TEXTS[0], tuple(TEXTS[1:])), TextGroup("what is a cup?", TEXTS[1], tuple(TEXTS[::2]))]
+GROUPS = [
+    PreferenceGroup(QUESTION, TEXTS[0], tuple(TEXTS[1:])),
+    PreferenceGroup("what is a cup?", TEXTS[1], tuple(TEXTS[::2])),
+]
 SIZES = {
     "vocab_size": 30522,
     "max_position_embeddings": 64,
