@@ -61,7 +61,7 @@ def evaluate(
     requests = rank_requests(examples, retriever, aligned.candidates)
     rows = {"first_stage": [one.ranking() for one in requests]}
     base = aligned.rerank.deepcopy()
-    base.weights.checkpoint, base.weights.passage_checkpoint = radio.weights(base.weights.base), None
+    base.weights = base.weights.untrained()
     if Path(base.weights.checkpoint).is_dir():  # never download a model only for a row of a table
         rows["base"] = base.rank_all(requests)
     rows["aligned"] = aligned.rerank.rank_all(requests)

@@ -141,9 +141,7 @@ def trained(base, tmp_path_factory):
     )
     settings = TrainingSettings(num_train_epochs=1, learning_rate=1e-3, max_length=16)
     result = train_reranker(base, [group], tmp_path_factory.mktemp("trained") / "out", settings)
-    found = RerankerWeights(ENCODER, "bi-encoder")
-    found.checkpoint = str(result.checkpoint)
-    return found
+    return RerankerWeights(ENCODER, "bi-encoder").with_checkpoint(result.checkpoint)
 
 
 def contents(weights):

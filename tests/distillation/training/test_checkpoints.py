@@ -15,7 +15,7 @@ from radio_dspy.core.files import sha256_of
 from radio_dspy.distillation import InfoNCE, PreferenceGroup, TrainingSettings, train_reranker
 from radio_dspy.distillation.training.checkpoints import TrainingCheckpoints, remove_checkpoints, training_key
 from radio_dspy.distillation.training.settings import LoraSettings
-from radio_dspy.models.encoder import quiet_loading
+from radio_dspy.models.encoder import Encoder, quiet_loading
 from radio_dspy.models.files import weight_files, weights
 from radio_dspy.rerankers import RerankerWeights
 from tests.conftest import ENCODER
@@ -131,8 +131,7 @@ def test_a_checkpoint_fits_only_the_same_training(base, small):
     def key(weights=base, groups=GROUPS, watch=False, **other):
         return training_key(weights, groups, replace(settings, **other), watch=watch)
 
-    prefixed = RerankerWeights(small, "bi-encoder")
-    prefixed.query_prefix = "query: "
+    prefixed = RerankerWeights(Encoder(small.name, query_prefix="query: "), "bi-encoder")
     other = [
         key(groups=GROUPS[:3]),
         key(groups=[replace(GROUPS[0], answers=("yeast",)), *GROUPS[1:]]),

@@ -192,8 +192,7 @@ def test_the_query_tower_learns_and_the_passages_stay(bi_encoder, tmp_path):
     queries = Encoder(str(result.checkpoint)).encode_queries([group.query for group in GROUPS])
     before = Encoder(bi_encoder.checkpoint).encode_queries([group.query for group in GROUPS])
     assert not np.allclose(queries, before, atol=1e-2)
-    trained = RerankerWeights(str(result.checkpoint), "bi-encoder")
-    trained.passage_checkpoint = bi_encoder.checkpoint
+    trained = bi_encoder.with_checkpoint(result.checkpoint, bi_encoder.checkpoint)
     texts = [text for group in GROUPS for text in (group.positive, *group.negatives)]
     stayed = PassageVectors.encode(trained, texts).tensor(texts)
     assert torch.equal(stayed, PassageVectors.encode(bi_encoder, texts).tensor(texts))
