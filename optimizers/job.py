@@ -19,7 +19,7 @@ from radio_dspy.distillation.candidates.recording import Observed, Reached
 from radio_dspy.distillation.candidates.reranker_slots import Slot
 from radio_dspy.distillation.gate.splitting import equal_groups, question_groups, split_by_group
 from radio_dspy.distillation.preferences.groups import PreferenceGroup
-from radio_dspy.distillation.rationales.writing import Question
+from radio_dspy.distillation.rationales.asking import Question
 from radio_dspy.distillation.training.settings import Tower
 from radio_dspy.models.encoder import TextEncoder
 from radio_dspy.retrievers.aligned import same_passage_side
