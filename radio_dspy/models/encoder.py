@@ -23,7 +23,8 @@ from radio_dspy.models.files import (
     weights,
     weights_name,
 )
-from radio_dspy.models.settings_rules import MODULES, read_settings
+from radio_dspy.models.settings_rules import read_settings
+from radio_dspy.models.settings_values import MODULES
 from radio_dspy.models.shared import shared
 from radio_dspy.models.vectors import checked_vectors
 

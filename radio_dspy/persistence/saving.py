@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import dspy
 
@@ -94,15 +95,7 @@ def load(
     manifest = checked_manifest(folder, links)
     _forget_what_stood_here(folder)
     if program is None:
-        kind = getattr(programs, manifest["program"], None) if manifest["program"] in programs.__all__ else None
-        if kind is None:
-            raise SettingsError(
-                f"{folder}: holds a {manifest['program']}; give load(..., program=) a fresh instance of it."
-            )
-        if retriever is None:
-            raise SettingsError(f"{folder}: give load(..., retriever=) the first stage that the program searches.")
-        reranker = next(iter(manifest["rerankers"].values()))["folder"]
-        program = _fresh(folder, kind, retriever, Rerank(_folder_of(folder, reranker)), manifest["settings"])
+        program = _fresh(folder, manifest, retriever)
     if missing := set(manifest["rerankers"]) ^ set(found := _weights_of(program)):
         raise CheckpointError(
             f"{folder}: {sorted(missing)} is a reranker either of the saved program or of the one given, not of both; "
@@ -154,10 +147,15 @@ def load_weights(path: str | PathLike[str]) -> dict[str, RerankerWeights]:
     return found
 
 
-def _fresh(
-    folder: Path, kind: type[dspy.Module], retriever: dspy.Module, rerank: Rerank, settings: Mapping[str, int]
-) -> dspy.Module:
+def _fresh(folder: Path, manifest: Mapping[str, Any], retriever: dspy.Module | None) -> dspy.Module:
     """A program of this library, with the settings that it was saved with."""
+    name, settings = manifest["program"], manifest["settings"]
+    if name not in programs.__all__:
+        raise SettingsError(f"{folder}: holds a {name}; give load(..., program=) a fresh instance of it.")
+    if retriever is None:
+        raise SettingsError(f"{folder}: give load(..., retriever=) the first stage that the program searches.")
+    kind = getattr(programs, name)
+    rerank = Rerank(_folder_of(folder, next(iter(manifest["rerankers"].values()))["folder"]))
     if unknown := set(settings) - set(inspect.signature(kind.__init__).parameters):
         raise CheckpointError(f"{folder}: {kind.__name__} has no settings {sorted(unknown)}; copy the folder again.")
     try:
