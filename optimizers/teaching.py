@@ -92,7 +92,7 @@ def lesson_of(
         functools.partial(stored_vectors, job, slot, groups) if optimizer.training.tower == "query" else lambda: None
     )
     judging = _judging(optimizer, job, slot, explained(held_out.requests, held_out, texts), teacher)
-    return Lesson([group.texts() for group in groups], left_out, written, passage_vectors=vectors, **judging)
+    return Lesson(groups, left_out, written, passage_vectors=vectors, **judging)
 
 
 def _judging(

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from radio_dspy.models.settings_rules import SETTINGS
+from radio_dspy.models.settings_values import SETTINGS
 
 PLAIN = [None, True, False, 0, -1, 2**40, 1.5, float("nan"), "", "word", "http://127.0.0.1:9/x", "\ud800", "ø" * 400]
 NESTED = [[], {}, *([one] for one in PLAIN), *({"key": one} for one in PLAIN), [[[]]], [{"a": []}], {"a": {"b": [{}]}}]

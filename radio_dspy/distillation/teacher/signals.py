@@ -114,8 +114,8 @@ class RationaleSimilarity:
         guides = self._guides(requests)
         for start in range(0, len(requests), _FETCHED):  # the vectors of all candidates may be more than the index
             part = requests[start : start + _FETCHED]
-            passages = {one.contents: one for request in part for one in request.candidates}
-            vectors = index.vectors_of(passages.values())
+            passages = {one.contents: one.id for request in part for one in request.candidates}
+            vectors = index.vectors_of(passages)
             if missing := [text for text in passages if text not in vectors]:  # the program's own
                 vectors.update(zip(missing, self.encoder.encode_passages(missing), strict=True))
             for request, query in zip(part, guides[start : start + _FETCHED], strict=True):
