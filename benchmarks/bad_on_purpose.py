@@ -96,7 +96,7 @@ def main() -> None:
     dspy.disable_logging()
     for name, (settings, questions) in runs.items():
         optimizer = radio.RADIO(
-            encoder=retriever.encoder, retriever=retriever, tower=options.tower, **{**SETTINGS, **settings}
+            encoder=retriever.encoder, retriever=retriever, tower=options.tower, **{"rationale_lm": False, **SETTINGS, **settings}
         )
         aligned: Any = optimizer.compile(radio.RetrieveRerankAnswer(retriever, rerank), trainset=questions)
         returned = list(judge(aligned.rerank.weights))

@@ -43,7 +43,6 @@ logger = logger_of(__name__)
 class Settings(Protocol):
     """What the parts of ``RADIO`` read of its settings."""
 
-    rationale_lm: dspy.LM | None
     rationales: RationaleSettings
     signals: dict[Signal, float] | None
     preferences: PreferenceSettings
@@ -51,7 +50,14 @@ class Settings(Protocol):
     gate: Gate | None
     metric: Callable[..., Any] | None
     retriever: Retriever | None
-    num_threads: int
+
+    @property
+    def rationale_lm(self) -> dspy.LM | None:
+        """Who is asked for rationales; None where nobody is."""
+
+    @property
+    def num_threads(self) -> int:
+        """LM calls in flight at the same time."""
 
     def judges_by_teacher(self, labels: Iterable[Collection[str]]) -> bool:
         """Whether the gate goes by the teacher."""

@@ -106,7 +106,7 @@ def compile_(
     candidates: Candidates = 20,
     k: ReadPassages = 5,
     limit: Annotated[int | None, typer.Option(help="Use only the first N training questions.", min=1)] = None,
-    num_threads: Annotated[int, typer.Option(help="LM calls in flight at the same time.")] = 1,
+    num_threads: Annotated[int | None, typer.Option(help="LM calls in flight at the same time; else DSPy's 8.")] = None,
     estimate: Annotated[bool, typer.Option("--estimate", help="Say what it will ask of LMs, and do nothing.")] = False,
     max_tokens: Annotated[int, typer.Option(help="Longest rationale of the local LM.")] = 96,
     run_dir: Annotated[
@@ -143,7 +143,7 @@ def compile_(
         preferences = replace(preferences, false_negatives=None)
     with open_lm(lm, seed=seed, max_tokens=max_tokens) as model:
         optimizer = radio.RADIO(
-            rationale_lm=model,
+            rationale_lm=False if model is None else model,
             encoder=retriever.encoder,
             rationales=replace(rationale, given=texts, check=guards),
             preferences=preferences,
