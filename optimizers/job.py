@@ -15,7 +15,8 @@ from radio_dspy.core.passages import RankRequest
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.validation import checked_text
 from radio_dspy.datasets.examples import answer_texts, check_labels
-from radio_dspy.distillation.candidates.recording import Observed, Reached
+from radio_dspy.distillation.candidates.observing import Reached
+from radio_dspy.distillation.candidates.recording import Observed
 from radio_dspy.distillation.candidates.reranker_slots import Slot
 from radio_dspy.distillation.gate.splitting import equal_groups, question_groups, split_by_group
 from radio_dspy.distillation.preferences.building import QuestionGroup

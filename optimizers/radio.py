@@ -31,7 +31,7 @@ from radio_dspy.optimizers.resume import described, keeping_scores, taken_up
 from radio_dspy.optimizers.teaching import explain_questions, lesson_of, teacher_of, try_metric
 
 from radio_dspy.core.errors import DataError, SettingsError
-from radio_dspy.distillation.candidates.recording import observe
+from radio_dspy.distillation.candidates.observing import observe
 from radio_dspy.distillation.candidates.reranker_slots import slots_of
 from radio_dspy.distillation.gate.decision import Gate, as_gate
 from radio_dspy.distillation.loss import Loss, LossName

@@ -11,6 +11,7 @@ from typing import Any
 from radio_dspy.core.errors import DataError
 
 _TEXTS = ("contents", "text", "long_text", "page_content", "content")
+_METADATA = ("metadata", "meta")  # LangChain and LlamaIndex; Haystack
 _LARGEST = 10**100  # of a number that stands for a text
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 

@@ -23,6 +23,7 @@ class RequestCall(TypedDict):
     query: str
     named: bool
     passages: list[Annotated[list[str], Field(min_length=3, max_length=3)]]
+    scores: NotRequired[list[Score]]
 
 
 class RequestLine(TypedDict):
@@ -32,6 +33,7 @@ class RequestLine(TypedDict):
     key: str
     calls: list[RequestCall]
     error: str
+    before: NotRequired[list[str]]
 
 
 class RationaleLine(TypedDict):
