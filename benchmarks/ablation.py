@@ -127,6 +127,7 @@ class Setup:
         signals = row.signals(self) if row.signals else None
         known = {str(example.id) for example in train}
         optimizer = radio.RADIO(
+            rationale_lm=False,
             encoder=self.encoder,
             retriever=self.retriever,
             rationales={key: text for key, text in self.rationales.items() if key in known},

@@ -15,7 +15,8 @@ from radio_dspy.core.passages import RankRequest
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.validation import checked_text
 from radio_dspy.datasets.examples import answer_texts
-from radio_dspy.distillation.candidates.recording import Observed, Reached
+from radio_dspy.distillation.candidates.observing import Reached
+from radio_dspy.distillation.candidates.recording import Observed
 from radio_dspy.distillation.candidates.reranker_slots import Slot
 from radio_dspy.distillation.gate.splitting import equal_groups, question_groups, split_by_group
 from radio_dspy.distillation.preferences.groups import PreferenceGroup
@@ -43,7 +44,6 @@ logger = logger_of(__name__)
 class Settings(Protocol):
     """What the parts of ``RADIO`` read of its settings."""
 
-    rationale_lm: dspy.LM | None
     rationales: RationaleSettings
     signals: dict[Signal, float] | None
     preferences: PreferenceSettings
@@ -51,7 +51,14 @@ class Settings(Protocol):
     gate: Gate | None
     metric: Callable[..., Any] | None
     retriever: Retriever | None
-    num_threads: int
+
+    @property
+    def rationale_lm(self) -> dspy.LM | None:
+        """Who is asked for rationales; None where nobody is."""
+
+    @property
+    def num_threads(self) -> int:
+        """LM calls in flight at the same time."""
 
     def judges_by_teacher(self, labels: Iterable[Collection[str]]) -> bool:
         """Whether the gate goes by the teacher."""

@@ -10,7 +10,8 @@ from radio_dspy.optimizers.job import Job, Settings, explained, questions_of, se
 from radio_dspy.optimizers.pipeline import Lesson, NoGroupsError
 
 from radio_dspy.core.passages import RankRequest
-from radio_dspy.distillation.candidates.recording import Observed, Reached
+from radio_dspy.distillation.candidates.observing import Reached
+from radio_dspy.distillation.candidates.recording import Observed
 from radio_dspy.distillation.candidates.reranker_slots import Slot
 from radio_dspy.distillation.preferences.building import build_groups
 from radio_dspy.distillation.rationales.settings import PAPER_WEIGHT

@@ -105,7 +105,7 @@ def compile_(
     candidates: Candidates = 20,
     k: ReadPassages = 5,
     limit: Limit = None,
-    num_threads: Annotated[int, typer.Option(help="LM calls in flight at the same time.")] = 1,
+    num_threads: Annotated[int | None, typer.Option(help="LM calls in flight at the same time; else DSPy's 8.")] = None,
     estimate: Annotated[bool, typer.Option("--estimate", help="Say what it will ask of LMs, and do nothing.")] = False,
     max_tokens: Annotated[int, typer.Option(help="Longest rationale of the local LM.")] = 96,
     run_dir: RunDir = None,
@@ -135,7 +135,7 @@ def compile_(
     student = open_program(task, retriever, rerank, candidates=candidates, k=k, hops=hops)
     with open_lm(lm, seed=seed, max_tokens=max_tokens) as model:
         optimizer = radio.RADIO(
-            rationale_lm=model,
+            rationale_lm=False if model is None else model,
             encoder=retriever.encoder,
             rationales=replace(rationale, given=texts, check=guards),
             preferences=_preferences(preferences, training, guards),
