@@ -42,6 +42,7 @@ class RequestLine(TypedDict):
     key: str
     calls: list[RequestCall]
     error: str
+    filtered: NotRequired[bool]
     before: NotRequired[list[str]]
 
 

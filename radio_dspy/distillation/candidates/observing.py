@@ -126,6 +126,8 @@ def _ask(
 
 def same_as_retrieved(observed: Sequence[Observed], direct: Mapping[str, RankRequest]) -> bool:
     """Whether all that reached the slots is each question with the passages that the retriever finds for it."""
+    if any(slot.filtered for slot in observed):  # by what, only the program knows
+        return False
     for slot in observed:
         for request in slot.requests:
             found = direct.get(request.id)

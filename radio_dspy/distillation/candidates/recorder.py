@@ -13,10 +13,12 @@ import dspy
 from dspy.utils.callback import ACTIVE_CALL_ID, BaseCallback
 
 from radio_dspy.rerankers.rerank import Rerank
+from radio_dspy.retrievers.base import Retriever
 
 _STOPS = 20  # times that a program is stopped which swallows it; then it goes on as if nobody watched
 _NO_PREDICTOR = ""  # an LM that the program calls itself
 _SIGNATURE = inspect.signature(Rerank.forward)
+_ASKED = inspect.signature(Retriever.forward)
 
 
 class RunEndedError(BaseException):
@@ -47,6 +49,7 @@ class Recorder(BaseCallback):
         self.unasked = unasked
         self.calls: list[RerankCall] = []
         self.before: set[str] = set()  # predictors that were asked before a reranker
+        self.filtered = False  # a retriever was asked for a part of its passages
         self.stops = 0
         self.met_lm = False  # although it was to be unasked
         self._asked: set[str] = set()
@@ -57,6 +60,9 @@ class Recorder(BaseCallback):
         if isinstance(instance, Rerank):
             if not self.stops:  # what a program does that swallowed its end is not its own doing
                 self._note(instance, inputs)
+        elif isinstance(instance, Retriever):
+            bound = _ASKED.bind(instance, *inputs.get("args", ()), **inputs.get("kwargs", {})).arguments
+            self.filtered = self.filtered or bool(bound.get("filter"))
         elif isinstance(instance, dspy.Predict):
             self._predictors.add(call_id)
             self._ask(str(getattr(instance.signature, "signature", _NO_PREDICTOR)))

@@ -30,10 +30,12 @@ class Observed:
     Attributes:
         requests: One for each call, with the id of its question, or ``ID/2`` for its second call and so on.
         question_of: The question's id for each request's id.
+        filtered: Whether the program asked its retriever for a part of the passages only.
     """
 
     requests: list[RankRequest] = field(default_factory=list)
     question_of: dict[str, str] = field(default_factory=dict)
+    filtered: bool = False
 
     def add(self, question: str, request: RankRequest) -> None:
         """Take in one more call."""
@@ -108,7 +110,8 @@ def _seen(
     outcomes: Mapping[str, _Outcome], examples: Sequence[dspy.Example], slots: Sequence[Slot]
 ) -> tuple[list[Observed], dict[str, Exception]]:
     questions = distinct_questions(examples)
-    observed = [Observed() for _ in slots]
+    filtered = any(one.filtered for one in outcomes.values())
+    observed = [Observed(filtered=filtered) for _ in slots]
     for name, example in questions.items():
         counts: Counter[int] = Counter()
         for call in outcomes[name].calls:
@@ -173,7 +176,7 @@ def _run_once(
             "method of the module (not a function around it) as the tool."
         )
     calls = [_call(owner[id(one.rerank)], one) for one in recorder.calls]
-    return _Outcome(calls, error, frozenset(recorder.before), whole=not recorder.stops)
+    return _Outcome(calls, error, frozenset(recorder.before), whole=not recorder.stops, filtered=recorder.filtered)
 
 
 def _rehearse(
@@ -218,12 +221,14 @@ class _Outcome:
         error: How the program failed.
         before: Predictors that it asked before a reranker.
         whole: Whether it ran to its end.
+        filtered: Whether it asked its retriever for a part of the passages only.
     """
 
     calls: list[_Call]
     error: Exception | None = None
     before: frozenset[str] = frozenset()
     whole: bool = False
+    filtered: bool = False
 
 
 def _call(slot: int, call: RerankCall) -> _Call:
@@ -253,7 +258,9 @@ def _as_record(name: str, key: str, outcome: _Outcome, error: str) -> dict[str, 
         }
         for one in outcome.calls
     ]
-    what = {"before": sorted(outcome.before)} if outcome.whole else {}  # only a whole run shows what leads to what
+    what: dict[str, Any] = {"filtered": True} if outcome.filtered else {}
+    if outcome.whole:  # only a whole run shows what leads to what
+        what["before"] = sorted(outcome.before)
     return {"id": name, "key": key, "calls": rows, "error": error, **what}
 
 
@@ -277,7 +284,13 @@ def _kept(run: Run, keys: Mapping[str, str], slots: int) -> dict[str, _Outcome]:
                 calls.append(_Call(row["seat"], row["query"], tuple(passages), row["named"], scores))
             error = RadioError(record["error"]) if record["error"] else None
             before = record.get("before")
-            found[record["id"]] = _Outcome(calls, error, frozenset(before or ()), whole=before is not None)
+            found[record["id"]] = _Outcome(
+                calls,
+                error,
+                frozenset(before or ()),
+                whole=before is not None,
+                filtered=record.get("filtered", False),
+            )
     return found
 
 
