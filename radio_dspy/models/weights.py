@@ -136,7 +136,7 @@ class RerankerWeights(Parameter):
         return self._changed(training=(*self.training, record))
 
     def untrained(self) -> RerankerWeights:
-        """What training started from, for queries and passages alike.
+        """The weights that training started from, for queries and passages alike.
 
         Raises:
             CheckpointError: If it was a folder, which is not there.

@@ -98,7 +98,7 @@ def write_rationales(
 
 @dataclass
 class _Asking:
-    """What the threads share that ask for rationales."""
+    """State shared by the threads that ask for rationales."""
 
     extractor: RationaleExtractor
     lm: dspy.LM
