@@ -73,7 +73,7 @@ class TextEncoder(ABC):
     @property
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the passage vectors, as JSON types: an index answers only to the identity that built it.
+        """Everything that decides the passage vectors, as JSON types: an index serves only the identity that built it.
 
         It has ``model``, ``passage_prefix`` and ``max_length``; no path, address or key.
         """
