@@ -53,7 +53,7 @@ class StageEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What ``RADIO.compile`` will ask of LMs, stage by stage.
+    """The LM calls that ``RADIO.compile`` will make, stage by stage.
 
     Attributes:
         stages: Only those that call an LM.

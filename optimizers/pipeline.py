@@ -49,7 +49,7 @@ class NoGroupsError(DataError):
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one reranker learns from, and what its gate goes by.
+    """One reranker's preference groups, and the judge of its gate.
 
     Attributes:
         groups: Preference groups; at least one.
@@ -178,7 +178,7 @@ class Pipeline:
 
 
 def untrained(slots: Sequence[Slot], error: NoGroupsError) -> list[RerankerReport]:
-    """What the report says where there was nothing to train on: what was paid for until then is told all the same."""
+    """The report's entries if there was nothing to train on: what was paid for until then is reported, too."""
     decision = Decision("base", f"Returned nothing: {error}", "", 0).as_dict()
     return [RerankerReport(one.name, 0, _training(one), error.left_out, decision) for one in slots]
 

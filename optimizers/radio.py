@@ -276,7 +276,7 @@ class RADIO(Teleprompter):
     def estimate(
         self, student: dspy.Module, *, trainset: list[dspy.Example], valset: list[dspy.Example] | None = None
     ) -> Estimate:
-        """What ``compile`` with the same arguments will ask of LMs; nothing is asked, and nothing is written.
+        """Estimate the LM calls of ``compile`` with the same arguments; nothing is asked, and nothing is written.
 
         Rationales that ``run_dir`` keeps are not counted again. Prices are LiteLLM's.
 

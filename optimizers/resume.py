@@ -66,7 +66,7 @@ def keeping_scores(signals: Iterable[Signal], run: Run) -> Iterator[None]:
 
 
 def changes(changed: Mapping[str, Sequence[Any]], run: Run) -> str:
-    """What changed, and from which stage on the run is done again, in a few lines."""
+    """The changed settings, and the stage from which the run is done again, in a few lines."""
     first = min((_FIRST_STAGE.get(name, "training") for name in changed), key=STAGES.index)
     again = STAGES[STAGES.index(first) :]
     kept = STAGES[: STAGES.index(first)]
@@ -81,7 +81,7 @@ def changes(changed: Mapping[str, Sequence[Any]], run: Run) -> str:
 
 
 def described(optimizer: Settings, job: Job) -> dict[str, Any]:
-    """What decides a compile's result, in JSON types: settings, identities, hashes of the data; no path and no key."""
+    """Everything that decides a compile's result: settings, identities, hashes of the data; no path and no key."""
     lm, program_lm = optimizer.rationale_lm, dspy.settings.lm
     gate, metric, extractor = optimizer.gate, optimizer.metric, optimizer.rationales.open_extractor()
     return {

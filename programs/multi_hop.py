@@ -95,7 +95,7 @@ class MultiHop(dspy.Module):
 
 
 class _Search:
-    """What one question has led to so far: the queries asked and the passages kept."""
+    """The queries asked and the passages kept so far for one question."""
 
     def __init__(self, question: str, hops: int) -> None:
         self.hops = hops
@@ -112,7 +112,7 @@ class _Search:
 
     @property
     def texts(self) -> list[str]:
-        """What the LM reads."""
+        """The LM's inputs."""
         return texts_of(self.passages)
 
     def new_among(self, found: Sequence[Any]) -> list[Any]:
@@ -140,5 +140,5 @@ class _Search:
             self.queries.append(query)
 
     def result(self, written: Reply) -> dspy.Prediction:
-        """What the program returns."""
+        """The program's prediction."""
         return answered(written, self, queries=self.queries)

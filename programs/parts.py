@@ -35,7 +35,7 @@ def check_parts(retriever: Any, rerank: Any) -> None:
 
 
 def answered(reply: Reply, ranked: Any, **more: Any) -> dspy.Prediction:
-    """What a program returns: the answer, and the passages with their scores.
+    """A program's prediction: the answer, and the passages with their scores.
 
     A reply that cannot be read is an empty answer, and ``unreadable`` says what came back.
     """

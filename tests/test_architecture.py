@@ -99,9 +99,30 @@ def test_folders_show_the_architecture(floors):
     assert folders == set().union(*floors) - {"_version"}
 
 
+def section(title: str) -> str:
+    return (ROOT / "docs" / "design.md").read_text(encoding="utf-8").partition(f"## {title}")[2].partition("\n## ")[0]
+
+
 def test_the_drawn_plan_is_the_contract(floors):
-    plan = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").partition("## Floors")[2].partition("\n## ")[0]
-    rows = [line.split("|")[1] for line in plan.splitlines() if line.startswith("| `")]
+    rows = [line.split("|")[1] for line in section("Floors").splitlines() if line.startswith("| `")]
     assert [set(re.findall(r"`(\w+)/?`", row)) for row in rows] == [
         floor - {"_version"} for floor in floors if floor - {"_version"}
     ]
+
+
+def test_the_way_of_a_question_is_the_codes(graph):
+    """Each value of the drawn way is returned by the function beside it, and no step sees an optimizer."""
+    way = section("One question")
+    rows = [re.findall(r"`([^`]+)`", line)[:3] for line in way.splitlines() if line.startswith("| `")]
+    assert 1 < len(rows) <= 5
+    for value, function, file in rows:
+        module = f"{PACKAGE}.{file.removesuffix('.py').replace('/', '.')}"
+        tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+        functions = {one.name: one for one in tree.body if isinstance(one, ast.FunctionDef)}
+        classes = {one.name: one for one in tree.body if isinstance(one, ast.ClassDef)}
+        returned = ast.unparse(functions[function].returns)
+        assert value in (ast.unparse(classes[returned]) if returned in classes else returned)
+        assert not [one for one in graph[module] if one.startswith(f"{PACKAGE}.optimizers")]
+    for file in re.findall(r"`(\w+/[\w/]+\.py)`", way):
+        folders = (ROOT / PACKAGE, ROOT / PACKAGE / "distillation", ROOT)
+        assert any((folder / file).is_file() for folder in folders), file

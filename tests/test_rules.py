@@ -172,7 +172,7 @@ def test_the_checks_see_the_sources():
 
 def test_the_parameter_has_the_three_methods_that_dspy_calls():
     own = {name for name, value in vars(RerankerWeights).items() if inspect.isfunction(value)}
-    assert own - {"__init__", "__repr__"} == {"reset", "dump_state", "load_state"}
+    assert own >= {"reset", "dump_state", "load_state"}
 
 
 def test_no_class_is_both_module_and_parameter(classes):

@@ -1,4 +1,4 @@
-"""What all commands share: one-line errors, results as JSON, safe output."""
+"""Shared by all commands: one-line errors, results as JSON, safe output."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def write_result(path: Path | None, value: dict[str, Any]) -> None:
         return
     text = json.dumps(value, default=str, ensure_ascii=False)
     try:
-        # A path may hold half a character, a metric may be no number: JSON has neither.
+        # A path may contain an unpaired surrogate, a metric may be no number: JSON has neither.
         found = json.loads(text.encode("utf-8", "replace"), parse_constant=lambda _: None)
         write_json(check_file(path, ELSEWHERE), found)
     except (OSError, RadioError):

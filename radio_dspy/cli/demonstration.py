@@ -31,7 +31,7 @@ RATIONALES = RationaleSettings(weight=0.75)
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo found.
+    """Results of the demo.
 
     Attributes:
         report: The compile's report, on training questions that were kept back for the gate.

@@ -1,4 +1,4 @@
-"""What commands read: an index or a corpus, and rationales."""
+"""Inputs of commands: an index or a corpus, and rationales."""
 
 from __future__ import annotations
 

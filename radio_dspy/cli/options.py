@@ -39,7 +39,7 @@ TrainedTower = Annotated[
 Candidates = Annotated[int, typer.Option(help="Passages reranked for a question when answering.")]
 ReadPassages = Annotated[int, typer.Option(help="Passages that the answering LM reads.")]
 Judges = Annotated[Path | None, typer.Option(help="What to judge by; else a fifth of what is trained on is held out.")]
-GivenRationales = Annotated[Path | None, typer.Option(help='Rationales that are there: {"id", "rationale"} lines.')]
+GivenRationales = Annotated[Path | None, typer.Option(help='Precomputed rationales: {"id", "rationale"} lines.')]
 Task = Annotated[TaskName, typer.Option(help="qa: short answers; choice: letters; multihop: several searches.")]
 GateSwitch = Annotated[bool, typer.Option(help="Return the base where nothing beats it on held-out questions.")]
 RunDir = Annotated[Path | None, typer.Option(help="Keep records here; a run that stopped goes on from them.")]
@@ -105,7 +105,7 @@ def _options_of(base: Any, fields: tuple[str, ...]) -> dict[str, inspect.Paramet
 
 
 def _plain_type(hint: Any) -> Any:
-    """What a command line can hold of a field's type: names, numbers and texts, and None."""
+    """The part of a field's type that a command line can hold: names, numbers and texts, and None."""
     if get_origin(hint) not in (Union, UnionType):
         return hint
     kept = [one for one in get_args(hint) if one in (bool, int, float, str, type(None)) or get_origin(one) is Literal]

@@ -28,7 +28,7 @@ def remember_command(run_dir: Path | None, command: str, arguments: Mapping[str,
 
 
 def restored_arguments(command: Callable[..., None], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``remember_command`` kept, with paths as paths again."""
+    """The arguments that ``remember_command`` kept, with paths as paths again."""
     hints = get_type_hints(command)
     paths = {name for name, hint in hints.items() if Path in (hint, *get_args(hint))}
     return {name: Path(value) if name in paths and value is not None else value for name, value in arguments.items()}

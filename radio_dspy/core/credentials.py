@@ -307,7 +307,7 @@ def _in_html(text: str) -> set[str]:
 
 
 def _base64(text: str) -> Iterator[str]:
-    """What base64 makes of a text at each of three places, without what depends on its neighbours.
+    """The base64 forms of a text at each of three offsets, without the characters that depend on its neighbours.
 
     A password stands behind a user's name and a colon there.
     """

@@ -70,7 +70,7 @@ def check_new(folder: Path, advice: str) -> None:
 
 
 def resolved(path: Path, advice: str) -> Path:
-    """Where a path of the user's leads.
+    """Resolve a path of the user's.
 
     Raises:
         SettingsError: If it leads nowhere: links in a circle, a name that is too long or that no system takes.
@@ -201,7 +201,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def disk_problem(error: BaseException) -> str:
-    """What is wrong with the disk, where that is why an error was raised; else empty."""
+    """The disk's problem that raised an error; empty for any other error."""
     if isinstance(error, OSError):
         return str(error.strerror) if error.errno in _DISK else ""
     found = _FOREIGN.search(str(error))  # of libraries in Rust: safetensors, tokenizers
@@ -232,7 +232,7 @@ def write_json(path: Path, value: Any) -> None:
     if holds_secret(text):
         text = json.dumps(redacted_value(value), indent=2, ensure_ascii=False, allow_nan=False)
     with replacing(path) as temporary:
-        # An escape of JSON, too: what a string holds that UTF-8 cannot write, such as half a character.
+        # An escape of JSON, too: what a string holds that UTF-8 cannot write, such as an unpaired surrogate.
         temporary.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
 
 

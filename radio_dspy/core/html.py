@@ -9,7 +9,7 @@ from typing import Any
 
 from radio_dspy.core.redaction import redacted
 
-# A page must not hold the first, half a character cannot be written, and the last put texts in another order.
+# A page must not hold the first, an unpaired surrogate cannot be written, and the last put texts in another order.
 _UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]")
 _MEANS_SOMETHING = re.compile(r"([\\`*_\[\]<>#|~&$@])")
 _IS_A_LINK = re.compile(r"(?i)(https?|ftp|mailto|xmpp|www)([:.])")  # by itself, on GitHub and the hub

@@ -100,7 +100,7 @@ class _OldModule(ModuleType):
         return [import_module(_PACKAGE + one) for one in _MOVED[self.__name__.removeprefix(_PACKAGE)]]
 
     def _home(self, name: str) -> ModuleType:
-        """Where a name is defined, else where it can be read."""
+        """The module that defines a name, else one that has it."""
         found = [one for one in self._homes() if hasattr(one, name)]
         if not found:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")

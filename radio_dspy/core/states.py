@@ -1,4 +1,4 @@
-"""What a saved program may say: the keys of its files and their values; everything else is refused before it is used.
+"""Check the files of a saved program: their keys and values; everything else is refused before it is used.
 
 Whoever writes a file also writes its hash, so that only this list stands between a folder from elsewhere and the LM
 calls, addresses and code that DSPy would take from it.
@@ -51,7 +51,7 @@ class _SignatureState(Strict):
 
 
 class _PredictorState(Strict):
-    """What ``dspy.Predict`` writes; it would set any further entry as an attribute of itself."""
+    """The state of a ``dspy.Predict``, which would set any further entry as an attribute of itself."""
 
     traces: list[JsonValue]
     train: list[JsonValue]
@@ -62,7 +62,7 @@ class _PredictorState(Strict):
 
 
 class _LMState(Strict):
-    """What a ``dspy.LM`` writes of itself, where none of it says where questions go or what runs."""
+    """The state of a ``dspy.LM`` without addresses and code."""
 
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
 
@@ -129,7 +129,7 @@ class _Training(BaseModel):
 
 
 class _WeightsState(Strict):
-    """What ``RerankerWeights`` writes."""
+    """The state of ``RerankerWeights``."""
 
     checkpoint: Name
     architecture: Literal["cross-encoder", "bi-encoder"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-# C0, C1, soft hyphen, zero width, direction, line and paragraph separators, tags, half a character, no characters.
+# C0, C1, soft hyphen, zero width, direction, line and paragraph separators, tags, unpaired surrogates, no characters.
 _STEERING = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     "\u3164\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\U0001d173-\U0001d17a\U000e0000-\U000e00ff"

@@ -14,11 +14,11 @@ from radio_dspy.core.errors import DataError
 _TEXTS = ("contents", "text", "long_text", "page_content", "content")
 _METADATA = ("metadata", "meta")  # LangChain and LlamaIndex; Haystack
 _LARGEST = 10**100  # of a number that stands for a text
-_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def shown(value: Any) -> str:
-    """What was got, for an error message: its first 80 characters.
+    """Show a value in an error message: its first 80 characters.
 
     Example:
         >>> shown(["ice"]), shown(10**5000)
@@ -38,7 +38,7 @@ def checked_text(value: Any, what: str) -> str:
         what: Whose it is, for the message.
 
     Raises:
-        DataError: If it is no string, or holds half a character: a lone surrogate, which UTF-8 cannot write.
+        DataError: If it is no string, or contains an unpaired surrogate, which UTF-8 cannot write.
 
     Example:
         >>> checked_text("Ice floats.", "Passage 'p1'")
@@ -46,10 +46,10 @@ def checked_text(value: Any, what: str) -> str:
     """
     if not isinstance(value, str):
         raise DataError(f"{what}: needs a string, got {shown(value)}.")
-    if found := _HALF_A_CHARACTER.search(value):
+    if found := _SURROGATE.search(value):
         raise DataError(
-            f"{what}: holds half a character ({found.group()!r} at {found.start()}), which cannot be written as UTF-8; "
-            "replace or remove it."
+            f"{what}: contains an unpaired surrogate ({found.group()!r} at {found.start()}), which cannot be "
+            "written as UTF-8; replace or remove it."
         )
     return value
 

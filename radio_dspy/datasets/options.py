@@ -1,4 +1,4 @@
-"""Which option of a multiple-choice question an answer names."""
+"""Find the option of a multiple-choice question that an answer names."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def option_letters(golds: Iterable[Any], choices: Sequence[str], *, first: int =
 
 
 def _positions(gold: Any, texts: Sequence[str], first: int) -> list[int]:
-    """Which options a gold names: several only where they read the same."""
+    """The options that a gold answer names: several only if they read the same."""
     size = min(len(texts), len(_LETTERS))
     if isinstance(gold, int | float) and not isinstance(gold, bool) and gold in range(size):
         return [int(gold)]

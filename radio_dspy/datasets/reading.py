@@ -260,7 +260,7 @@ def _checked(where: str, row: Any) -> Mapping[str, Any]:
 
 
 def _advice(where: str, line: str) -> str:
-    """What to do with a file of another kind."""
+    """Advice for a file of another kind."""
     if line.startswith(_PACKED):
         ending = "a packed file's name must end in .gz" if line.startswith(_GZIP) else "unpack it, or pack it with gzip"
         return f"; {ending}"

@@ -26,7 +26,7 @@ logger = logger_of(__name__)
 
 @dataclass(frozen=True)
 class Alignment:
-    """What came out for one reranker.
+    """The outcome for one reranker.
 
     Attributes:
         weights: To be used from now on; the base's where the gate chose it.

@@ -1,4 +1,4 @@
-"""Which questions a change helped or hurt."""
+"""Count the questions that a change helped or hurt."""
 
 from __future__ import annotations
 

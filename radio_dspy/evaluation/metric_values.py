@@ -48,7 +48,7 @@ def name_of(metric: Any) -> str:
 def metric_value(
     metric: Callable[..., Any], example: dspy.Example, prediction: Any, question: str, kept: str = ""
 ) -> tuple[float, str]:
-    """What a metric gives for a prediction, and what went wrong where it counts as 0.
+    """A metric's value for a prediction, and the error if it counts as 0.
 
     A reply of the metric's own LM that cannot be read counts as 0, with what came back.
 
@@ -102,7 +102,7 @@ def checked_value(value: Any, metric: Any, question: str, kept: str = "") -> flo
 
 
 def _unreadable(error: Exception, metric: Any, question: str, kept: str) -> str:
-    """What a judge's LM sent, where that is the error; any other error is the metric's own."""
+    """The unreadable reply of a judge's LM; any other error is the metric's own."""
     lms = lms_of(metric) if isinstance(metric, dspy.Module) else ()
     try:
         return f"the metric's LM sent {what_came(error, *lms)}"

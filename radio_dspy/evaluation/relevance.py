@@ -36,7 +36,7 @@ _ANSWER_METRICS = {"exact_match": exact_match, "sub_exact_match": sub_exact_matc
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Which questions can be judged, and what counts as relevant for each.
+    """The questions that can be judged, and the relevant passages of each.
 
     Attributes:
         source: ``"labels"``: passages labelled as needed; ``"answers"``: candidates that contain a gold answer, where

@@ -68,7 +68,7 @@ class BiEncoderScorer:
 
     @property
     def prompts(self) -> dict[str, str]:
-        """What is put before queries and documents, in sentence-transformers' words."""
+        """The prompts of queries and documents, under sentence-transformers' names."""
         return {QUERY: self._query_prompt, DOCUMENT: self._passage_prompt}
 
     def score(self, pairs: Pairs) -> Scores:

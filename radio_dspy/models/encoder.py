@@ -73,14 +73,14 @@ class TextEncoder(ABC):
     @property
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What decides the passage vectors, as JSON types: an index built by one identity answers to that one only.
+        """Everything that decides the passage vectors, as JSON types: an index serves only the identity that built it.
 
         It has ``model``, ``passage_prefix`` and ``max_length``; no path, address or key.
         """
 
     @property
     def query_settings(self) -> dict[str, Any]:
-        """What decides how queries are encoded, as JSON types: it may change without a new index."""
+        """Everything that decides how queries are encoded, as JSON types: it may change without a new index."""
         return {"query_prefix": self.query_prefix}
 
     @property
@@ -204,7 +204,7 @@ class Encoder(TextEncoder):
 
 
 def declared_prompts(model: SentenceTransformer) -> dict[str, str]:
-    """What a model itself puts before queries and documents, under sentence-transformers' names for the two."""
+    """A model's own prompts for queries and documents, under sentence-transformers' names for the two."""
     found = {name: text for name, text in model.prompts.items() if text}
     document = next((found[name] for name in ("document", "passage", "corpus") if name in found), "")
     return {"query": found.get("query", ""), "document": document}

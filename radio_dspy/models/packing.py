@@ -56,7 +56,7 @@ class Bucket:
 
 
 class Packing:
-    """Where the texts of a packed row stand.
+    """Positions of the texts in a packed row.
 
     Args:
         lengths: Tokens of each text, in the row's order.
@@ -100,14 +100,14 @@ class Packing:
 
     @cached_property
     def places(self) -> torch.Tensor:
-        """Where each of the row's tokens stands among the real tokens of all buckets, int64 of shape (tokens,)."""
+        """Position of each of the row's tokens among the real tokens of all buckets, int64 of shape (tokens,)."""
         return _inverse(
             torch.cat([one.rows.flatten() if one.real is None else one.rows[one.real] for one in self.buckets])
         )
 
     @cached_property
     def text_places(self) -> torch.Tensor:
-        """Where each text stands among the texts of all buckets, int64 of shape (texts,)."""
+        """Position of each text among the texts of all buckets, int64 of shape (texts,)."""
         return _inverse(torch.cat([one.texts for one in self.buckets]))
 
 

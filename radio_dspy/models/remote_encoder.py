@@ -126,7 +126,7 @@ class RemoteEncoder(SharedByCopies, TextEncoder):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the passage vectors, apart from the weights themselves: their provider may change them."""
+        """Everything that decides the passage vectors but the weights themselves: their provider may change them."""
         return {
             "backend": "litellm",
             "model": self.name,
@@ -238,7 +238,7 @@ def _checked(options: Mapping[str, str]) -> dict[str, str]:
 
 
 class _Kept(Protocol):
-    """Where vectors are kept."""
+    """The folder of kept vectors."""
 
     def read(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
         """Those that are there."""

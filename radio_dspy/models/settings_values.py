@@ -89,7 +89,7 @@ def _is_class_name(value: Any) -> bool:
 
 
 def _is_method(value: Any) -> bool:
-    """What sentence-transformers may call on a model."""
+    """A method that sentence-transformers may call on a model."""
     return isinstance(value, str) and bool(re.fullmatch(r"forward|get_[a-z]+_features", value))
 
 

@@ -1,4 +1,4 @@
-"""What is loaded or computed once in the process, and forgotten together."""
+"""Caches of models, vectors and hashes that the process shares and clears together."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _TOLERANCE = 1e-3  # of a length: what half precision leaves of 1
 def checked_vectors(
     vectors: Any, count: int, source: str, *, of: str = "texts", dimension: int | None = None
 ) -> Vectors:
-    """What an encoder or a file gave, as float32 rows of length 1; rows that are it already stay bit for bit.
+    """Normalize vectors to float32 rows of length 1; rows of that form stay bit for bit.
 
     Args:
         vectors: One row for each text.

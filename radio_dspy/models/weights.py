@@ -71,7 +71,7 @@ class RerankerWeights(Parameter):
                 f"{encoder.name} is asked for vectors and has no weights here, so it cannot be trained; give Rerank a "
                 "folder or hub name, or an Encoder. It can still build the index and compare passages with rationales."
             )
-        vars(self).update(
+        self.__dict__.update(
             checkpoint=encoder.name,
             architecture=architecture,
             base=weights_name(encoder.name),
@@ -113,11 +113,11 @@ class RerankerWeights(Parameter):
                 "saved it, upgrade radio-dspy."
             )
         check_weights(known)
-        vars(self).update(known, training=tuple(known["training"]))
+        self.__dict__.update(known, training=tuple(known["training"]))
 
     def take_over(self, other: RerankerWeights) -> None:
         """Become equal to others in place, as by ``load_state``: the rerankers that share these keep sharing them."""
-        vars(self).update(vars(other))
+        self.__dict__.update(vars(other))
 
     @property
     def passage_side(self) -> str:
@@ -136,7 +136,7 @@ class RerankerWeights(Parameter):
         return self._changed(training=(*self.training, record))
 
     def untrained(self) -> RerankerWeights:
-        """What training started from, for queries and passages alike.
+        """The weights that training started from, for queries and passages alike.
 
         Raises:
             CheckpointError: If it was a folder, which is not there.
@@ -145,5 +145,5 @@ class RerankerWeights(Parameter):
 
     def _changed(self, **values: Any) -> RerankerWeights:
         other = copy.copy(self)
-        vars(other).update(values)
+        other.__dict__.update(values)
         return other

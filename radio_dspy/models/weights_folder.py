@@ -1,4 +1,4 @@
-"""What a folder of weights may hold and ask for, checked before any library reads it.
+"""Check a folder of weights before any library reads it.
 
 Only small JSON files are read, never the weights.
 """
@@ -166,7 +166,7 @@ def panics_as_errors() -> Iterator[None]:
 
 
 def _tokenized(folder: Path) -> Any:
-    """What a tokenizer makes of a few texts, and its templates; what it says where it cannot be opened."""
+    """A tokenizer's tokens of a few texts, and its templates; the error if it cannot be opened."""
     from transformers import AutoTokenizer
 
     try:

@@ -140,7 +140,7 @@ Saved with: {versions}.
 
 
 def _section(name: str, reranker: Mapping[str, Any]) -> str:
-    """What a card says of one reranker."""
+    """A model card's entry for one reranker."""
     lines = [
         f"## Reranker {code(name)}",
         f"A {plain(reranker['architecture'])} from {code(reranker['base'])}, content hash "

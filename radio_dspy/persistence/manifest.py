@@ -57,7 +57,7 @@ class _Reranker(BaseModel):
 
 
 class _Manifest(BaseModel):
-    """What is relied on; further entries are passed over, and nothing obeys them."""
+    """Required entries; further ones are ignored."""
 
     model_config = ConfigDict(strict=True)
 

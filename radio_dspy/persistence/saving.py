@@ -167,7 +167,7 @@ def _fresh(folder: Path, manifest: Mapping[str, Any], retriever: dspy.Module | N
 
 
 def _said(error: Exception) -> str:
-    """What an error says, short; one of another library with its class."""
+    """An error's text, shortened; with its class if it is another library's."""
     return (str(error) if isinstance(error, RadioError) else repr(error))[:400]
 
 

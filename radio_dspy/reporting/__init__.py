@@ -1,1 +1,1 @@
-"""What a run or an evaluation gave: report, comparison, pages."""
+"""Results of a run or an evaluation: report, comparison, pages."""

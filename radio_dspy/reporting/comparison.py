@@ -61,7 +61,7 @@ class Comparison:
 
     @functools.cached_property
     def judgement(self) -> Judgement:
-        """Which questions can be judged, and what counts as relevant."""
+        """The questions that can be judged, and their relevant passages."""
         return judge(self.requests)
 
     @functools.cached_property
@@ -150,7 +150,7 @@ class Comparison:
         return write_evaluation(folder, self.records(), self.outcome(), answers)
 
     def outcome(self) -> dict[str, Any]:
-        """What came out, in JSON types: ``decision``, ``before``, ``after``, ``judged``, ``relevance``, ``metrics``."""
+        """The outcome as JSON types: ``decision``, ``before``, ``after``, ``judged``, ``relevance``, ``metrics``."""
         return {
             "decision": self.sentence,
             "before": self.before,
@@ -162,7 +162,7 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """What came out, in one sentence."""
+        """The outcome in one sentence."""
         before, after = (ROW_TITLES.get(name, name) for name in (self.before, self.after))
         after = after[:1].upper() + after[1:]
         if not self.judgement.judged:

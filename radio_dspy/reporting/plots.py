@@ -262,7 +262,7 @@ def svg_file(draw: Any, name: str, title: str, words: str, size: tuple[float, fl
 
 
 def colour(name: str) -> str:
-    """What stands for one of the page's colours in a drawing: ink, muted, accent, good, bad or line."""
+    """The placeholder of a page colour in a drawing: ink, muted, accent, good, bad or line."""
     return _COLOUR[name]
 
 
@@ -324,5 +324,5 @@ def _three(value: float | None) -> str:
 
 
 def drawable_text(text: str) -> str:
-    """What matplotlib's own font can measure."""
+    """The text with a question mark for each character that matplotlib's own font may lack."""
     return printable(text).encode("ascii", "replace").decode()

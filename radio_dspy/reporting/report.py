@@ -18,7 +18,7 @@ CHOSEN_ON = "The gate chose on these very questions, so a final figure needs oth
 
 @dataclass(frozen=True)
 class RerankerReport:
-    """What happened to one reranker.
+    """The outcome for one reranker.
 
     Attributes:
         reranker: Where in the program it stands.
@@ -38,7 +38,7 @@ class RerankerReport:
 
     @property
     def decision(self) -> str:
-        """What was returned and why, in one sentence."""
+        """The gate's decision, in one sentence."""
         return NO_GATE if self.gate is None else str(self.gate["sentence"])
 
 
@@ -74,7 +74,7 @@ class Report:
 
     @property
     def reranker(self) -> str:
-        """Where the first reranker stands."""
+        """The first reranker's place in the program."""
         return self.rerankers[0].reranker
 
     @property
@@ -99,7 +99,7 @@ class Report:
 
     @property
     def decision(self) -> str:
-        """What was returned and why, in one sentence."""
+        """The gate's decision, in one sentence."""
         return self.rerankers[0].decision
 
     @property

@@ -165,7 +165,7 @@ class _Seen:
 def summary_of_compile(
     report: Report, records: Iterable[dict[str, Any]], events: Sequence[Mapping[str, Any]]
 ) -> tuple[Summary, list[dict[str, Any]]]:
-    """What a compile came to.
+    """Summarize a compile.
 
     Args:
         report: Its report.
@@ -212,7 +212,7 @@ def summary_of_compile(
 def summary_of_evaluation(
     report: Mapping[str, Any], records: Iterable[dict[str, Any]]
 ) -> tuple[Summary, list[dict[str, Any]]]:
-    """What an evaluation came to: as ``summary_of_compile``, of its ``report.json``."""
+    """Summarize an evaluation from its ``report.json``; see ``summary_of_compile``."""
     seen = _Seen(records)
     notes = []
     if len(seen.questions) < seen.total:

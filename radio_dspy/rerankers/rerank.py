@@ -110,7 +110,7 @@ def rank_with(
 
 
 def ranked(passages: Sequence[Any], scores: Sequence[float], k: int | None) -> dspy.Prediction:
-    """What a reranker returns: the ``k`` best ``passages`` as they came, their ``scores`` and their ``indices``."""
+    """A reranker's prediction: the ``k`` best ``passages`` as they came, their ``scores`` and their ``indices``."""
     order = best_first(scores)[:k]
     return dspy.Prediction(
         passages=[passages[position] for position in order],

@@ -84,7 +84,7 @@ def source_of(kind: Any) -> str:
 
 
 def retriever_identity(retriever: Retriever) -> dict[str, Any]:
-    """What decides what a retriever finds, in JSON types; the corpus as a hash of its ids and texts."""
+    """Everything that decides a retriever's results, as JSON types; the corpus as a hash of its ids and texts."""
     encoders = [getattr(retriever, name, None) for name in ("encoder", "query_encoder")]
     told = [{**one.identity, **one.query_settings} for one in encoders if isinstance(one, TextEncoder)]
     return {"retriever": type(retriever).__name__, "encoders": told, "corpus": _corpus_hash(retriever)}

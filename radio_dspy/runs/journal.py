@@ -148,7 +148,7 @@ def without_torn_end(file: io.FileIO | Any, path: Path) -> int:
 
 
 def _start_of_last_line(file: io.FileIO | Any, end: int) -> int:
-    """Where the last line begins; a line break at the very end belongs to it."""
+    """The offset of the last line; a line break at the very end belongs to it."""
     end -= 1
     while end > 0:
         start = max(0, end - _CHUNK)

@@ -83,7 +83,7 @@ class TrainingLine(TypedDict):
 
 
 def reader_of(kind: type[Kind]) -> Callable[[Any], Kind]:
-    """What takes a record as one of a kind, or raises a ``DataError`` that says what is wrong with it."""
+    """A reader that checks a record of one kind, or raises a ``DataError`` that says what is wrong with it."""
     adapter = TypeAdapter(kind)
 
     def read(record: Any) -> Kind:

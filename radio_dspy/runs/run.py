@@ -144,7 +144,7 @@ class Run:
         write_json(self.path / f"{name}.json", value)
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """What ``NAME.json`` holds; None where there is no such file.
+        """Read ``NAME.json``; None if there is no such file.
 
         Raises:
             DataError: If it cannot be read.

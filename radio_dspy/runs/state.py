@@ -16,7 +16,7 @@ from radio_dspy.runs.lock import holder_of, lock_file
 
 @dataclass(frozen=True)
 class RunState:
-    """What a run folder shows from outside.
+    """The state of a run, read from its folder.
 
     Attributes:
         path: The folder.
@@ -81,7 +81,7 @@ def calls_of(event: Mapping[str, Any]) -> int:
 
 
 def _holder(lock: Path) -> str:
-    """Who has the lock; empty where nobody has, or the file system cannot say."""
+    """The lock's holder; empty if nobody holds it, or the file system cannot say."""
     if lock.is_file():
         with contextlib.suppress(OSError), lock.open("r", encoding="utf-8", errors="replace") as file:
             return "" if lock_file(file, shared=True) else holder_of(file)

@@ -754,11 +754,11 @@ def try_groups(count):
         if found.error is None:
             place = {one: position for position, one in enumerate(list(ranking)[:depth])}
             assert found.value or len(place) < 2 or hard is not None
-            for group in found.value:
+            for positive, negatives in found.value:
                 # Preferred over what stands behind it, each once, and over nothing else.
-                assert all(place[group.positive] < place[one] for one in group.negatives)
-                assert len(set(group.negatives)) == len(group.negatives) > 0
-                assert all(isinstance(one, str) for one in (group.positive, *group.negatives))
+                assert all(place[positive] < place[one] for one in negatives)
+                assert len(set(negatives)) == len(negatives) > 0
+                assert all(isinstance(one, str) for one in (positive, *negatives))
 
     each()
 
@@ -792,7 +792,11 @@ LIES = {
     # name: (what the first question has, what the rationales have, what the error names, if it is one)
     "a rationale that is a number": ({}, {"q1": 5}, r"rationale of 'q1': needs a string, got 5"),
     "a rationale that is none": ({}, {"q1": None}, r"rationale of 'q1': needs a string, got None"),
-    "half a character in a rationale": ({}, {"q1": "heat \ud800"}, r"rationale of 'q1': holds half a character"),
+    "half a character in a rationale": (
+        {},
+        {"q1": "heat \ud800"},
+        r"rationale of 'q1': an unpaired surrogate",
+    ),
     "a rationale without a question": ({}, {"": "heat"}, r"rationale was given for ''"),
     "rationales in a list": ({}, ["heat"], r"give a dict, got list"),
     "a rationale of NULs and emoji": ({}, {"q1": "heat \x00\U0001f525\u202e"}, None),
@@ -804,13 +808,17 @@ LIES = {
         {},
         r"'q0': 'answers' must be a list of strings, got \{'light': 1\}",
     ),
-    "half a character in an answer": ({"answers": ["\ud800"]}, {"q0": "light"}, r"'q0': 'answers': holds half"),
+    "half a character in an answer": (
+        {"answers": ["\ud800"]},
+        {"q0": "light"},
+        r"'q0': 'answers': an unpaired",
+    ),
     "no answer": ({"answers": []}, {}, None),
     "an id that is 0": ({"id": 0}, {"0": "Ice is light."}, None),
-    "half a character in an id": ({"id": "\udfff"}, {}, r"Example 0, id: holds half a character"),
+    "half a character in an id": ({"id": "\udfff"}, {}, r"Example 0, id: an unpaired surrogate"),
     "an id that is another's": ({"id": "q1"}, {}, r"Two questions share the id 'q1'"),
     "no question": ({"question": None}, {}, r"Example 0 has no 'question'"),
-    "half a character in a question": ({"question": "\ud800"}, {}, r"Question 'q0': holds half a character"),
+    "half a character in a question": ({"question": "\ud800"}, {}, r"Question 'q0': an unpaired surrogate"),
     "a question of NULs": ({"question": "\x00\x01"}, {}, None),
     "labels that are a number": ({"relevant": 5}, {}, r"'q0': 'relevant' must be a list of strings, got int"),
     "an empty label": ({"relevant": [""]}, {}, r"'q0': relevant passage '' is not in the corpus"),
@@ -962,7 +970,10 @@ BAD_FILES = {
     "packed": (gzip.compress(b"{}"), r"error: \S+/bad\.jsonl:1: not UTF-8"),
     "a list": (b"[1]", r"error: \S+/bad\.jsonl: row 1: expected a JSON object, got int"),
     "an id that is true": (b'{"id": true}', r"error: \S+/bad\.jsonl:1: needs "),
-    "half a character": (b'{"id": "\\ud800", "contents": "x", "question": "x"}', r"bad\.jsonl:1: 'id': holds half"),
+    "half a character": (
+        b'{"id": "\\ud800", "contents": "x", "question": "x"}',
+        r"bad\.jsonl:1: 'id': an unpaired",
+    ),
 }
 
 
@@ -1038,7 +1049,10 @@ BAD_RATIONALES = {
         [{"id": "q1", "rationale": "x"}, {"id": "zz", "rationale": "x"}],
         r"rationales\.jsonl:2: holds .*'zz'",
     ),
-    "half a character": ([{"id": "q1", "rationale": "\ud800"}], r"rationales\.jsonl:1: 'rationale': holds half"),
+    "half a character": (
+        [{"id": "q1", "rationale": "\ud800"}],
+        r"rationales\.jsonl:1: 'rationale': an unpaired",
+    ),
 }
 
 
@@ -1178,7 +1192,7 @@ def test_kept_groups_of_another_shape_are_named_by_their_line(change, message):
 )
 def test_half_a_character_in_a_group_is_found_when_it_is_loaded(change):
     """A tokenizer found it in the middle of training."""
-    with pytest.raises(DataError, match=r"row 1: '\w+': holds half a character"):
+    with pytest.raises(DataError, match=r"row 1: '\w+': an unpaired surrogate"):
         radio.load_groups([{"query": "why?", "pos": ["yeast"], "neg": ["ice"], **change}])
 
 

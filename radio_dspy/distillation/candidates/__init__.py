@@ -1,1 +1,1 @@
-"""Which rerankers a program holds, and which passages reach them."""
+"""Find a program's rerankers and the passages that reach them."""

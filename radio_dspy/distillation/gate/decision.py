@@ -49,7 +49,7 @@ class Gate:
 
 
 def as_gate(gate: bool | Gate) -> Gate | None:
-    """What an optimizer's ``gate=`` stands for: True is a gate with the rules above, False is none."""
+    """The gate of an optimizer's ``gate=``: True is a gate with the default rules, False is none."""
     return gate if isinstance(gate, Gate) else Gate() if gate else None
 
 
@@ -84,7 +84,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gate returned, and why.
+    """The gate's choice, and the reason.
 
     Attributes:
         chosen: The candidate's name.

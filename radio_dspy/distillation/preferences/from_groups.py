@@ -17,7 +17,7 @@ from radio_dspy.distillation.preferences.groups import PreferenceGroup
 def groups_of(
     examples: Sequence[dspy.Example], negatives: int | None, seed: int
 ) -> tuple[list[PreferenceGroup], dict[str, int], dict[str, int]]:
-    """What ``train_reranker`` learns from: a group for each positive, against the negatives of its line.
+    """Make a preference group for each positive, against the negatives of its line.
 
     Args:
         examples: As ``load_groups`` returns them.

@@ -19,7 +19,7 @@ _COUNTED = re.compile(r"(?:^|(?<=[\n.!?:;。]))\s*(?:[^\W\d]+\s)?\(?[0-9]{1,3}\s
 @old_names(margin="absolute_margin")
 @dataclass(frozen=True, slots=True)
 class FalseNegatives:
-    """Which negatives are left out of a group because they may well be positives. All off is the paper's behaviour.
+    """Leaves probable false negatives out of a group. All off is the paper's behaviour.
 
     Attributes:
         with_answer: Those that contain a gold answer; see ``radio_dspy.core.text.contains``.

@@ -98,7 +98,7 @@ def write_rationales(
 
 @dataclass
 class _Asking:
-    """What the threads share that ask for rationales."""
+    """State shared by the threads that ask for rationales."""
 
     extractor: RationaleExtractor
     lm: dspy.LM
@@ -121,7 +121,9 @@ class _Asking:
                 problem = self.problem_of(text, question, answers)
                 if problem:
                     if begun is None and text:  # paid for, whatever becomes of the second
-                        half = RationaleRecord(key, text, key=asked, problem=problem, **used.tokens)
+                        half = RationaleRecord(
+                            key, text, source, asked, False, problem=problem, retried=False, **used.tokens
+                        )
                         self.run.append_record("samples", half.as_dict())
                     retried = True
                     second = self._sample(question, answers, 1, used)

@@ -23,7 +23,7 @@ _ANSWER_SHARE = 0.5  # of a long answer's words
 
 
 def rationale_problem(rationale: str, answers: Sequence[str], *, tokens: int = 0, window: int | None = None) -> str:
-    """What makes a rationale useless as a guide; empty where it is fine.
+    """The reason why a rationale is useless as a guide; empty if it is fine.
 
     Args:
         rationale: As the LM wrote it.

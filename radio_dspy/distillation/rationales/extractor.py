@@ -39,7 +39,7 @@ class RationaleExtractor(dspy.Module):
         self.extract = Predict(ExtractRationale)
 
     def settings(self, sample: int = 0) -> dict[str, Any]:
-        """What to send beside the prompt: only what the LM has no setting of its own for, or what a resample needs.
+        """Settings sent beside the prompt: those that the LM has no value for, or that a second sample needs.
 
         A reasoning LM is sent nothing that was not asked for.
         """
@@ -96,7 +96,7 @@ def _written(reply: Reply) -> dspy.Prediction:
 
 
 def rationale_key(extractor: RationaleExtractor, lm: dspy.LM, question: str, answers: Sequence[str]) -> str:
-    """What a kept rationale must match to be used again."""
+    """The key that a kept rationale must have to be used again."""
     signature = extractor.extract.signature
     asked = [
         signature.instructions,

@@ -1,4 +1,4 @@
-"""Where rationales come from and how much they weigh."""
+"""Settings of rationales: their source and their weight."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RationaleSettings:
             raise SettingsError(f"rationales go by question id: give a dict, got {type(self.given).__name__}.")
 
     def open_extractor(self) -> RationaleExtractor:
-        """Who asks the LM."""
+        """The module that asks the LM."""
         from radio_dspy.distillation.rationales.extractor import RationaleExtractor
 
         return self.extractor or RationaleExtractor()

@@ -31,7 +31,7 @@ _EMPTY_TRIES = 2  # starts in which a question is asked whose reply was empty: i
 
 @dataclass(frozen=True, slots=True)
 class RationaleCounts:
-    """Where a run's rationales came from.
+    """Counts of a run's rationales by their source.
 
     Attributes:
         given: By the caller.
@@ -200,7 +200,7 @@ def _counts(
 
 
 def _all_empty(counts: RationaleCounts, tokens: int) -> str:
-    """What to say where no question has a rationale, although an LM was asked."""
+    """The warning that no question has a rationale, although an LM was asked."""
     reasons = [f"{counts.empty} empty or refused"] if counts.empty else []
     reasons += [f"{count}: {reason}" for reason, count in counts.useless.items()]
     return (

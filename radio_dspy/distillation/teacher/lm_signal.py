@@ -30,7 +30,7 @@ Passages = tuple[Passage, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What the LM is asked about at one time, and the hash of all that decides the scores."""
+    """Passages that the LM is asked about together, and a hash of all that decides their scores."""
 
     request: RankRequest
     passages: Passages
@@ -38,7 +38,7 @@ class _Part:
 
 
 class LMSignal(ABC):
-    """What the signals of this file share: bulk calls, failures, and scores that are kept on disk.
+    """Base class of signals that ask an LM: bulk calls, failures, and scores kept on disk.
 
     A passage beyond ``depth``, and one for which the LM gives nothing to go by (a content filter, too long), gets the
     lowest score that was found for its question.
@@ -117,7 +117,7 @@ class LMSignal(ABC):
         return candidates if self.depth is None else min(candidates, self.depth)
 
     def _split(self, passages: Passages) -> list[Passages]:
-        """What the LM is asked about together."""
+        """Split candidates into parts that the LM is asked about together."""
         return [(passage,) for passage in passages]
 
     @abstractmethod
@@ -126,7 +126,7 @@ class LMSignal(ABC):
 
     @abstractmethod
     def _settings(self, request: RankRequest) -> list[Any]:
-        """What decides a score beside the LM, the question, its answers and the passages."""
+        """Everything that decides a score beside the LM, the question, its answers and the passages."""
 
     def _part(self, request: RankRequest, passages: Passages) -> _Part:
         texts = [passage.contents for passage in passages]
@@ -134,7 +134,7 @@ class LMSignal(ABC):
         return _Part(request, passages, call_key(self.lm, self.lm.kwargs, asked))
 
     def _file(self) -> tuple[Run, str] | None:
-        """Where scores are kept: a folder, and the name of a file in it."""
+        """The folder and the file name under which scores are kept."""
         if self._keep is not None:
             return Run(self._keep.parent), self._keep.stem
         return (self._run, "signals") if self._run is not None else None

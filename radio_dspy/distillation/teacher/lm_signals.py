@@ -186,7 +186,7 @@ class LMRanking(LMSignal):
 
 
 def _prompts_of(module: dspy.Module) -> list[Any]:
-    """What a module's predictors ask: instructions and demonstrations."""
+    """Instructions and demonstrations of a module's predictors."""
     return [[one.signature.instructions, [dict(demo) for demo in one.demos]] for one in module.predictors()]
 
 

@@ -33,7 +33,7 @@ _MODEL, _OPTIMIZER, _RANDOM, _STATE = "model.safetensors", "optimizer.safetensor
 
 @dataclass
 class Trainee:
-    """What changes while a reranker is trained.
+    """Everything that changes while a reranker is trained.
 
     Attributes:
         module: The torch module; the parameters that are trained and all buffers are saved.
@@ -50,13 +50,13 @@ class Trainee:
     history: list[tuple[float, float, float]]
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """What is trained, and the buffers, by name."""
+        """Trained parameters and buffers, by name."""
         trained = {name: one.data for name, one in self.module.named_parameters() if one.requires_grad}
         return {**trained, **dict(self.module.named_buffers())}
 
 
 class TrainingCheckpoints:
-    """Where training is saved on its way, and goes on from.
+    """Saves a training on its way and resumes it.
 
     A checkpoint is a folder ``training-KEY-UPDATES`` of safetensors and JSON. It fits only the training that has the
     same key; others are never loaded. Only the last one is kept.
@@ -205,7 +205,7 @@ def _triple(found: Any) -> tuple[float, float, float]:
 
 
 def _check_like(found: Any, like: Any, where: str) -> None:
-    """See that a JSON value has the keys and the types of another: what is taken up sets nothing else."""
+    """See that a JSON value has the keys and the types of another: a resumed training sets nothing else."""
     if isinstance(like, dict) and isinstance(found, dict) and found.keys() == like.keys():
         for key, value in like.items():
             _check_like(found[key], value, f"{where}: {key}")

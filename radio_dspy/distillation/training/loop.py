@@ -37,7 +37,7 @@ MAX_GRADIENT_NORM = 1.0  # the default of the Hugging Face trainer, which the au
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What training did.
+    """The outcome of a training.
 
     Attributes:
         checkpoint: The new folder; None where training was stopped.
