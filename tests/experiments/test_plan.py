@@ -47,7 +47,7 @@ def test_questions_are_counted_and_shared_calls_counted_once(tmp_path):
     rationale = {"lm": "local", "file": "said.jsonl"}
     rows = [
         {"name": "a", "with": {"rationale": rationale}},
-        {"name": "b", "with": {"rationale": rationale, "training": {"epochs": 1}}},
+        {"name": "b", "with": {"rationale": rationale, "training": {"num_train_epochs": 1}}},
         {"name": "c", "with": {"teacher": {"signals": {"likelihood": 1}, "depth": 2}}},
         {"name": "d", "with": {"method": "lm-listwise"}},
         {"name": "e", "with": {"method": "base", "generator": {"lm": "local", "questions": 2}}},

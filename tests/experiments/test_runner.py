@@ -51,10 +51,11 @@ def load(tmp_path, data, small):
     def make(rows, *sets, files=True):
         defaults = {
             "data": {"corpus": "corpus.jsonl", "train": "train.jsonl", "test": "dev.jsonl", "train_questions": 8},
-            "first_stage": {"encoder": small.name, "candidates": 8, "training_candidates": 10},
+            "first_stage": {"encoder": small.name, "candidates": 8},
+            "preferences": {"candidates": 10},
             "reranker": {"checkpoint": small.name},
             "teacher": {"signals": {"answer": 0.5, "retrieval": 0.5}},
-            "training": {"epochs": 1, "max_length": 32, "groups_per_step": 4},
+            "training": {"num_train_epochs": 1, "max_length": 32, "per_device_train_batch_size": 4},
         }
         content = {"name": "tiny", "title": "Tiny", "question": "Does it run?", "defaults": defaults, "rows": rows}
         (tmp_path / "tiny.yaml").write_text(json.dumps(content))  # JSON is YAML

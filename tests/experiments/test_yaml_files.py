@@ -32,11 +32,17 @@ def written(folder, text):
         (HEAD + "rows: " + "[" * 5000, "deeper than 30 levels"),
         (HEAD + ROWS + "title: Again\n", "key 'title' stands at line 2 already"),
         (HEAD + ROWS + "defaults:\n\ttraining: {}\n", "not YAML"),
-        (HEAD + ROWS + "defaults: {training: {epochs: " + "9" * 5000 + "}}", "cannot be read"),
+        (HEAD + ROWS + "defaults: {training: {num_train_epochs: " + "9" * 5000 + "}}", "cannot be read"),
         (HEAD + ROWS + "seeds: [2026-99-99]", "cannot be read"),
         (HEAD + ROWS + "seeds: !!python/object/apply:os.system [ls]", "not YAML"),
-        (HEAD + ROWS + "defaults: {training: {epoch: 1}}", "training.epoch: no such key; .* Did you mean epochs?"),
-        (HEAD + ROWS + "defaults: {training: {epochs: yes}}", "epochs: needs something other than true or false"),
+        (
+            HEAD + ROWS + "defaults: {training: {num_train_epoch: 1}}",
+            "training.num_train_epoch: no such key; .* Did you mean num_train_epochs?",
+        ),
+        (
+            HEAD + ROWS + "defaults: {training: {num_train_epochs: yes}}",
+            "num_train_epochs: needs something other than true or false",
+        ),
         (HEAD + ROWS + "defaults: {training: {learning_rate: .inf}}", "learning_rate: needs a number below"),
         (HEAD + ROWS + "defaults: {rationale: {seed: 99999999999999999999}}", "seed: needs a number below"),
         (HEAD + ROWS + "defaults: {training: null}", "training: Input should be"),
@@ -53,9 +59,15 @@ def test_files_out_of_bounds(text, message, tmp_path):
 
 
 def test_anchors_and_merge_keys_are_read(tmp_path):
-    text = HEAD + "rows:\n- {name: a, with: &a {training: {epochs: 3}}}\n- name: b\n  with: {<<: *a, cases: 1}\n"
+    text = (
+        HEAD + "rows:\n- {name: a, with: &a {training: {num_train_epochs: 3}}}\n- name: b\n  with: {<<: *a, cases: 1}\n"
+    )
     one, two = load_experiment(written(tmp_path, text)).rows
-    assert (one.settings.training.epochs, two.settings.training.epochs, two.settings.cases) == (3, 3, 1)
+    assert (one.settings.training.num_train_epochs, two.settings.training.num_train_epochs, two.settings.cases) == (
+        3,
+        3,
+        1,
+    )
 
 
 MODELS = ["first_stage.encoder", "reranker.checkpoint", "reranker.other", "rationale.lm", "teacher.lm", "generator.lm"]
@@ -109,7 +121,21 @@ def test_files_stay_below_the_data_folder(key, value, tmp_path):
 
 
 KEYS = sorted(
-    {*RowSettings.model_fields, "training", "epochs", "lm", "encoder", "root", "name", "with", "api_base", "rows"}
+    {
+        *RowSettings.model_fields,
+        "training",
+        "num_train_epochs",
+        "epochs",
+        "sampling",
+        "guards",
+        "lm",
+        "encoder",
+        "root",
+        "name",
+        "with",
+        "api_base",
+        "rows",
+    }
 )
 LEAVES = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.dates(), st.text(max_size=8),
