@@ -63,7 +63,7 @@ class GroupFinetune(Teleprompter):
         >>> from radio_dspy.distillation import TrainingSettings
         >>> rows = [{"query": f"why is jug {i} cool?", "pos": ["Vapour."], "neg": ["Ice.", "Red."]} for i in range(24)]
         >>> groups = load_groups(rows)
-        >>> settings = TrainingSettings(epochs=1, learning_rate=3e-5, max_length=32)
+        >>> settings = TrainingSettings(num_train_epochs=1, learning_rate=3e-5, max_length=32)
         >>> optimizer, rerank = GroupFinetune(settings), Rerank("all-MiniLM-L6-v2", "bi-encoder")
         >>> aligned = optimizer.compile(rerank, trainset=groups[:12], valset=groups[12:])
         >>> optimizer.report.decision.startswith("Returned the ")

@@ -33,7 +33,7 @@ def test_the_papers_settings_have_a_plan_without_any_data(path, tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_seven_have_one(path, tmp_path):
+def test_every_shipped_experiment_has_a_plan(path, tmp_path):
     found = plan(load_experiment(path, data=shared("data", "entailmentbank").parent), tmp_path)
     assert all(row.train and row.test for row in found.rows)
     assert set(found.missing) == set()

@@ -178,8 +178,12 @@ def test_rows_that_share_a_training_are_trained_once(load, tmp_path, monkeypatch
 def test_rationales_and_answers_come_from_lms_and_are_counted(load, tmp_path, monkeypatch):
     lm = scripted(rationale="Yeast dies in hot water.", answer="yeast")
     monkeypatch.setattr(Materials, "lm", lambda self, name, data, **options: lm if name == "local" else None)
-    rationale = {"rationale": {"lm": "local"}, "teacher": {"signals": {"rationale": 0.5, "retrieval": 0.5}}}
-    answered = {"generator": {"lm": "local", "questions": 3}, "sampling": {"guards": False}}
+    rationale = {
+        "rationale": {"lm": "local", "check": False},
+        "preferences": {"false_negatives": None},
+        "teacher": {"signals": {"rationale": 0.5, "retrieval": 0.5}},
+    }
+    answered = {"generator": {"lm": "local", "questions": 3}}
     paths, _ = run(load([{"name": "both", "with": {**rationale, **answered}}], "seeds=[1, 2]"), tmp_path)
     first, second = map(read_record, paths)
     assert (first["rationales"]["written"], first["rationales"]["reused"]) == (8, 0)

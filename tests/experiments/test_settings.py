@@ -37,10 +37,10 @@ def test_a_shipped_file_is_valid(path):
     assert all(row.settings.data.root is None for row in experiment.rows)
 
 
-def test_seven_and_the_papers_four_are_shipped():
+def test_eight_and_the_papers_four_are_shipped():
     assert len(PAPER) == 4
-    assert len(SHIPPED) - len(PAPER) == 7
-    assert len({load_experiment(path).name for path in SHIPPED}) == 11
+    assert len(SHIPPED) - len(PAPER) == 8
+    assert len({load_experiment(path).name for path in SHIPPED}) == 12
 
 
 @pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
@@ -253,7 +253,10 @@ def test_an_old_key_of_a_row_overrides_a_new_one_of_the_defaults(tmp_path):
 
 def test_an_old_key_beside_its_new_one_is_refused(tmp_path):
     rows = "[{name: one, with: {training: {epochs: 1, num_train_epochs: 2}}}]"
-    with pytest.warns(DeprecationWarning, match="has moved"), pytest.raises(SettingsError, match=r"training\.num_train_epochs is given"):
+    with (
+        pytest.warns(DeprecationWarning, match="has moved"),
+        pytest.raises(SettingsError, match=r"training\.num_train_epochs is given"),
+    ):
         load_experiment(written(tmp_path, rows))
 
 
