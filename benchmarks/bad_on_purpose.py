@@ -2,8 +2,9 @@
 
     python benchmarks/bad_on_purpose.py DATA INDEX [--questions 300] [--tower query]
 
-DATA is a folder with train.jsonl and dev.jsonl (EntailmentBank in FlashRAG's form), INDEX from `radio-dspy index`. Each run compiles without a valset, so the gate decides on
-questions kept back from the training questions; the dev questions, which nothing was chosen by, judge what came back.
+DATA is a folder with train.jsonl and dev.jsonl (EntailmentBank in FlashRAG's form), INDEX from `radio-dspy index`. Each
+run compiles without a valset, so the gate decides on questions kept back from the training questions; the dev
+questions, which nothing was chosen by, judge what came back.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from typing import Any
 
 import dspy
 from dspy.utils import DummyLM
+from radio_dspy.optimizers.presets import LOCAL_PREFERENCES, LOCAL_TRAINING
 
 import radio_dspy as radio
 from radio_dspy.distillation import Labels
 from radio_dspy.distillation.gate.metrics import by_labels
 from radio_dspy.evaluation.significance import paired_bootstrap
-from radio_dspy.optimizers.presets import LOCAL_PREFERENCES, LOCAL_TRAINING
 from radio_dspy.retrievers.requests import rank_requests
 
-WORDS = "the of nickel seven under violin because maybe orbit zinc blue carpet and".split()
+WORDS = ["the", "of", "nickel", "seven", "under", "violin", "because", "maybe", "orbit", "zinc", "carpet", "and"]
 
 
 class BabblingLM(DummyLM):
