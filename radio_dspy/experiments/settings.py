@@ -242,7 +242,7 @@ class RowSettings(Part):
     def _recorded(self, *without: str) -> dict[str, Any]:
         parts = self.model_dump(
             mode="json",
-            exclude={"data": {"root", "expected"}, **dict.fromkeys((*_DEFAULTS, *without), True)},  # type: ignore[arg-type]
+            exclude={"data": {"root", "expected"}, **dict.fromkeys((*_DEFAULTS, *without), True)},
         )
         return recorded(parts, {name: getattr(self, name) for name in _DEFAULTS}, _DEFAULTS)
 

@@ -204,8 +204,11 @@ def test_rationales_of_a_file_and_of_the_metadata(load, tmp_path, data, topic):
     paths, _ = run(load(rows), tmp_path)
     assert [read_record(path)["rationales"]["given"] for path in paths] == [8, 8]
     assert "reasons.jsonl" in read_record(paths[0])["data"]
-    with pytest.raises(RadioError):
-        run(load([{"name": "none", "with": {**teacher, "rationale": {"field": "nothing"}}}]), tmp_path)
+    said = []
+    none = load([{"name": "none", "with": {**teacher, "rationale": {"field": "nothing"}}}])
+    with pytest.raises(RadioError, match="1 of 1 runs ended with an error: none, seed 1"):
+        run_experiment(none, tmp_path / "out", show_progress=False, on_row=said.append)
+    assert "rationale.field: no question's metadata has a text 'nothing'" in said[0]
 
 
 def test_the_gate_judges_by_questions_of_its_own(load, tmp_path):
