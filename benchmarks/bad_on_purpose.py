@@ -2,19 +2,22 @@
 
     python benchmarks/bad_on_purpose.py DATA INDEX [--questions 300] [--tower query]
 
-DATA as for ablation.py, INDEX from `radio-dspy index`. Each run compiles without a valset, so the gate decides on
-questions kept back from the training questions; the dev questions, which nothing was chosen by, judge what came back.
+DATA is a folder with train.jsonl and dev.jsonl (EntailmentBank in FlashRAG's form), INDEX from `radio-dspy index`. Each
+run compiles without a valset, so the gate decides on questions kept back from the training questions; the dev
+questions, which nothing was chosen by, judge what came back.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dspy
 from dspy.utils import DummyLM
+from radio_dspy.optimizers.presets import LOCAL_PREFERENCES, LOCAL_TRAINING
 
 import radio_dspy as radio
 from radio_dspy.distillation import Labels
@@ -22,31 +25,7 @@ from radio_dspy.distillation.gate.metrics import by_labels
 from radio_dspy.evaluation.significance import paired_bootstrap
 from radio_dspy.retrievers.requests import rank_requests
 
-SETTINGS: dict[str, Any] = {
-    "rationale_lm": False,
-    "sampling": "shift_all_neg",
-    "learning_rate": 3e-5,
-    "epochs": 2,
-    "groups_per_step": 32,
-    "accumulation_steps": 1,
-    "max_length": 128,
-    "show_progress": False,
-}
-WORDS = (
-    "the",
-    "of",
-    "nickel",
-    "seven",
-    "under",
-    "violin",
-    "because",
-    "maybe",
-    "orbit",
-    "zinc",
-    "blue",
-    "carpet",
-    "and",
-)
+WORDS = ["the", "of", "nickel", "seven", "under", "violin", "because", "maybe", "orbit", "zinc", "carpet", "and"]
 
 
 class BabblingLM(DummyLM):
@@ -83,12 +62,18 @@ def main() -> None:
     judge = by_labels(dev)
     rerank = radio.Rerank(retriever.encoder, architecture="bi-encoder")
     base = list(judge(rerank.weights))
+    training = replace(LOCAL_TRAINING, tower=options.tower, disable_tqdm=True)
     runs: dict[str, tuple[dict[str, Any], list[dspy.Example]]] = {
         "learning rate 1e-2": ({"learning_rate": 1e-2}, train),
         "shuffled labels": ({"signals": {Labels(): 1.0}, "learning_rate": 1e-4, "epochs": 6}, shuffled_labels(train)),
-        "babbling LM": ({"rationale_lm": BabblingLM(), "rationale_weight": 1.0}, train),
+        "babbling LM": ({"rationale_lm": BabblingLM(), "rationales": radio.RationaleSettings(weight=1.0)}, train),
         "babbling LM, guards off": (
-            {"rationale_lm": BabblingLM(), "rationale_weight": 1.0, "guards": False, "learning_rate": 1e-4},
+            {
+                "rationale_lm": BabblingLM(),
+                "rationales": radio.RationaleSettings(weight=1.0, check=False),
+                "preferences": replace(LOCAL_PREFERENCES, false_negatives=None),
+                "learning_rate": 1e-4,
+            },
             train,
         ),
         "ten training questions": ({"epochs": 10}, train[:10]),
@@ -96,12 +81,8 @@ def main() -> None:
     }
     dspy.disable_logging()
     for name, (settings, questions) in runs.items():
-        optimizer = radio.RADIO(
-            encoder=retriever.encoder,
-            retriever=retriever,
-            tower=options.tower,
-            **{**SETTINGS, **settings},
-        )
+        given = {"rationale_lm": False, "preferences": LOCAL_PREFERENCES, "training": training, **settings}
+        optimizer = radio.RADIO(encoder=retriever.encoder, retriever=retriever, **given)
         aligned: Any = optimizer.compile(radio.RetrieveRerankAnswer(retriever, rerank), trainset=questions)
         returned = list(judge(aligned.rerank.weights))
         gain = paired_bootstrap(base, returned)

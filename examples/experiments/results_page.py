@@ -148,8 +148,10 @@ def _section(
     command = f"radio-dspy experiment examples/experiments/{path.name} --data FOLDER --records docs/results"
     lines = [f"## {experiment.title}", "", experiment.question, "", "```", command, "```", ""]
     runs, done = len(list(experiment.runs())), sum(len(one.records) for one in rows)
+    path_of_notes = records / f"{experiment.name}.md"
+    notes = [path_of_notes.read_text(encoding="utf-8").strip(), ""] if path_of_notes.is_file() else []
     if not rows:
-        return [*lines, "Not run yet: there are no records.", ""]
+        return [*lines, "Not run yet: there are no records.", "", *notes]
     lines += [f"{done} of {runs} runs are done. {_machines(rows)}", "", *_table(rows), ""]
     absent = [row.name for row in experiment.rows if row.name not in {one.row.name for one in rows}]
     if absent:
@@ -157,9 +159,7 @@ def _section(
     for name, title, draw, words, height in _drawings(experiment, rows):
         plots[f"results/{name}.svg"] = svg_file(draw, name, title, words, (6.4, height))
         lines += [f"![{title}. {words}](results/{name}.svg)", ""]
-    notes = records / f"{experiment.name}.md"
-    if notes.is_file():
-        lines += [notes.read_text(encoding="utf-8").strip(), ""]
+    lines += notes
     for one in rows:
         lines += _cases(one)
     return lines

@@ -16,7 +16,9 @@ def experiment(
     file: Annotated[Path, typer.Argument(help="An experiment's YAML file; see docs/experiments.md.")],
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Replace a setting in every row: training.epochs=1. Give it once for each."),
+        typer.Option(
+            "--set", help="Replace a setting in every row: training.num_train_epochs=1. Give it once for each."
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder that the file's data names are in.")] = None,
     out: Annotated[

@@ -9,7 +9,7 @@ from pathlib import Path
 from radio_dspy.core.errors import DataError, MissingExtraError
 from radio_dspy.core.passages import Passage, Ranking, RankRequest
 from radio_dspy.core.text import contains_answer, telling
-from radio_dspy.experiments.settings import TrainSettings
+from radio_dspy.distillation.training.settings import TrainingSettings
 from radio_dspy.models.encoder import quiet_loading
 from radio_dspy.retrievers.base import Retriever
 
@@ -95,7 +95,7 @@ def answer_triplets(requests: Sequence[RankRequest]) -> dict[str, list[str]]:
 
 
 def finetune_on_answers(
-    checkpoint: str, requests: Sequence[RankRequest], settings: TrainSettings, seed: int, folder: Path
+    checkpoint: str, requests: Sequence[RankRequest], settings: TrainingSettings, seed: int, folder: Path
 ) -> tuple[str, int]:
     """Fine-tune a bi-encoder by sentence-transformers' own trainer on passages that contain the answer.
 
@@ -141,11 +141,11 @@ def finetune_on_answers(
             model=model,
             args=SentenceTransformerTrainingArguments(
                 output_dir=str(folder / "trainer"),
-                num_train_epochs=settings.epochs,
+                num_train_epochs=settings.num_train_epochs,
                 learning_rate=settings.learning_rate,
                 weight_decay=settings.weight_decay,
-                per_device_train_batch_size=settings.groups_per_step,
-                gradient_accumulation_steps=settings.accumulation_steps or 1,
+                per_device_train_batch_size=settings.per_device_train_batch_size,
+                gradient_accumulation_steps=settings.gradient_accumulation_steps or 1,
                 seed=seed,
                 save_strategy="no",
                 report_to=[],

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.validation import shown
+from radio_dspy.experiments.declared import with_moved_keys
 from radio_dspy.experiments.settings import Experiment, RowSettings
 from radio_dspy.experiments.yaml_files import check_names, parse_yaml, read_yaml
 
@@ -22,7 +23,7 @@ def load_experiment(path: Path, sets: Sequence[str] = (), data: Path | None = No
         path: YAML with ``name``, ``title``, ``question``, ``seeds``, ``defaults`` and ``rows``; a row is its name and
             ``with``, what differs from the defaults.
         sets: ``key=value`` each: ``name``, ``seeds``, ``title`` and ``question`` replace the file's, any other key
-            (``training.epochs``) holds for every row, over what its own settings say.
+            (``training.learning_rate``) holds for every row, over what its own settings say.
         data: Folder of the data; the same as ``data.root=...``.
 
     Raises:
@@ -30,12 +31,14 @@ def load_experiment(path: Path, sets: Sequence[str] = (), data: Path | None = No
     """
     content = _mapping(read_yaml(path), path, "the file")
     top, over = _assigned(sets)
+    over = with_moved_keys(over, "--set")
     content.update(top)
     if data is not None:
         over = merged(over, {"data": {"root": str(data)}})
     rows = []
     defaults = _mapping(content.pop("defaults", {}), path, "defaults")
     check_names(defaults, f"{path}: defaults")
+    defaults = with_moved_keys(defaults, f"{path}: defaults")
     _checked(path, "defaults", defaults)
     given = content.pop("rows", None)
     if not isinstance(given, list) or not given:
@@ -44,9 +47,10 @@ def load_experiment(path: Path, sets: Sequence[str] = (), data: Path | None = No
         row = _mapping(row, path, f"rows[{number}]")
         if not isinstance(row.get("name"), str) or set(row) - {"name", "with"}:
             raise SettingsError(f"{path}: rows[{number}]: needs 'name' and may have 'with', got {shown(sorted(row))}.")
-        own = _mapping(row.get("with") or {}, path, f"rows[{number}].with")
-        check_names(own, f"{path}: row {shown(row['name'])}")
-        settings = _checked(path, f"row {shown(row['name'])}", merged(merged(defaults, own), over))
+        own, where = _mapping(row.get("with") or {}, path, f"rows[{number}].with"), f"row {shown(row['name'])}"
+        check_names(own, f"{path}: {where}")
+        own = with_moved_keys(own, f"{path}: {where}")
+        settings = _checked(path, where, merged(merged(defaults, own), over))
         rows.append({"name": row["name"], "settings": settings})
     try:
         return Experiment.model_validate({**content, "rows": rows})
@@ -75,7 +79,7 @@ def _assigned(sets: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     for one in sets:
         key, sign, text = one.partition("=")
         if not sign or not key.strip():
-            raise SettingsError(f"--set needs key=value, such as training.epochs=1; got {one!r}.")
+            raise SettingsError(f"--set needs key=value, such as training.num_train_epochs=1; got {one!r}.")
         value = parse_yaml(text, f"--set {one:.80}: the value is ")
         if key in ("name", "title", "question", "seeds"):
             top[key] = value

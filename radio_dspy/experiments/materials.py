@@ -25,7 +25,7 @@ from radio_dspy.experiments.settings import (
     LM_FILE,
     DataSettings,
     FirstStageSettings,
-    RationaleSettings,
+    RationaleSource,
     RowSettings,
 )
 from radio_dspy.lm.opening import open_lm
@@ -178,8 +178,7 @@ class Materials:
         own = settings.rationale
         lm = self.lm(own.lm, settings.data, max_tokens=own.max_tokens, temperature=own.temperature, seed=own.seed)
         asked = [(question_id(one), one.question, answer_texts(one)) for one in questions]
-        folder = self.out / "rationales" / hash_of_settings({"data": settings.data.train, **own.model_dump()})
-        run = Run(folder)
+        run = Run(rationale_folder(self.out, settings))
         with run.exclusive():
             return explain(
                 [one for one in asked if one[2]],
@@ -188,9 +187,15 @@ class Materials:
                 extractor=RationaleExtractor(),
                 given=_given(settings.data, own, questions),
                 encoder=encoder,
-                check=settings.sampling.guards,
+                check=own.check,
                 show_progress=self.show_progress,
             )
+
+
+def rationale_folder(out: Path, settings: RowSettings) -> Path:
+    """Where an LM's rationales are kept; rows that ask the same share it, whether they check what it says or not."""
+    own = settings.rationale.model_dump(exclude={"check"})
+    return out / "rationales" / hash_of_settings({"data": settings.data.train, **own})
 
 
 def located(data: DataSettings, name: str) -> Path:
@@ -222,7 +227,7 @@ def halved(questions: Sequence[dspy.Example]) -> tuple[list[dspy.Example], list[
     return sides
 
 
-def _given(data: DataSettings, own: RationaleSettings, questions: Sequence[dspy.Example]) -> dict[str, str]:
+def _given(data: DataSettings, own: RationaleSource, questions: Sequence[dspy.Example]) -> dict[str, str]:
     """Precomputed rationales: of a file, or a field of the questions' metadata."""
     found: dict[str, str] = {}
     if own.file:

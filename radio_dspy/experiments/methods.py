@@ -133,7 +133,7 @@ def _answer_passages(materials: Materials, task: Task) -> Outcome:
     settings = task.settings
     if settings.reranker.architecture != "bi-encoder":
         raise SettingsError("method: answer-passages fine-tunes a bi-encoder; give reranker.architecture: bi-encoder.")
-    depth = settings.first_stage.training_candidates
+    depth = settings.preferences.candidates
     train, _ = usable(rank_requests(task.questions.train, materials.retriever(settings), depth))
     started = time.perf_counter()
     base = base_reranker(materials, settings).weights.checkpoint
@@ -174,10 +174,7 @@ def _radio(materials: Materials, task: Task) -> Outcome:
 
 
 def _align(materials: Materials, task: Task, rerank: Rerank) -> tuple[RerankerWeights, dict[str, Any]]:
-    from radio_dspy.distillation.preferences.guards import FalseNegatives
-    from radio_dspy.distillation.preferences.settings import PreferenceSettings
     from radio_dspy.distillation.rationales.settings import RationaleSettings
-    from radio_dspy.distillation.training.settings import TrainingSettings
     from radio_dspy.optimizers.radio import RADIO
 
     settings, questions = task.settings, task.questions
@@ -199,35 +196,16 @@ def _align(materials: Materials, task: Task, rerank: Rerank) -> tuple[RerankerWe
     rationale_seconds = time.perf_counter() - started
     signals = _signals(materials, settings)
     with task.ledger.stage("signals"):
-        teacher = _teacher(rank_requests(train, retriever, settings.first_stage.training_candidates), texts, signals)
-    own, sampling = settings.training, settings.sampling
+        teacher = _teacher(rank_requests(train, retriever, settings.preferences.candidates), texts, signals)
     optimizer = RADIO(
         rationale_lm=False,  # written above
         encoder=guide,
         signals=signals,
-        preferences=PreferenceSettings(
-            candidates=settings.first_stage.training_candidates,
-            sampling=sampling.groups,
-            random_negatives=sampling.random_negatives,
-            confident_share=sampling.confident_share,
-            false_negatives=FalseNegatives() if sampling.guards else None,
+        preferences=settings.preferences,
+        training=replace(settings.training, seed=task.seed, disable_tqdm=not materials.show_progress),
+        rationales=RationaleSettings(
+            given={key: text for key, text in texts.items() if text}, check=settings.rationale.check
         ),
-        training=TrainingSettings(
-            loss=own.loss,
-            tower=own.tower,
-            in_batch_negatives=sampling.in_batch_negatives,
-            num_train_epochs=own.epochs,
-            learning_rate=own.learning_rate,
-            weight_decay=own.weight_decay,
-            per_device_train_batch_size=own.groups_per_step,
-            gradient_accumulation_steps=own.accumulation_steps,
-            max_length=own.max_length,
-            averaged_runs=own.averaged_runs,
-            precision=own.precision,
-            seed=task.seed,
-            disable_tqdm=not materials.show_progress,
-        ),
-        rationales=RationaleSettings(given={key: text for key, text in texts.items() if text}, check=sampling.guards),
         gate=by != "none",
         run_dir=task.folder,
     )

@@ -174,7 +174,7 @@ def _stages(runs: Sequence[tuple[Row, int]]) -> list[StageEstimate]:
     for row, seed in runs:
         own = row.settings
         train, test = (count or 0 for count in sizes(own.data))
-        shared = json.dumps([own.data.model_dump(), own.first_stage.model_dump()])
+        shared = json.dumps([own.data.model_dump(), own.first_stage.model_dump(), own.preferences.candidates])
         if own.explained and own.rationale.lm != "none":
             found.setdefault(f"rationales {own.rationale.model_dump()} {shared}", _rationales(own, train))
         if own.method == "radio":
@@ -208,7 +208,7 @@ def _rationales(own: RowSettings, train: int) -> StageEstimate:
     there = lines_in(own.data, own.rationale.file) if own.rationale.file else 0
     count = max(0, train - there) + (own.gate.questions if own.gate.by == "teacher" and own.data.train_questions else 0)
     completion = min(TYPICAL_RATIONALE_TOKENS, own.rationale.max_tokens)
-    twice = 2 if own.sampling.guards else 1
+    twice = 2 if own.rationale.check else 1
     return _stage(
         "rationales",
         own.rationale.lm,
@@ -222,7 +222,7 @@ def _rationales(own: RowSettings, train: int) -> StageEstimate:
 
 
 def _scores(own: RowSettings, train: int, name: str) -> StageEstimate:
-    calls = train * min(own.teacher.depth, own.first_stage.training_candidates)
+    calls = train * min(own.teacher.depth, own.preferences.candidates)
     return _stage("signals", own.teacher.lm, calls, _PROMPT + _PASSAGE_TOKENS, TYPICAL_ANSWER_TOKENS, name)
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, get_origin
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.validation import shown
-from radio_dspy.distillation.loss import LossName
-from radio_dspy.distillation.preferences.sampling import Sampling
-from radio_dspy.distillation.training.settings import Precision, Tower
+from radio_dspy.distillation.rationales.settings import RationaleSettings
+from radio_dspy.experiments.declared import Part, declared, recorded
+from radio_dspy.optimizers.presets import LOCAL_PREFERENCES, LOCAL_TRAINING
 
 Method = Literal["radio", "first-stage", "base", "bm25", "rrf", "off-the-shelf", "lm-listwise", "answer-passages"]
 SignalName = Literal["retrieval", "rationale", "answer", "likelihood", "correctness", "containment", "labels"]
@@ -20,32 +19,22 @@ LM_SIGNALS: tuple[SignalName, ...] = ("likelihood", "correctness")
 LM_FILE = ".gguf"  # how the name of an LM ends that is a file
 SEEDED = ("radio", "answer-passages")  # methods that a seed changes
 DEMO = "demo"
-_LARGEST = 1 << 32
+
+_DEFAULTS = {"preferences": LOCAL_PREFERENCES, "training": LOCAL_TRAINING}
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
 Metric = Annotated[str, Field(pattern=r"^(ndcg@[1-9]\d*|recall@[1-9]\d*|mrr)$")]
+if TYPE_CHECKING:
+    from radio_dspy.distillation.preferences.settings import PreferenceSettings as Preferences
+    from radio_dspy.distillation.training.settings import TrainingSettings as Training
+else:
+    Preferences = declared(LOCAL_PREFERENCES)
+    Training = declared(
+        LOCAL_TRAINING, without=("seed", "device", "save_steps", "disable_tqdm")
+    )  # a run's, not a row's
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _numbers(cls, values: Any) -> Any:
-        """YAML's ``yes`` and ``on`` are no numbers, and none here has more than 32 bits."""
-        for name, value in values.items() if isinstance(values, Mapping) else ():
-            field = cls.model_fields.get(name)
-            weights = isinstance(value, Mapping) and field is not None and get_origin(field.annotation) is dict
-            for one in value.values() if weights else value if isinstance(value, list) else [value]:
-                if isinstance(one, bool) and field is not None and field.annotation is not bool:
-                    raise ValueError(f"{name}: needs something other than true or false, got {one}")
-                if isinstance(one, int | float) and not abs(one) < _LARGEST:
-                    raise ValueError(f"{name}: needs a number below {_LARGEST:,}, got {shown(one)}")
-        return values
-
-
-class Sizes(_Part):
+class Sizes(Part):
     """What is in files that are not on this machine, for the plan.
 
     Attributes:
@@ -59,7 +48,7 @@ class Sizes(_Part):
     test: PositiveInt
 
 
-class DataSettings(_Part):
+class DataSettings(Part):
     """What is learnt from and judged by.
 
     Attributes:
@@ -89,7 +78,7 @@ class DataSettings(_Part):
         return self
 
 
-class FirstStageSettings(_Part):
+class FirstStageSettings(Part):
     """The dense first stage.
 
     Attributes:
@@ -97,17 +86,15 @@ class FirstStageSettings(_Part):
         query_prefix: Put before queries; None is the encoder's own.
         passage_prefix: Put before passages; None is the encoder's own.
         candidates: Passages reranked for a test question.
-        training_candidates: Passages retrieved for a training question.
     """
 
     encoder: str = "all-MiniLM-L6-v2"
     query_prefix: str | None = None
     passage_prefix: str | None = None
     candidates: PositiveInt = 20
-    training_candidates: PositiveInt = 50
 
 
-class RerankerSettings(_Part):
+class RerankerSettings(Part):
     """The base reranker, and the one that it is held against.
 
     Attributes:
@@ -121,7 +108,7 @@ class RerankerSettings(_Part):
     other: str | None = None
 
 
-class RationaleSettings(_Part):
+class RationaleSource(Part):
     """Where rationales come from.
 
     Attributes:
@@ -131,6 +118,7 @@ class RationaleSettings(_Part):
         temperature: Sampling temperature; the paper's 0.2.
         seed: Sampling seed; the paper's 42.
         max_tokens: Longest rationale; the paper's 1,000.
+        check: See ``RationaleSettings``.
     """
 
     lm: str = "none"
@@ -139,9 +127,10 @@ class RationaleSettings(_Part):
     temperature: Annotated[float, Field(ge=0)] = 0.2
     seed: int = 42
     max_tokens: PositiveInt = 80
+    check: bool = RationaleSettings.check
 
 
-class TeacherSettings(_Part):
+class TeacherSettings(Part):
     """What makes a passage preferred.
 
     Attributes:
@@ -157,32 +146,7 @@ class TeacherSettings(_Part):
     depth: PositiveInt = 10
 
 
-class SamplingSettings(_Part):
-    """How preference groups are made; see ``RADIO``."""
-
-    groups: Sampling = "shift_all_neg"
-    random_negatives: Annotated[int, Field(ge=0)] = 0
-    in_batch_negatives: bool = False
-    guards: bool = True
-    confident_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-
-
-class TrainSettings(_Part):
-    """How the reranker is trained; see ``TrainingSettings``."""
-
-    loss: LossName = "infonce"
-    tower: Tower = "query"
-    epochs: PositiveInt = 2
-    learning_rate: Positive = 3e-5
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    groups_per_step: PositiveInt = 32
-    accumulation_steps: PositiveInt | None = 1
-    max_length: PositiveInt = 128
-    averaged_runs: PositiveInt = 1
-    precision: Precision = "auto"
-
-
-class GateSettings(_Part):
+class GateSettings(Part):
     """Whether something that does not beat the base is held back, judged on training questions that are kept for it.
 
     Attributes:
@@ -194,7 +158,7 @@ class GateSettings(_Part):
     questions: PositiveInt = 200
 
 
-class GeneratorSettings(_Part):
+class GeneratorSettings(Part):
     """Who answers.
 
     Attributes:
@@ -212,7 +176,7 @@ class GeneratorSettings(_Part):
     max_tokens: PositiveInt = 32
 
 
-class RowSettings(_Part):
+class RowSettings(Part):
     """One row of an experiment, with all its settings.
 
     Attributes:
@@ -222,7 +186,7 @@ class RowSettings(_Part):
         reranker: The base.
         rationale: Who writes rationales.
         teacher: Signals and weights.
-        sampling: Groups.
+        preferences: Groups.
         training: Loss and optimizer.
         gate: What is held back.
         generator: Who answers.
@@ -234,10 +198,10 @@ class RowSettings(_Part):
     data: DataSettings = DataSettings()
     first_stage: FirstStageSettings = FirstStageSettings()
     reranker: RerankerSettings = RerankerSettings()
-    rationale: RationaleSettings = RationaleSettings()
+    rationale: RationaleSource = RationaleSource()
     teacher: TeacherSettings = TeacherSettings()
-    sampling: SamplingSettings = SamplingSettings()
-    training: TrainSettings = TrainSettings()
+    preferences: Preferences = LOCAL_PREFERENCES
+    training: Training = LOCAL_TRAINING
     gate: GateSettings = GateSettings()
     generator: GeneratorSettings = GeneratorSettings()
     metrics: list[Metric] = Field(default=["ndcg@10", "recall@5", "mrr"], min_length=1)
@@ -247,8 +211,7 @@ class RowSettings(_Part):
     def _fitting(self) -> RowSettings:
         if self.method == "off-the-shelf" and self.reranker.other is None:
             raise ValueError("method off-the-shelf needs reranker.other, the reranker to compare with")
-        if self.training.tower == "query" and self.reranker.architecture != "bi-encoder":
-            raise ValueError("training.tower: query needs reranker.architecture: bi-encoder; give tower: both")
+        self.training.check(self.reranker.architecture)
         return self
 
     @property
@@ -265,19 +228,26 @@ class RowSettings(_Part):
 
     def decisive(self) -> dict[str, Any]:
         """The settings that decide the result, in JSON types; where the files lie decides nothing."""
-        return self.model_dump(mode="json", exclude={"data": {"root", "expected"}})
+        return self._recorded()
 
     def trained_by(self) -> dict[str, Any]:
         """The part of them that decides what is trained: rows that share it are trained once."""
-        found = self.model_dump(mode="json", exclude={"generator", "metrics", "cases"})
-        for name in ("root", "expected", "test", "test_corpus", "test_questions"):
+        found = self._recorded("generator", "metrics", "cases")
+        for name in ("test", "test_corpus", "test_questions"):
             # Without a test file the test questions are taken out of the training questions.
             if name != "test" or self.data.test is not None:
                 del found["data"][name]
         return found
 
+    def _recorded(self, *without: str) -> dict[str, Any]:
+        parts = self.model_dump(
+            mode="json",
+            exclude={"data": {"root", "expected"}, **dict.fromkeys((*_DEFAULTS, *without), True)},
+        )
+        return recorded(parts, {name: getattr(self, name) for name in _DEFAULTS}, _DEFAULTS)
 
-class Row(_Part):
+
+class Row(Part):
     """A row: its name and settings.
 
     Attributes:
@@ -294,7 +264,7 @@ class Row(_Part):
         return re.sub(r"[^a-z0-9.]+", "-", self.name.lower()).strip("-")
 
 
-class Experiment(_Part):
+class Experiment(Part):
     """One experiment.
 
     Attributes:

@@ -125,7 +125,7 @@ def _readable(call: Callable[[], R], retries: int) -> R:
 
     DSPy's own engine gives such replies up at once; LiteLLM calls them server errors, which DSPy tries again.
     """
-    for attempt in range(retries):
+    for attempt in range(retries):  # not tenacity: Ctrl-C ends the pause, and then no further call is made
         try:
             return call()
         except dspy.LMProviderError as error:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, Literal, TypeVar
+
+from cachetools import LRUCache
 
 from radio_dspy.core.credentials import learn
 from radio_dspy.core.errors import LanguageModelError, SettingsError
@@ -118,7 +119,7 @@ class Endpoint(SharedByCopies):
         if self.own_address and self._api_base is None and self._called in (None, self.model):
             raise SettingsError(f"{self.model}: its address is never saved; make it again with api_base=.")
         attempt = 0
-        while True:
+        while True:  # not tenacity: with waits that a server asks for, and secrets hidden, it is no shorter
             try:
                 return getattr(litellm, task)(
                     model=self._called,
@@ -167,7 +168,7 @@ class Recent(SharedByCopies, Generic[R]):
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._values: OrderedDict[bytes, R] = OrderedDict()
+        self._values: LRUCache[bytes, R] = LRUCache(size)
         self._lock = ThreadLock()
 
     def __reduce__(self) -> tuple[type[Recent[R]], tuple[int]]:
@@ -179,17 +180,12 @@ class Recent(SharedByCopies, Generic[R]):
     def read(self, keys: Sequence[bytes]) -> dict[bytes, R]:
         """The values that are there."""
         with self._lock:
-            found = [key for key in keys if key in self._values]
-            for key in found:
-                self._values.move_to_end(key)
-            return {key: self._values[key] for key in found}
+            return {key: self._values[key] for key in keys if key in self._values}
 
     def write(self, values: dict[bytes, R]) -> None:
         """Keep values."""
         with self._lock:
             self._values.update(values)
-            while len(self._values) > self.size:
-                self._values.popitem(last=False)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

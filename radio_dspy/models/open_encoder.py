@@ -10,6 +10,7 @@ from radio_dspy.core.errors import CheckpointError
 from radio_dspy.models.encoder import Encoder, TextEncoder
 
 # With one of these as its first part, a name given as a string is LiteLLM's; see ``as_encoder``.
+# By hand: LiteLLM's own table of endpoints lacks a third of them.
 EMBEDDING_PROVIDERS = (
     "azure",
     "azure_ai",

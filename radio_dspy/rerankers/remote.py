@@ -20,6 +20,7 @@ from radio_dspy.models.endpoint import Endpoint, Recent
 from radio_dspy.rerankers.rerank import Rerank, _check_k, ranked
 
 # With one of these as its first part, a reranker's name given as a string is LiteLLM's; see ``as_reranker``.
+# By hand: LiteLLM's own table of endpoints lacks more than half of them.
 RERANK_PROVIDERS = (
     "azure_ai",
     "bedrock",

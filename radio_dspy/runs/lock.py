@@ -15,6 +15,7 @@ from typing import IO, Any
 from radio_dspy.core.errors import RunError
 
 _TRIES = 5  # somebody may be looking at the file, which takes the lock for a moment
+# Not filelock: on Windows it locks the first byte, which hides who has the lock, and it knows no shared lock.
 _WINDOWS_BYTE = 1 << 30  # locked in place of the file's content, which stays readable
 
 

@@ -240,7 +240,7 @@ def test_an_experiment_is_planned_run_and_gone_on_with(files, tmp_path, small):
     )
     code, said = invoke(*arguments, "--set", "training.los=x")
     assert code == 2
-    assert "row 'base': training.los: no such key; there are accumulation_steps" in " ".join(said.split())
+    assert "row 'base': training.los: no such key; there are averaged_runs" in " ".join(said.split())
 
 
 def test_a_folder_that_is_no_run_has_no_report(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 
 from radio_dspy import Passage, Ranking, RankRequest
 from radio_dspy.core.errors import DataError
+from radio_dspy.distillation.training.settings import TrainingSettings
 from radio_dspy.experiments.baselines import (
     BM25Retriever,
     FixedRankings,
@@ -11,7 +12,6 @@ from radio_dspy.experiments.baselines import (
     finetune_on_answers,
     reciprocal_rank_fusion,
 )
-from radio_dspy.experiments.settings import TrainSettings
 
 A, B, C = Passage("a", "Yeast dies in hot water."), Passage("b", "Ice floats."), Passage("c", "Yeast is alive.")
 
@@ -50,4 +50,4 @@ def test_triplets_are_the_first_with_and_the_first_without_the_answer():
 def test_without_any_answer_there_is_nothing_to_learn(tmp_path):
     requests = [RankRequest("2", "none holds it?", (A, B), (2.0, 1.0), answers=("sand",))]
     with pytest.raises(DataError, match="None of the 1 training questions"):
-        finetune_on_answers("all-MiniLM-L6-v2", requests, TrainSettings(), 1, tmp_path)
+        finetune_on_answers("all-MiniLM-L6-v2", requests, TrainingSettings(), 1, tmp_path)

@@ -6,7 +6,7 @@ import pytest
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.experiments.materials import Materials, halved, located
 from radio_dspy.experiments.methods import training_folder
-from radio_dspy.experiments.settings import DataSettings, RationaleSettings, RowSettings
+from radio_dspy.experiments.settings import DataSettings, RationaleSource, RowSettings
 
 
 def test_a_hosted_lm_samples_as_the_file_says(tmp_path):
@@ -40,7 +40,7 @@ def test_an_lms_weights_are_known_by_their_content_where_they_are_here(tmp_path)
     assert set(found) - set(without) == {"larger.gguf"}
     # Who answers decides nothing about the training, who explains does.
     assert training_folder(tmp_path, settings, 1, found) == training_folder(tmp_path, settings, 1, without)
-    explained = settings.model_copy(update={"rationale": RationaleSettings(lm="larger.gguf")})
+    explained = settings.model_copy(update={"rationale": RationaleSource(lm="larger.gguf")})
     assert training_folder(tmp_path, explained, 1, found) != training_folder(tmp_path, explained, 1, without)
 
 

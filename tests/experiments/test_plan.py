@@ -33,7 +33,7 @@ def test_the_papers_settings_have_a_plan_without_any_data(path, tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_seven_have_one(path, tmp_path):
+def test_every_shipped_experiment_has_a_plan(path, tmp_path):
     found = plan(load_experiment(path, data=shared("data", "entailmentbank").parent), tmp_path)
     assert all(row.train and row.test for row in found.rows)
     assert set(found.missing) == set()
@@ -47,7 +47,7 @@ def test_questions_are_counted_and_shared_calls_counted_once(tmp_path):
     rationale = {"lm": "local", "file": "said.jsonl"}
     rows = [
         {"name": "a", "with": {"rationale": rationale}},
-        {"name": "b", "with": {"rationale": rationale, "training": {"epochs": 1}}},
+        {"name": "b", "with": {"rationale": rationale, "training": {"num_train_epochs": 1}}},
         {"name": "c", "with": {"teacher": {"signals": {"likelihood": 1}, "depth": 2}}},
         {"name": "d", "with": {"method": "lm-listwise"}},
         {"name": "e", "with": {"method": "base", "generator": {"lm": "local", "questions": 2}}},

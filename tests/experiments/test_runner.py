@@ -51,10 +51,11 @@ def load(tmp_path, data, small):
     def make(rows, *sets, files=True):
         defaults = {
             "data": {"corpus": "corpus.jsonl", "train": "train.jsonl", "test": "dev.jsonl", "train_questions": 8},
-            "first_stage": {"encoder": small.name, "candidates": 8, "training_candidates": 10},
+            "first_stage": {"encoder": small.name, "candidates": 8},
+            "preferences": {"candidates": 10},
             "reranker": {"checkpoint": small.name},
             "teacher": {"signals": {"answer": 0.5, "retrieval": 0.5}},
-            "training": {"epochs": 1, "max_length": 32, "groups_per_step": 4},
+            "training": {"num_train_epochs": 1, "max_length": 32, "per_device_train_batch_size": 4},
         }
         content = {"name": "tiny", "title": "Tiny", "question": "Does it run?", "defaults": defaults, "rows": rows}
         (tmp_path / "tiny.yaml").write_text(json.dumps(content))  # JSON is YAML
@@ -177,8 +178,12 @@ def test_rows_that_share_a_training_are_trained_once(load, tmp_path, monkeypatch
 def test_rationales_and_answers_come_from_lms_and_are_counted(load, tmp_path, monkeypatch):
     lm = scripted(rationale="Yeast dies in hot water.", answer="yeast")
     monkeypatch.setattr(Materials, "lm", lambda self, name, data, **options: lm if name == "local" else None)
-    rationale = {"rationale": {"lm": "local"}, "teacher": {"signals": {"rationale": 0.5, "retrieval": 0.5}}}
-    answered = {"generator": {"lm": "local", "questions": 3}, "sampling": {"guards": False}}
+    rationale = {
+        "rationale": {"lm": "local", "check": False},
+        "preferences": {"false_negatives": None},
+        "teacher": {"signals": {"rationale": 0.5, "retrieval": 0.5}},
+    }
+    answered = {"generator": {"lm": "local", "questions": 3}}
     paths, _ = run(load([{"name": "both", "with": {**rationale, **answered}}], "seeds=[1, 2]"), tmp_path)
     first, second = map(read_record, paths)
     assert (first["rationales"]["written"], first["rationales"]["reused"]) == (8, 0)
@@ -199,8 +204,11 @@ def test_rationales_of_a_file_and_of_the_metadata(load, tmp_path, data, topic):
     paths, _ = run(load(rows), tmp_path)
     assert [read_record(path)["rationales"]["given"] for path in paths] == [8, 8]
     assert "reasons.jsonl" in read_record(paths[0])["data"]
-    with pytest.raises(RadioError):
-        run(load([{"name": "none", "with": {**teacher, "rationale": {"field": "nothing"}}}]), tmp_path)
+    said = []
+    none = load([{"name": "none", "with": {**teacher, "rationale": {"field": "nothing"}}}])
+    with pytest.raises(RadioError, match="1 of 1 runs ended with an error: none, seed 1"):
+        run_experiment(none, tmp_path / "out", show_progress=False, on_row=said.append)
+    assert "rationale.field: no question's metadata has a text 'nothing'" in said[0]
 
 
 def test_the_gate_judges_by_questions_of_its_own(load, tmp_path):

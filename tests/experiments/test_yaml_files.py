@@ -32,11 +32,17 @@ def written(folder, text):
         (HEAD + "rows: " + "[" * 5000, "deeper than 30 levels"),
         (HEAD + ROWS + "title: Again\n", "key 'title' stands at line 2 already"),
         (HEAD + ROWS + "defaults:\n\ttraining: {}\n", "not YAML"),
-        (HEAD + ROWS + "defaults: {training: {epochs: " + "9" * 5000 + "}}", "cannot be read"),
+        (HEAD + ROWS + "defaults: {training: {num_train_epochs: " + "9" * 5000 + "}}", "cannot be read"),
         (HEAD + ROWS + "seeds: [2026-99-99]", "cannot be read"),
         (HEAD + ROWS + "seeds: !!python/object/apply:os.system [ls]", "not YAML"),
-        (HEAD + ROWS + "defaults: {training: {epoch: 1}}", "training.epoch: no such key; .* Did you mean epochs?"),
-        (HEAD + ROWS + "defaults: {training: {epochs: yes}}", "epochs: needs something other than true or false"),
+        (
+            HEAD + ROWS + "defaults: {training: {num_train_epoch: 1}}",
+            "training.num_train_epoch: no such key; .* Did you mean num_train_epochs?",
+        ),
+        (
+            HEAD + ROWS + "defaults: {training: {num_train_epochs: yes}}",
+            "num_train_epochs: needs something other than true or false",
+        ),
         (HEAD + ROWS + "defaults: {training: {learning_rate: .inf}}", "learning_rate: needs a number below"),
         (HEAD + ROWS + "defaults: {rationale: {seed: 99999999999999999999}}", "seed: needs a number below"),
         (HEAD + ROWS + "defaults: {training: null}", "training: Input should be"),
@@ -53,9 +59,15 @@ def test_files_out_of_bounds(text, message, tmp_path):
 
 
 def test_anchors_and_merge_keys_are_read(tmp_path):
-    text = HEAD + "rows:\n- {name: a, with: &a {training: {epochs: 3}}}\n- name: b\n  with: {<<: *a, cases: 1}\n"
+    text = (
+        HEAD + "rows:\n- {name: a, with: &a {training: {num_train_epochs: 3}}}\n- name: b\n  with: {<<: *a, cases: 1}\n"
+    )
     one, two = load_experiment(written(tmp_path, text)).rows
-    assert (one.settings.training.epochs, two.settings.training.epochs, two.settings.cases) == (3, 3, 1)
+    assert (one.settings.training.num_train_epochs, two.settings.training.num_train_epochs, two.settings.cases) == (
+        3,
+        3,
+        1,
+    )
 
 
 MODELS = ["first_stage.encoder", "reranker.checkpoint", "reranker.other", "rationale.lm", "teacher.lm", "generator.lm"]
@@ -101,15 +113,22 @@ def test_files_stay_below_the_data_folder(key, value, tmp_path):
     row = {"name": "one", "with": {"data": {"train": "q.jsonl", key: value}}}
     with pytest.raises(SettingsError, match=rf"data\.{key}: .* outside the data's folder"):
         load_experiment(written(tmp_path, HEAD + yaml.safe_dump({"rows": [row]})))
-    for own in ({"rationale": {"file": value}}, {"data": {"root": "/"}}, {"generator": {"lm": "../x.gguf"}}):
-        with pytest.raises(SettingsError, match=r"outside the data's folder|names no folder"):
+    for own, refusal in (
+        ({"rationale": {"file": value}}, r"rationale\.file: .* outside the data's folder"),
+        ({"data": {"root": "/"}}, r"data\.root: .* names no folder"),
+        ({"generator": {"lm": "../x.gguf"}}, r"generator\.lm: .* outside the data's folder"),
+    ):
+        with pytest.raises(SettingsError, match=refusal):
             load_experiment(written(tmp_path, HEAD + yaml.safe_dump({"rows": [{"name": "one", "with": own}]})))
     found = load_experiment(written(tmp_path, HEAD + ROWS), ["data.train=q.jsonl", f"data.{key}={json.dumps(value)}"])
     assert getattr(found.rows[0].settings.data, key) == value
 
 
 KEYS = sorted(
-    {*RowSettings.model_fields, "training", "epochs", "lm", "encoder", "root", "name", "with", "api_base", "rows"}
+    {
+        *RowSettings.model_fields,
+        *["num_train_epochs", "epochs", "sampling", "guards", "lm", "encoder", "root", "name", "rows"],
+    }
 )
 LEAVES = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.dates(), st.text(max_size=8),
