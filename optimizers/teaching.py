@@ -20,6 +20,7 @@ from radio_dspy.distillation.teacher.ranking import each_fused_ranking, fused_ra
 from radio_dspy.distillation.teacher.signals import AnswerSimilarity, RationaleSimilarity, RetrievalScore, Signal
 from radio_dspy.retrievers.faiss import FaissRetriever
 from radio_dspy.retrievers.requests import usable
+from radio_dspy.retrievers.vector import VectorRetriever
 
 TRIED = 3  # questions on which a metric is tried before anything is paid for
 
@@ -57,7 +58,7 @@ def teacher_of(optimizer: Settings, job: Job) -> dict[Signal, float]:
     """What makes a passage preferred, with weights (paper, section 3.3)."""
     if optimizer.signals is not None:
         return optimizer.signals
-    index = job.first_stage if isinstance(job.first_stage, FaissRetriever) else None
+    index = job.first_stage if isinstance(job.first_stage, FaissRetriever | VectorRetriever) else None
     asked = optimizer.rationale_lm is not None or bool(optimizer.rationales.given)
     weight = PAPER_WEIGHT if optimizer.rationales.weight is None else optimizer.rationales.weight
     guide = RationaleSimilarity(job.encoder, index=index) if asked else AnswerSimilarity(job.encoder, index=index)

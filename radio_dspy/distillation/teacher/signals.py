@@ -16,6 +16,7 @@ from radio_dspy.models.open_encoder import as_encoder
 from radio_dspy.models.vector_cache import similarities
 from radio_dspy.rerankers.rationale import fitting_guide
 from radio_dspy.retrievers.faiss import FaissRetriever
+from radio_dspy.retrievers.vector import VectorRetriever
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +78,11 @@ class RationaleSimilarity:
     reads_rationale = True
 
     def __init__(
-        self, encoder: TextEncoder | str, *, index: FaissRetriever | None = None, show_progress: bool = False
+        self,
+        encoder: TextEncoder | str,
+        *,
+        index: FaissRetriever | VectorRetriever | None = None,
+        show_progress: bool = False,
     ) -> None:
         self.encoder = as_encoder(encoder)
         self._show_progress = show_progress
@@ -110,7 +115,7 @@ class RationaleSimilarity:
             )  # fmt: skip
         return self.encoder.encode_queries(guides, show_progress=self._show_progress)
 
-    def _by_index(self, requests: Sequence[RankRequest], index: FaissRetriever) -> list[Scores]:
+    def _by_index(self, requests: Sequence[RankRequest], index: FaissRetriever | VectorRetriever) -> list[Scores]:
         return [  # one question at a time: the vectors of all their candidates may be more than the index itself
             similarities(index.vectors([passage.id for passage in one.candidates]), query, self.encoder.name)
             for one, query in zip(requests, self._guides(requests), strict=True)
