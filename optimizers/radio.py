@@ -82,7 +82,8 @@ class RADIO(Teleprompter):
         rationales: Precomputed rationales by question id (the LM is asked only for the others), or
             ``RationaleSettings``.
         run_dir: Folder for records and checkpoints. An existing run is resumed: nothing that still fits is asked or
-            trained twice, and the result is that of a run in one go (see docs/runs.md). None takes a temporary one.
+            trained twice, and the result is that of a run in one go (see docs/runs.md). None takes a new one in the
+            user's cache folder (``RADIO_DSPY_CACHE``).
         answer_field: The examples' field that holds the gold answers; None looks for ``answers``, ``golden_answers``,
             ``answer``, ``response`` and ``output``.
         num_threads: LM calls in flight at the same time; None takes ``dspy.settings.num_threads``.
@@ -236,8 +237,7 @@ class RADIO(Teleprompter):
         if not any(requests for requests, _ in used):
             raise DataError(
                 f"None of the {len(job.train)} training questions can be used: {used[0][1]}. Answers are an example's "
-                "`answers` (or `answer`, `response`, `output`), or what RADIO(answer_field=) names; load_questions reads them "
-                "from golden_answers or answers."
+                "`answers` (or `answer`, `response`, `output`), or what RADIO(answer_field=) names."
             )
         judged = reached.held_out[0].requests
         # Before anything is paid for: the base must load, and the metric must give values.
