@@ -9,10 +9,10 @@ from typing import Any
 
 import dspy
 from radio_dspy.optimizers.job import Job, Settings, questions_of
-from radio_dspy.programs import MultipleChoice, RetrieveRerankAnswer
+from radio_dspy.programs import MultiHop, MultipleChoice, RetrieveRerankAnswer
 
 from radio_dspy.datasets.examples import relevant_of
-from radio_dspy.distillation.candidates.observing import PROBED
+from radio_dspy.distillation.candidates.recorder import acts
 from radio_dspy.distillation.rationales.asking import Question
 from radio_dspy.distillation.rationales.settings import RationaleSettings
 from radio_dspy.distillation.rationales.writing import fitting_records
@@ -122,10 +122,11 @@ def estimate(optimizer: Settings, job: Job, *, guessed_split: bool = False) -> E
     length = _passage_length(job)
     stages: list[StageEstimate | None] = []
     if optimizer.retriever is None:
-        direct = isinstance(job.program, RetrieveRerankAnswer | MultipleChoice) and job.first_stage is not None
-        every = PROBED + len(job.train) + len(job.held_out)
-        note = "a look at how the program searches" + ("" if direct else "; at most it runs on every question")
-        stages.append(program_stage("retrieval", job.program, PROBED, PROBED if direct else every, length, note))
+        direct = isinstance(job.program, RetrieveRerankAnswer | MultipleChoice)
+        every = 0 if direct else len(job.train) + len(job.held_out)
+        writes = isinstance(job.program, MultiHop) or acts(job.program)
+        note = "only replies that lead to a reranker are asked for"
+        stages.append(program_stage("retrieval", job.program, every if writes else 0, every, length, note))
     if optimizer.rationale_lm is not None:
         pool = questions_of([*job.train, *job.held_out]) if guessed_split else questions
         asked = [one for one in pool if not optimizer.rationales.given.get(one[0], "").strip()]

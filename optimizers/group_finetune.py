@@ -53,7 +53,7 @@ class GroupFinetune(Teleprompter):
             True, a ``Gate`` with rules of one's own, or False to return what was trained.
         encoder: Tells which questions are near-duplicates, so that a split keeps them on one side. None takes the
             program's retriever's or the bi-encoder's own; a cross-encoder alone counts equal questions only.
-        run_dir: Folder for checkpoints and report; None takes a temporary one.
+        run_dir: Folder for checkpoints and report; None takes a new one in the user's cache folder.
         **moved: Arguments of the first release, which say in a warning where they are given now.
 
     After ``compile``, ``report`` holds rankings of the held-out groups before and after, and the gate's decision.

@@ -11,10 +11,10 @@ import dspy
 from radio_dspy.optimizers.pipeline import Pipeline
 
 from radio_dspy.core.errors import DataError, SettingsError
-from radio_dspy.core.passages import RankRequest
+from radio_dspy.core.passages import RankRequest, content_id
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.validation import checked_text
-from radio_dspy.datasets.examples import answer_texts
+from radio_dspy.datasets.examples import answer_texts, relevant_of
 from radio_dspy.distillation.candidates.observing import Reached
 from radio_dspy.distillation.candidates.recording import Observed
 from radio_dspy.distillation.candidates.reranker_slots import Slot
@@ -23,8 +23,9 @@ from radio_dspy.distillation.preferences.groups import PreferenceGroup
 from radio_dspy.distillation.rationales.asking import Question
 from radio_dspy.distillation.training.settings import Tower
 from radio_dspy.models.encoder import TextEncoder
-from radio_dspy.retrievers.aligned import same_passage_side
+from radio_dspy.retrievers.aligned import query_encoder, same_passage_side
 from radio_dspy.retrievers.base import Retriever
+from radio_dspy.retrievers.embeddings import EmbeddingsRetriever
 from radio_dspy.retrievers.requests import distinct_questions, known_labels, question_id
 from radio_dspy.retrievers.vector import VectorRetriever, vector_part
 from radio_dspy.runs.run import Run
@@ -84,6 +85,21 @@ class Job:
     def stage(self, name: str) -> AbstractContextManager[None]:
         """Time a stage, book its LM calls, and note both in the run's log."""
         return self.pipeline.stage(name)
+
+
+def encoder_of(first_stage: Retriever | None, slots: Sequence[Slot]) -> TextEncoder:
+    """The encoder that compares passages with the guide: the first stage's, else that of a bi-encoder reranker.
+
+    Raises:
+        SettingsError: If there is neither.
+    """
+    store = vector_part(first_stage)
+    if isinstance(own := getattr(store or first_stage, "encoder", None), TextEncoder):
+        return own
+    found = next((one.weights for one in slots if one.weights.architecture == "bi-encoder"), None)
+    if found is None:
+        raise SettingsError("Give RADIO an encoder=: the retriever has none to share, and no reranker is a bi-encoder.")
+    return query_encoder(found)
 
 
 def listed(examples: Any, name: str) -> list[Any]:
@@ -188,8 +204,18 @@ def check_ids(job: Job, rationales: Mapping[str, str]) -> None:
 
 def without_lost_labels(job: Job) -> Job:
     """The job without labels whose passage is not in the corpus; see ``check_labels``."""
-    found = known_labels([*job.train, *job.held_out], job.first_stage)
+    found = [*job.train, *job.held_out]
+    if isinstance(job.first_stage, EmbeddingsRetriever):
+        found = [_with_ids(one, job.first_stage) for one in found]
+    found = known_labels(found, job.first_stage)
     return replace(job, train=found[: len(job.train)], held_out=found[len(job.train) :])
+
+
+def _with_ids(example: dspy.Example, corpus: EmbeddingsRetriever) -> dspy.Example:
+    """The example whose labels name passages by the ids made from their texts; other labels name nothing there."""
+    labels = relevant_of(example)
+    ids = [key for one in sorted(labels) for key in (one, content_id(one)) if key in corpus]
+    return example.copy(relevant=ids) if labels else example
 
 
 def check_corpus(first_stage: Retriever | None, settings: PreferenceSettings) -> None:

@@ -18,6 +18,7 @@ from radio_dspy.optimizers.job import (
     check_corpus,
     check_ids,
     copies,
+    encoder_of,
     listed,
     questions_of,
     searchable,
@@ -32,6 +33,7 @@ from radio_dspy.optimizers.resume import described, keeping_scores, taken_up
 from radio_dspy.optimizers.teaching import explain_questions, lesson_of, teacher_of, try_metric
 
 from radio_dspy.core.errors import DataError, SettingsError
+from radio_dspy.datasets.examples import with_answers
 from radio_dspy.distillation.candidates.observing import observe
 from radio_dspy.distillation.candidates.reranker_slots import slots_of
 from radio_dspy.distillation.gate.decision import Gate, as_gate
@@ -48,9 +50,9 @@ from radio_dspy.models.encoder import TextEncoder
 from radio_dspy.models.files import weights_name
 from radio_dspy.models.open_encoder import as_encoder
 from radio_dspy.reporting.report import Report
-from radio_dspy.retrievers.base import Retriever, retriever_of
+from radio_dspy.retrievers.base import Retriever
+from radio_dspy.retrievers.embeddings import first_stage_of
 from radio_dspy.retrievers.requests import usable
-from radio_dspy.retrievers.vector import vector_part
 from radio_dspy.runs.run import Run
 
 
@@ -81,7 +83,10 @@ class RADIO(Teleprompter):
         rationales: Precomputed rationales by question id (the LM is asked only for the others), or
             ``RationaleSettings``.
         run_dir: Folder for records and checkpoints. An existing run is resumed: nothing that still fits is asked or
-            trained twice, and the result is that of a run in one go (see docs/runs.md). None takes a temporary one.
+            trained twice, and the result is that of a run in one go (see docs/runs.md). None takes a new one in the
+            user's cache folder (``RADIO_DSPY_CACHE``).
+        answer_field: The examples' field that holds the gold answers; None looks for ``answers``, ``golden_answers``,
+            ``answer``, ``response`` and ``output``.
         num_threads: LM calls in flight at the same time; None takes ``dspy.settings.num_threads``.
         seed: Decides the order of training and the held-out part; like the next three a shortcut into ``training``.
         epochs: Passes over the groups; the paper's 2.
@@ -123,6 +128,7 @@ class RADIO(Teleprompter):
         retriever: Retriever | None = None,
         rationales: RationaleSettings | Mapping[str, str] | None = None,
         run_dir: str | PathLike[str] | None = None,
+        answer_field: str | None = None,
         num_threads: int | None = None,
         seed: int | None = None,
         epochs: int | None = None,
@@ -167,6 +173,7 @@ class RADIO(Teleprompter):
             check_metric(metric)
         self.metric = metric
         self.retriever = retriever
+        self.answer_field = answer_field
         self._num_threads = num_threads
         self.run_dir = run_dir
         self.report: Report | None = None
@@ -193,7 +200,7 @@ class RADIO(Teleprompter):
 
         Args:
             student: A program that holds one or more ``Rerank`` modules.
-            trainset: Questions with gold ``answers`` (or ``answer``).
+            trainset: Questions with gold answers; see ``answer_field``.
             teacher: Not used; accepted because DSPy's optimizers share one signature.
             valset: Questions to judge by; None keeps a part of the trainset for it. Questions are judged by their
                 ``relevant`` passage ids, or, where no question has any, by passages that contain an answer.
@@ -230,8 +237,8 @@ class RADIO(Teleprompter):
         used = [usable(seen.requests) for seen in reached.train]
         if not any(requests for requests, _ in used):
             raise DataError(
-                f"None of the {len(job.train)} training questions can be used: {used[0][1]}. Answers are an "
-                "example's `answers` (or `answer`); load_questions reads them from golden_answers or answers."
+                f"None of the {len(job.train)} training questions can be used: {used[0][1]}. Answers are an example's "
+                "`answers` (or `answer`, `response`, `output`), or what RADIO(answer_field=) names."
             )
         judged = reached.held_out[0].requests
         # Before anything is paid for: the base must load, and the metric must give values.
@@ -310,17 +317,16 @@ class RADIO(Teleprompter):
             encodes: Whether questions may be encoded, to keep near-duplicates on one side of a split.
         """
         trainset, valset = listed(trainset, "trainset"), listed(valset or (), "valset")
+        if self.answer_field is not None:
+            trainset, valset = with_answers(trainset, self.answer_field), with_answers(valset, self.answer_field)
         check_keys(self.rationale_lm, *lms_of(student))
         program = student.deepcopy()
         slots = slots_of(program, student)
         for slot in slots:
             self.training.check(slot.weights.architecture)
-        first_stage = self.retriever or retriever_of(program)
+        first_stage = self.retriever or first_stage_of(program)
         check_corpus(first_stage, self.preferences)
-        store = vector_part(first_stage)
-        encoder = self.encoder or (store.encoder if store else None)
-        if encoder is None:
-            raise SettingsError("Give RADIO an encoder=: the retriever has none to share.")
+        encoder = self.encoder or encoder_of(first_stage, slots)
         train, held_out = split_questions(trainset, valset, encoder if encodes else None, self.training.seed)
         pipeline = Pipeline(Run(self.run_dir), self.training, self.gate, Ledger(self.budget))
         job = Job(program, slots, train, held_out, first_stage, encoder, pipeline)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from radio_dspy.programs.multi_hop import MultiHop as MultiHop
     from radio_dspy.programs.multiple_choice import MultipleChoice as MultipleChoice
     from radio_dspy.programs.retrieve_rerank_answer import RetrieveRerankAnswer as RetrieveRerankAnswer
+    from radio_dspy.programs.with_rerank import with_rerank as with_rerank
     from radio_dspy.reporting.comparison import Comparison as Comparison
     from radio_dspy.reporting.comparison import compare_programs as compare_programs
     from radio_dspy.reporting.writing import write_report as write_report
@@ -111,6 +112,7 @@ _HOMES = {
     "push_to_hub": "radio_dspy.persistence.hub",
     "save": "radio_dspy.persistence.saving",
     "weights": "radio_dspy.models.files",
+    "with_rerank": "radio_dspy.programs.with_rerank",
     "write_groups": "radio_dspy.datasets.groups",
     "write_report": "radio_dspy.reporting.writing",
 }

@@ -15,6 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 _temporary = tempfile.TemporaryDirectory(prefix="radio-dspy-tests-", ignore_cleanup_errors=True)
 tempfile.tempdir = os.environ["TMPDIR"] = _temporary.name
 # A response cache of its own: nothing that an earlier run was told may answer a test.
+os.environ["RADIO_DSPY_CACHE"] = tempfile.mkdtemp(prefix="radio-dspy-runs-")
 os.environ["DSPY_CACHEDIR"] = tempfile.mkdtemp(prefix="radio-dspy-cache-")
 
 import dspy

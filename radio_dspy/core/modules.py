@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dis
+import functools
 from collections.abc import Iterator
+from types import CodeType, FunctionType
 from typing import Any
 
 import dspy
@@ -41,3 +45,51 @@ def _modules(program: dspy.Module, original: dspy.Module) -> Iterator[tuple[str,
 def _owner(item: Any) -> Any:
     """The module that a tool, or a method, belongs to."""
     return getattr(item.func if isinstance(item, dspy.Tool) else item, "__self__", None)
+
+
+class Shared:
+    """Holds an object that copies of a program share: an index, a connection, a function."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+    def __copy__(self) -> Shared:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Shared:
+        return self
+
+
+def held(program: dspy.Module) -> Iterator[Any]:
+    """What the modules of a program hold beside modules: their attributes, and what their methods read by name."""
+    for _, module, _ in _modules(program, program):
+        yield from (one.held if isinstance(one, Shared) else one for one in vars(module).values())
+    for _, module, _ in _modules(program, program):
+        for function in methods_of(type(module)):
+            for value in read_by(function).values():
+                yield value
+                if isinstance(value, FunctionType):  # a helper around the retriever
+                    yield from read_by(value).values()
+
+
+def methods_of(kind: type) -> list[FunctionType]:
+    """The functions that a class and its bases define, without DSPy's own."""
+    bases = [one for one in kind.__mro__ if one is not object and one.__module__.partition(".")[0] != "dspy"]
+    return [one for base in bases for one in vars(base).values() if isinstance(one, FunctionType)]
+
+
+def read_by(function: FunctionType) -> dict[str, Any]:
+    """The globals and the variables around a function that it reads, by name."""
+    free = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    found = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
+    for name, cell in free:
+        with contextlib.suppress(ValueError):  # not filled yet
+            found[name] = cell.cell_contents
+    return found
+
+
+@functools.lru_cache(maxsize=256)
+def _names(code: CodeType) -> frozenset[str]:
+    """The globals that a function reads; attributes of the same name are none."""
+    own = {one.argval for one in dis.get_instructions(code) if one.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return frozenset(own).union(*(_names(one) for one in code.co_consts if isinstance(one, CodeType)))

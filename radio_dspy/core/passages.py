@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -22,6 +23,7 @@ from radio_dspy.core.validation import (
 
 _SHOWN_CHARACTERS = 300  # of a text, in a notebook
 _LARGEST_SCORE = 1e30
+_CONTENT_ID = re.compile("p-[0-9a-f]{12}")
 _IDS = ("id", "node_id")  # LlamaIndex's nodes have the second
 
 
@@ -99,6 +101,11 @@ def content_id(contents: str) -> str:
         'p-4da31077d040'
     """
     return f"p-{hashlib.sha256(contents.encode('utf-8', 'replace')).hexdigest()[:12]}"
+
+
+def is_content_id(key: str) -> bool:
+    """Whether an id is such as ``content_id`` makes."""
+    return _CONTENT_ID.fullmatch(key) is not None
 
 
 def has_id(item: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import Any
 
 import dspy
 
@@ -19,15 +20,49 @@ from radio_dspy.datasets.shapes import (
 )
 
 logger = logger_of(__name__)
+_RESPONSES = ("response", "output")  # of examples alone: in files they are what a model said
 
 
 def answers_of(example: dspy.Example) -> tuple[str, ...]:
     """The gold answers of an example, whichever of ``answers``, ``golden_answers`` or ``answer`` holds them.
 
+    Where none does, ``response`` or ``output`` is the answer, as in DSPy's tutorials.
+
     Raises:
         DataError: If they are no texts; the message names the question.
+
+    Example:
+        >>> answers_of(dspy.Example(question="Does ice float?", response="Yes, on water."))
+        ('Yes, on water.',)
     """
-    return tuple(str(one) for one in golds(_named(example), example))
+    return tuple(str(one) for one in _golds(example))
+
+
+def _golds(example: dspy.Example) -> list[Any]:
+    names = [name for name in _RESPONSES if name in example]
+    rows = [example, *({"answers": example[name]} for name in names)]
+    return next((found for row in rows if (found := golds(_named(example), row))), [])
+
+
+def with_answers(examples: Iterable[dspy.Example], field: str) -> list[dspy.Example]:
+    """Copies of the examples whose ``answers`` are what they hold as ``field``.
+
+    Raises:
+        DataError: If no example has the field, or what it holds is no text.
+
+    Example:
+        >>> with_answers([dspy.Example(question="Does ice float?", gold="yes")], "gold")[0].answers
+        ['yes']
+    """
+    found = list(examples)
+    if found and not any(field in one for one in found if isinstance(one, dspy.Example)):
+        raise DataError(f"answer_field: no example has {field!r}; the first has {sorted(found[0].keys())}.")
+    return [
+        one.copy(answers=[str(gold) for gold in golds(_named(one), {"answers": one.get(field)})])
+        if isinstance(one, dspy.Example)
+        else one
+        for one in found
+    ]
 
 
 def letters_of(example: dspy.Example) -> tuple[str, ...]:
@@ -41,7 +76,7 @@ def letters_of(example: dspy.Example) -> tuple[str, ...]:
         ('B',)
     """
     choices, labels = options_of(_named(example), example)
-    gold = golds(_named(example), example)
+    gold = _golds(example)
     return option_letters(lettered(_named(example), gold, choices, labels), choices)
 
 
@@ -123,5 +158,5 @@ def answer_texts(example: dspy.Example) -> tuple[str, ...]:
     if not choices:
         return answers_of(example)
     options = {chr(ord("A") + position): choice for position, choice in enumerate(choices)}
-    said = lettered(_named(example), golds(_named(example), example), choices, labels)
+    said = lettered(_named(example), _golds(example), choices, labels)
     return tuple(dict.fromkeys(options.get(one, one) for one in said))

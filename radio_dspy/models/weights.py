@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 import copy
+import functools
+import sys
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
+from types import FrameType
 from typing import Any, Literal, get_args
 
 from dspy.predict.parameter import Parameter
 
 from radio_dspy.core.errors import CheckpointError, SettingsError
+from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.states import check_weights
 from radio_dspy.core.validation import is_whole
 from radio_dspy.models.encoder import Encoder, TextEncoder
 from radio_dspy.models.files import fingerprint, weights, weights_name
 
+logger = logger_of(__name__)
 Architecture = Literal["cross-encoder", "bi-encoder"]
 ScoringPrecision = Literal["fp32", "bf16", "fp16", "int8"]
 _ADDED_LATER: dict[str, Any] = {"passage_checkpoint": None, "training": ()}  # what states without these stand for
+
+
+@functools.lru_cache(maxsize=64)  # once for each checkpoint
+def _say_where(checkpoint: str) -> None:
+    logger.warning(
+        "The saved file names its reranker's weights, which lie in %s, and does not hold them: "
+        "radio_dspy.save(program, folder) keeps both in one folder that can be moved.",
+        checkpoint,
+    )
+
+
+def _saved_by_dspy(frame: FrameType | None) -> bool:
+    """Whether the caller is ``program.save``, which calls ``program.dump_state``."""
+    for _ in range(4):
+        if frame is None:
+            return False
+        if frame.f_code.co_name == "save" and str(frame.f_globals.get("__name__")).startswith("dspy."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -94,7 +120,9 @@ class RerankerWeights(Parameter):
         """Keep the weights: DSPy's ``reset_copy`` clears prompts and demonstrations, and this is neither."""
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
-        """The state as JSON types."""
+        """The state as JSON types. Called by DSPy's ``save``, it says in the log where the weights lie."""
+        if _saved_by_dspy(sys._getframe(1)) and Path(self.checkpoint).is_absolute():
+            _say_where(self.checkpoint)
         return {**vars(self), "training": list(self.training)}
 
     def load_state(self, state: dict[str, Any]) -> None:

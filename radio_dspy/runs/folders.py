@@ -30,6 +30,20 @@ _TEMPORARY_CHECKPOINT = re.compile(r"\.training-(?:[0-9a-f]{32}|[0-9a-z_]{8})")
 _TEMPORARY_STATE = ".training-state"  # of earlier releases
 
 
+def cache_folder() -> Path:
+    """Where runs without a ``run_dir`` are kept: ``RADIO_DSPY_CACHE``, else the user's cache folder.
+
+    Raises:
+        RunError: If no folder can be made there.
+    """
+    from platformdirs import user_cache_dir
+
+    folder = Path(os.environ.get("RADIO_DSPY_CACHE") or user_cache_dir("radio-dspy", appauthor=False)).absolute()
+    if problem := place_problem(folder / "runs"):
+        raise RunError(f"{folder}: {problem}; give run_dir=, or another folder as RADIO_DSPY_CACHE.")
+    return folder / "runs"
+
+
 class NotARunError(RunError):
     """A manifest of something else."""
 

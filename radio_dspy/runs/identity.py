@@ -16,7 +16,8 @@ from radio_dspy.lm.calls import call_key
 from radio_dspy.models.encoder import TextEncoder
 from radio_dspy.models.files import fingerprint
 from radio_dspy.models.weights import RerankerWeights
-from radio_dspy.retrievers.base import Retriever, retriever_of
+from radio_dspy.retrievers.base import Retriever
+from radio_dspy.retrievers.embeddings import first_stage_of
 
 _OWN = "radio-dspy 1"
 
@@ -63,7 +64,7 @@ def program_key(program: dspy.Module) -> str:
             parts.append([name, one.dump_state(json_mode=True)])
         except TypeError:  # dspy.Retrieve, for example, has none that can be written
             parts.append([name, type(one).__qualname__])
-    retriever = retriever_of(program)
+    retriever = first_stage_of(program)
     parts.append(retriever_identity(retriever) if retriever is not None else None)
     return hash_of(parts)
 

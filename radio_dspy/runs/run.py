@@ -29,6 +29,7 @@ from radio_dspy.runs.folders import (
     KIND,
     LOCK,
     MANIFEST,
+    cache_folder,
     check_folder,
     is_left_over,
     is_training_checkpoint,
@@ -41,7 +42,7 @@ from radio_dspy.runs.state import RunState, look_at, runs_in
 
 __all__ = ["BOUGHT", "FORMAT_VERSION", "MANIFEST", "STAGES", "Run", "RunState", "locked", "look_at", "runs_in"]
 logger = logger_of(__name__)
-# What was paid for or worked out: a temporary folder that holds none of these is not worth keeping after a failure.
+# What was paid for or worked out: a folder in the cache that holds none of these is not worth keeping after a failure.
 BOUGHT = ("requests", "rationales", "signals", "judged", "training")
 # The stages in their order. A setting that decides one of them decides those that follow, too.
 STAGES = ("requests", "rationales", "signals", "groups", "training", "gate")
@@ -58,8 +59,7 @@ class Run:
     named by the hash of their content and never change.
 
     Args:
-        path: The folder, made when something is first written; None makes a temporary one, kept as long as the system
-            keeps it.
+        path: The folder, made when something is first written; None makes a new one in the user's cache folder.
 
     Raises:
         DataError: If the path is a file, or none.
@@ -83,7 +83,9 @@ class Run:
     def path(self) -> Path:
         """The folder; it is there from now on."""
         if self._given is None:
-            return Path(tempfile.mkdtemp(prefix="radio-dspy-")).resolve()
+            folder = cache_folder()
+            folder.mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix="run-", dir=folder)).resolve()
         self._given.mkdir(parents=True, exist_ok=True)
         return self._given
 
@@ -217,12 +219,12 @@ class Run:
         self.write("manifest", {**what, "settings": settings})
 
     def keeps(self) -> bool:
-        """Whether the folder stays if the run ends now: a temporary one goes unless it holds what was paid for."""
+        """Whether the folder stays if the run ends now: one in the cache goes unless it holds what was paid for."""
         bought = any((self.path / f"{name}.jsonl").exists() for name in BOUGHT)
         return self._given is not None or bought or any(map(is_training_checkpoint, self.path.iterdir()))
 
     def _stopped(self, why: str) -> bool:
-        """Note why the run ended; whether anything is worth keeping, else a temporary folder goes."""
+        """Note why the run ended; whether anything is worth keeping, else a folder in the cache goes."""
         with contextlib.suppress(OSError):  # a full disk is no reason to hide why the run stopped
             self.log("stopped", why=why)
         if self.keeps():
@@ -249,6 +251,8 @@ class Run:
         """
         if self._given is not None:
             check_folder(self._given, optimizer)
+        else:
+            cache_folder()
 
     def begin(self, settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Take the folder up: write the settings into ``manifest.json`` and say what is different from the last time.

@@ -7,7 +7,7 @@ import dspy
 import pytest
 
 import radio_dspy as radio
-from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.distillation.teacher.signals import AnswerSimilarity, RetrievalScore
 from tests.conftest import UnaskedLM, scripted
 from tests.settings import radio_of
@@ -72,3 +72,20 @@ def test_threads_are_dspys_unless_they_are_given():
         radio.RADIO(num_threads=0)
     with pytest.raises(SettingsError, match="rationale_lm must be"):
         radio.RADIO(rationale_lm=True)
+
+
+@pytest.mark.parametrize("field", ["answer", "answers", "golden_answers", "response", "output", "gold"])
+def test_gold_answers_lie_in_whichever_field(index, topic, field):
+    rows = [
+        dspy.Example(id=one.id, question=one.question, **{field: one.answers[0]}).with_inputs("question")
+        for one in topic.train[:6]
+    ]
+    named = {"answer_field": field} if field == "gold" else {}
+    optimizer = radio_of(candidates=8, epochs=1, max_length=32, gate=False, **named)
+    optimizer.compile(student(index), trainset=rows[:4], valset=rows[4:])
+    assert optimizer.report.questions["used"] == 4
+
+
+def test_an_answer_field_that_no_example_has_is_an_error(index, topic):
+    with pytest.raises(DataError, match="no example has 'gold'"):
+        radio_of(answer_field="gold").compile(student(index), trainset=topic.train[:4])

@@ -1,4 +1,5 @@
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -426,3 +427,17 @@ class TestRefused:
     def test_no_retriever(self, folder):
         with pytest.raises(SettingsError, match="the first stage that the program searches"):
             radio.load(folder)
+
+
+def test_dspys_own_save_says_once_where_the_weights_lie(small, tmp_path, caplog):
+    program = dspy.Module()
+    program.rerank = radio.Rerank(small, "bi-encoder")
+    program.rerank.weights.checkpoint = str(tmp_path / "weights")
+    with caplog.at_level(logging.WARNING):
+        program.dump_state()
+        program.deepcopy()
+        assert not caplog.records
+        program.save(tmp_path / "program.json")
+        program.save(tmp_path / "again.json")
+    assert [f"lie in {tmp_path / 'weights'}" in one.getMessage() for one in caplog.records] == [True]
+    assert "radio_dspy.save(program, folder)" in caplog.text

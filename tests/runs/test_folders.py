@@ -7,6 +7,7 @@ import pytest
 from radio_dspy.core.errors import DataError, RunError, SettingsError
 from radio_dspy.core.files import check_new, new_folder
 from radio_dspy.core.locks import ThreadLock
+from radio_dspy.runs.folders import cache_folder
 from radio_dspy.runs.run import Run, look_at
 
 KEY = "0123456789abcdef"
@@ -136,3 +137,18 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])); done.set()
     assert done.stdout.strip() == "7", done.stderr
     with (lock := ThreadLock()), lock:
         pass
+
+
+def test_a_run_without_a_folder_lies_in_the_users_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RADIO_DSPY_CACHE", str(tmp_path / "cache"))
+    first, second = Run(), Run()
+    first.check()
+    assert not (tmp_path / "cache").exists()  # looking makes no folder
+    assert first.path.parent == second.path.parent == (tmp_path / "cache" / "runs").resolve()
+    assert first.path != second.path
+    monkeypatch.delenv("RADIO_DSPY_CACHE")
+    assert cache_folder().parts[-2:] == ("radio-dspy", "runs")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RADIO_DSPY_CACHE", str(tmp_path / "file"))
+    with pytest.raises(RunError, match="another folder as RADIO_DSPY_CACHE"):
+        Run().check()

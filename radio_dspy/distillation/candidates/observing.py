@@ -14,7 +14,8 @@ from radio_dspy.core.redaction import cause_of, logger_of, told
 from radio_dspy.distillation.candidates.recording import Observed, look, record
 from radio_dspy.distillation.candidates.reranker_slots import Slot
 from radio_dspy.lm.secrets import lms_of
-from radio_dspy.retrievers.base import Retriever, retriever_of
+from radio_dspy.retrievers.base import Retriever
+from radio_dspy.retrievers.embeddings import first_stage_of
 from radio_dspy.retrievers.requests import rank_requests
 from radio_dspy.runs.run import Run
 
@@ -76,7 +77,7 @@ def observe(
     if retriever is not None:
         served = getattr(program, "candidates", ANSWER_CANDIDATES)
         return _ask(slots, train, held_out, retriever, candidates, served)
-    own = retriever_of(program)
+    own = first_stage_of(program)
     probe, failures, needed = look(program, train[:PROBED], slots, run=run)
     errors, lms = list(failures.values()), lms_of(program)
     if not any(slot.requests for slot in probe):

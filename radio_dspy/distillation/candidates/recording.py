@@ -10,7 +10,7 @@ from typing import Any
 import dspy
 
 from radio_dspy.core.errors import RadioError, SettingsError, StoreError
-from radio_dspy.core.passages import Passage, RankRequest, as_passage, as_score, has_id, score_of
+from radio_dspy.core.passages import Passage, RankRequest, as_passage, as_score, has_id, is_content_id, score_of
 from radio_dspy.core.redaction import told
 from radio_dspy.datasets.examples import answer_texts, relevant_of
 from radio_dspy.distillation.candidates.recorder import Recorder, RerankCall, RunEndedError, StandIn, acts
@@ -301,7 +301,7 @@ def _request(name: str, example: dspy.Example, call: _Call) -> RankRequest:
         candidates=call.passages,
         scores=call.scores or tuple(float(len(call.passages) - position) for position in range(len(call.passages))),
         answers=answer_texts(example),
-        # Labels name passages by id: where no passage brings one, nothing can be judged by them.
-        relevant=relevant_of(example) if call.named else frozenset(),
+        # Labels name passages by id: where no passage brings one, those count that are made from a text.
+        relevant=frozenset(one for one in relevant_of(example) if call.named or is_content_id(one)),
     )
     return without_question(request, question_id(example), [example.question, call.query])
