@@ -795,7 +795,7 @@ LIES = {
     "half a character in a rationale": (
         {},
         {"q1": "heat \ud800"},
-        r"rationale of 'q1': an unpaired surrogate",
+        r"rationale of 'q1': contains an unpaired",
     ),
     "a rationale without a question": ({}, {"": "heat"}, r"rationale was given for ''"),
     "rationales in a list": ({}, ["heat"], r"give a dict, got list"),
@@ -811,14 +811,14 @@ LIES = {
     "half a character in an answer": (
         {"answers": ["\ud800"]},
         {"q0": "light"},
-        r"'q0': 'answers': an unpaired",
+        r"'q0': 'answers': contains an unpaired",
     ),
     "no answer": ({"answers": []}, {}, None),
     "an id that is 0": ({"id": 0}, {"0": "Ice is light."}, None),
-    "half a character in an id": ({"id": "\udfff"}, {}, r"Example 0, id: an unpaired surrogate"),
+    "half a character in an id": ({"id": "\udfff"}, {}, r"Example 0, id: contains an unpaired"),
     "an id that is another's": ({"id": "q1"}, {}, r"Two questions share the id 'q1'"),
     "no question": ({"question": None}, {}, r"Example 0 has no 'question'"),
-    "half a character in a question": ({"question": "\ud800"}, {}, r"Question 'q0': an unpaired surrogate"),
+    "half a character in a question": ({"question": "\ud800"}, {}, r"Question 'q0': contains an unpaired"),
     "a question of NULs": ({"question": "\x00\x01"}, {}, None),
     "labels that are a number": ({"relevant": 5}, {}, r"'q0': 'relevant' must be a list of strings, got int"),
     "an empty label": ({"relevant": [""]}, {}, r"'q0': relevant passage '' is not in the corpus"),
@@ -972,7 +972,7 @@ BAD_FILES = {
     "an id that is true": (b'{"id": true}', r"error: \S+/bad\.jsonl:1: needs "),
     "half a character": (
         b'{"id": "\\ud800", "contents": "x", "question": "x"}',
-        r"bad\.jsonl:1: 'id': an unpaired",
+        r"bad\.jsonl:1: 'id': contains an unpaired",
     ),
 }
 
@@ -1051,7 +1051,7 @@ BAD_RATIONALES = {
     ),
     "half a character": (
         [{"id": "q1", "rationale": "\ud800"}],
-        r"rationales\.jsonl:1: 'rationale': an unpaired",
+        r"rationales\.jsonl:1: 'rationale': contains an unpaired",
     ),
 }
 
@@ -1192,7 +1192,7 @@ def test_kept_groups_of_another_shape_are_named_by_their_line(change, message):
 )
 def test_half_a_character_in_a_group_is_found_when_it_is_loaded(change):
     """A tokenizer found it in the middle of training."""
-    with pytest.raises(DataError, match=r"row 1: '\w+': an unpaired surrogate"):
+    with pytest.raises(DataError, match=r"row 1: '\w+': contains an unpaired"):
         radio.load_groups([{"query": "why?", "pos": ["yeast"], "neg": ["ice"], **change}])
 
 
