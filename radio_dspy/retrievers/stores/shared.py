@@ -158,15 +158,18 @@ class Store(ABC):
         return [held[one] for one in ids if one in held]
 
     def vectors(self, ids: Sequence[str]) -> Vectors:
-        """The stored vectors of passages, of length 1."""
+        """The stored vectors of passages, brought to length 1 where they are not."""
+        import numpy as np
+
+        if not len(ids):
+            return np.zeros((0, self.dimension), dtype=np.float32)
         held: dict[str, Any] = {}
         with asking(self.name):
             for part in _parts(ids):
                 self._keep(held, ((one.id, vector) for one, vector in self._fetch(part, vectors=True)))
         if missing := [one for one in ids if one not in held]:
             raise DataError(f"Passage {missing[0]!r} is not in {self.name}, nor are {len(missing) - 1} others.")
-        rows = [held[one] for one in ids]
-        return checked_vectors(rows or [[0.0] * self.dimension][:0], len(ids), self.name, of="passages")
+        return checked_vectors([held[one] for one in ids], len(ids), self.name, of="passages", dimension=self.dimension)
 
     def _keep(self, held: dict[str, Any], found: Iterable[tuple[str, Any]]) -> None:
         for key, one in found:
