@@ -10,13 +10,14 @@ _METRICS = {"cosine": shared.COSINE, "ip": shared.INNER_PRODUCT}
 
 
 class ChromaStore(shared.Store):
-    """A collection; a passage's text is its document, else a field of its metadata."""
+    """A collection; a passage's text is its document, unless a field of its metadata is named."""
 
-    def __init__(self, collection: Any, fields: shared.Fields) -> None:
+    def __init__(self, collection: Any, fields: shared.Fields, documents: bool) -> None:
         shared.needed("chromadb", "chroma")
+        self._documents = documents
         self._collection, self.fields, self.name = collection, fields, f"collection {collection.name}"
         with shared.asking(self.name):
-            said = collection.configuration
+            said = collection.configuration_json
             about = said.get("hnsw") or said.get("spann") or {}
             metric = shared.similarity_of(about.get("space", "l2"), self.name, _METRICS)
             sample = list(self._pairs(collection.get(limit=shared.SAMPLE, include=self._parts(True))))
@@ -36,7 +37,7 @@ class ChromaStore(shared.Store):
 
     def _passage(self, key: str, document: str | None, metadata: Mapping[str, Any] | None) -> Passage:
         row = dict(metadata or {})
-        return self.fields.passage(row if document is None else {**row, self.fields.text: document}, key)
+        return self.fields.passage({**row, self.fields.text: document} if self._documents else row, key)
 
     def _search(self, vectors: Any, k: int, wanted: Mapping[str, list[Any]]) -> list[shared.Hits]:
         if not len(vectors):
@@ -60,7 +61,7 @@ class ChromaStore(shared.Store):
 class ChromaRetriever(shared.StoreRetriever):
     """Finds passages in a collection of Chroma, without a write to it; see docs/stores.md."""
 
-    def __init__(self, collection: Any, encoder: Any, *, text: str = "document", title: str | None = None,
+    def __init__(self, collection: Any, encoder: Any, *, text: str | None = None, title: str | None = None,
                  metadata: Sequence[str] | None = None, **options: Any) -> None:  # fmt: skip
-        store = ChromaStore(collection, shared.Fields(None, text, title, metadata=metadata))
-        super().__init__(store, encoder, **options)
+        fields = shared.Fields(None, text or "document", title, metadata=metadata)
+        super().__init__(ChromaStore(collection, fields, text is None), encoder, **options)

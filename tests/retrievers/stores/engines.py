@@ -28,10 +28,12 @@ class Engine(ABC):
     Attributes:
         metrics: What it calls cosine, inner product and a metric that is neither; empty where there is no choice.
         unique: Whether it lets no id in twice.
+        package: The module of its client that is looked for first.
     """
 
     metrics: tuple[str, str, str] | tuple[()] = ()
     unique = True
+    package = ""
 
     @abstractmethod
     def fill(
@@ -75,7 +77,8 @@ class Faiss(Engine):
         pytest.skip("lives in memory")
 
 
-class Postgres(Engine):
+class PgVector(Engine):
+    package = "pgvector"
     metrics = ("vector_cosine_ops", "vector_ip_ops", "vector_l2_ops")
     unique = False
 
@@ -90,7 +93,7 @@ class Postgres(Engine):
 
     def fill(self, name, passages, vectors, metric="", *, unique=True):
         key = "PRIMARY KEY" if unique else ""
-        size = len(vectors[0])
+        size = vectors.shape[1]
         self.connection.execute(
             f"CREATE TABLE {name} (id text {key}, title text, text text, embedding vector({size}), metadata jsonb, "
             "tenant text)"
@@ -120,16 +123,17 @@ class Postgres(Engine):
 
 
 class Qdrant(Engine):
+    package = "qdrant_client.models"
     metrics = ("Cosine", "Dot", "Euclid")
     unique = False
 
     def __init__(self, folder: Path) -> None:
         self._qdrant = pytest.importorskip("qdrant_client")
-        self.client = self._qdrant.QdrantClient(path=str(folder / "qdrant"))
+        self.client = self._qdrant.QdrantClient(":memory:")  # its files on a disk are slow to fill
 
     def fill(self, name, passages, vectors, metric="", *, unique=True):
         models = self._qdrant.models
-        about = models.VectorParams(size=len(vectors[0]), distance=models.Distance(metric or "Cosine"))
+        about = models.VectorParams(size=vectors.shape[1], distance=models.Distance(metric or "Cosine"))
         self.client.create_collection(name, vectors_config=about)
         points = [
             models.PointStruct(
@@ -139,7 +143,8 @@ class Qdrant(Engine):
             )
             for row, (one, vector) in enumerate(zip(passages, vectors, strict=True))
         ]
-        self.client.upsert(name, points)
+        if points:
+            self.client.upsert(name, points)
 
     def open(self, name, encoder, **options):
         named = {"id": "doc", "title": "title", "metadata": "metadata", **options}
@@ -157,6 +162,7 @@ class Qdrant(Engine):
 
 
 class Chroma(Engine):
+    package = "chromadb"
     metrics = ("cosine", "ip", "l2")
 
     def __init__(self, folder: Path) -> None:
@@ -182,7 +188,7 @@ class Chroma(Engine):
     def rows(self, name):
         found = self.client.get_collection(name).get(include=["documents", "metadatas", "embeddings"])
         vectors = found["embeddings"].tolist()
-        return sorted(zip(found["ids"], found["documents"], map(str, found["metadatas"]), vectors, strict=True))
+        return sorted(zip(found["ids"], found["documents"], [sorted(one.items()) for one in found["metadatas"]], vectors, strict=True))
 
     def kill(self):
         for one in self.client.list_collections():
@@ -190,6 +196,7 @@ class Chroma(Engine):
 
 
 class LanceDB(Engine):
+    package = "lancedb.expr"
     metrics = ("cosine", "dot", "l2")
     unique = False
 
@@ -220,6 +227,7 @@ class LanceDB(Engine):
 
 
 class Milvus(Engine):
+    package = "pymilvus"
     metrics = ("COSINE", "IP", "L2")
 
     def __init__(self, folder: Path) -> None:
@@ -229,7 +237,7 @@ class Milvus(Engine):
     def fill(self, name, passages, vectors, metric="", *, unique=True):
         self.client.create_collection(
             name,
-            dimension=len(vectors[0]),
+            dimension=vectors.shape[1],
             id_type="string",
             max_length=64,
             metric_type=metric or "COSINE",
@@ -258,7 +266,7 @@ class Milvus(Engine):
 
 ENGINES = {
     "faiss": Faiss,
-    "pgvector": Postgres,
+    "pgvector": PgVector,
     "qdrant": Qdrant,
     "chroma": Chroma,
     "lancedb": LanceDB,
