@@ -27,7 +27,7 @@ from radio_dspy.models.open_encoder import as_encoder
 from radio_dspy.reporting.report import Report
 from radio_dspy.retrievers.aligned import query_encoder
 from radio_dspy.retrievers.base import retriever_of
-from radio_dspy.retrievers.faiss import FaissRetriever
+from radio_dspy.retrievers.vector import vector_part
 from radio_dspy.runs.identity import hash_of
 from radio_dspy.runs.run import Run
 
@@ -190,7 +190,7 @@ class GroupFinetune(Teleprompter):
 
 
 def _encoder_of(program: dspy.Module, slot: Slot) -> TextEncoder | None:
-    retriever = retriever_of(program)
-    if isinstance(retriever, FaissRetriever):
-        return retriever.encoder
+    store = vector_part(retriever_of(program))
+    if store is not None:
+        return store.encoder
     return query_encoder(slot.weights) if slot.weights.architecture == "bi-encoder" else None

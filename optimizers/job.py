@@ -14,7 +14,7 @@ from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.passages import RankRequest
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.validation import checked_text
-from radio_dspy.datasets.examples import answer_texts, check_labels
+from radio_dspy.datasets.examples import answer_texts
 from radio_dspy.distillation.candidates.recording import Observed, Reached
 from radio_dspy.distillation.candidates.reranker_slots import Slot
 from radio_dspy.distillation.gate.splitting import equal_groups, question_groups, split_by_group
@@ -24,8 +24,8 @@ from radio_dspy.distillation.training.settings import Tower
 from radio_dspy.models.encoder import TextEncoder
 from radio_dspy.retrievers.aligned import same_passage_side
 from radio_dspy.retrievers.base import Retriever
-from radio_dspy.retrievers.faiss import FaissRetriever
-from radio_dspy.retrievers.requests import distinct_questions, question_id
+from radio_dspy.retrievers.requests import distinct_questions, known_labels, question_id
+from radio_dspy.retrievers.vector import VectorRetriever, vector_part
 from radio_dspy.runs.run import Run
 
 if TYPE_CHECKING:
@@ -118,32 +118,35 @@ def copies(reached: Reached) -> dict[str, int]:
     return {"in_corpus": found} if found else {}
 
 
-def index_vectors(job: Job, slot: Slot, groups: Sequence[QuestionGroup]) -> PassageVectors | None:
-    """The index's own vectors, where it was built by the encoder whose query side is trained."""
+def stored_vectors(job: Job, slot: Slot, groups: Sequence[QuestionGroup]) -> PassageVectors | None:
+    """The store's own vectors, where they were made by the encoder whose query side is trained."""
+    import numpy as np
+
     from radio_dspy.models.bi_encoder import PassageVectors
 
-    index = job.first_stage
-    if not isinstance(index, FaissRetriever) or not same_passage_side(slot.weights, index.encoder):
+    store = vector_part(job.first_stage)
+    if store is None or not same_passage_side(slot.weights, store.encoder):
         return None
-    known = {passage.id: passage.contents for group in groups for passage in (*group.request.candidates, *group.random)}
-    if any(key not in index for key in known):
+    passages = {one.contents: one for group in groups for one in (*group.request.candidates, *group.random)}
+    vectors = store.vectors_of(passages.values())
+    if len(vectors) < len(passages):  # the program changes passages, or adds some: they are encoded
         return None
-    return PassageVectors(list(known.values()), index.vectors(list(known)))
+    return PassageVectors(list(vectors), np.stack(list(vectors.values())))
 
 
-def searchable(job: Job, slot: Slot, tower: Tower) -> FaissRetriever:
-    """The index on which a trained query encoder is judged as a first stage.
+def searchable(job: Job, slot: Slot, tower: Tower) -> VectorRetriever:
+    """The first stage in whose place a trained query encoder is judged.
 
     Raises:
-        SettingsError: If what is trained does not fit an index.
+        SettingsError: If what is trained does not fit its vectors.
     """
-    index = job.first_stage
-    if tower != "query" or not isinstance(index, FaissRetriever) or not same_passage_side(slot.weights, index.encoder):
+    store = vector_part(job.first_stage)
+    if tower != "query" or store is None or not same_passage_side(slot.weights, store.encoder):
         raise SettingsError(
-            "Gate(retrieval=True) judges the query encoder on the index: it needs tower='query', a FaissRetriever, and "
-            "a bi-encoder Rerank that starts from the index's own local encoder."
+            "Gate(retrieval=True) judges the query encoder as a first stage: it needs tower='query', a VectorRetriever "
+            "such as FaissRetriever, and a bi-encoder Rerank that starts from the local encoder of its vectors."
         )
-    return index
+    return store
 
 
 def without_idle_slots(job: Job, reached: Reached) -> tuple[Job, Reached]:
@@ -178,8 +181,21 @@ def check_ids(job: Job, rationales: Mapping[str, str]) -> None:
 
 def without_lost_labels(job: Job) -> Job:
     """The job without labels whose passage is not in the corpus; see ``check_labels``."""
-    found = check_labels([*job.train, *job.held_out], getattr(job.first_stage, "passages", ()))
+    found = known_labels([*job.train, *job.held_out], job.first_stage)
     return replace(job, train=found[: len(job.train)], held_out=found[len(job.train) :])
+
+
+def check_corpus(first_stage: Retriever | None, settings: PreferenceSettings) -> None:
+    """Refuse what cannot be drawn, before anything is paid for.
+
+    Raises:
+        SettingsError: If random negatives are asked for, and the first stage does not hold its corpus in memory.
+    """
+    if settings.random_negatives and not getattr(first_stage, "passages", ()):
+        raise SettingsError(
+            "random_negatives needs the whole corpus at hand: a FaissRetriever has it, a store that is only asked does "
+            "not. Give RADIO(retriever=...) one that has `passages`, or leave random_negatives at 0."
+        )
 
 
 def split_questions(

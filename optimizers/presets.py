@@ -10,7 +10,7 @@ from radio_dspy.distillation.training.settings import TrainingSettings
 if TYPE_CHECKING:
     from radio_dspy.distillation.teacher.signals import Signal
     from radio_dspy.models.encoder import TextEncoder
-    from radio_dspy.retrievers.faiss import FaissRetriever
+    from radio_dspy.retrievers.vector import VectorRetriever
 
 
 class Preset(TypedDict, total=False):
@@ -34,7 +34,7 @@ LOCAL_TRAINING = TrainingSettings(
 )
 
 
-def local_preset(retriever: FaissRetriever) -> Preset:
+def local_preset(retriever: VectorRetriever) -> Preset:
     """For a small LM on this machine, and a bi-encoder that is also the first stage.
 
     The query side alone is trained, which encodes no passage. Of the teachers without labels these three signals

@@ -14,6 +14,7 @@ from radio_dspy.optimizers.arguments import with_moved, with_shortcuts
 from radio_dspy.optimizers.estimate import Estimate, estimate
 from radio_dspy.optimizers.job import (
     Job,
+    check_corpus,
     check_ids,
     copies,
     listed,
@@ -46,8 +47,8 @@ from radio_dspy.models.files import weights_name
 from radio_dspy.models.open_encoder import as_encoder
 from radio_dspy.reporting.report import Report
 from radio_dspy.retrievers.base import Retriever, retriever_of
-from radio_dspy.retrievers.faiss import FaissRetriever
 from radio_dspy.retrievers.requests import usable
+from radio_dspy.retrievers.vector import vector_part
 from radio_dspy.runs.run import Run
 
 
@@ -303,7 +304,9 @@ class RADIO(Teleprompter):
         for slot in slots:
             self.training.check(slot.weights.architecture)
         first_stage = self.retriever or retriever_of(program)
-        encoder = self.encoder or (first_stage.encoder if isinstance(first_stage, FaissRetriever) else None)
+        check_corpus(first_stage, self.preferences)
+        store = vector_part(first_stage)
+        encoder = self.encoder or (store.encoder if store else None)
         if encoder is None:
             raise SettingsError("Give RADIO an encoder=: the retriever has none to share.")
         train, held_out = split_questions(trainset, valset, encoder if encodes else None, self.training.seed)

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from radio_dspy.optimizers.job import Job, Settings, explained, index_vectors, questions_of, searchable
+from radio_dspy.optimizers.job import Job, Settings, explained, questions_of, searchable, stored_vectors
 from radio_dspy.optimizers.pipeline import Lesson, NoGroupsError
 
 from radio_dspy.core.passages import RankRequest
@@ -17,8 +17,8 @@ from radio_dspy.distillation.rationales.settings import PAPER_WEIGHT
 from radio_dspy.distillation.rationales.writing import RationaleCounts, explain
 from radio_dspy.distillation.teacher.ranking import each_fused_ranking, fused_rankings
 from radio_dspy.distillation.teacher.signals import AnswerSimilarity, RationaleSimilarity, RetrievalScore, Signal
-from radio_dspy.retrievers.faiss import FaissRetriever
 from radio_dspy.retrievers.requests import usable
+from radio_dspy.retrievers.vector import vector_part
 
 TRIED = 3  # questions on which a metric is tried before anything is paid for
 
@@ -56,7 +56,7 @@ def teacher_of(optimizer: Settings, job: Job) -> dict[Signal, float]:
     """What makes a passage preferred, with weights (paper, section 3.3)."""
     if optimizer.signals is not None:
         return optimizer.signals
-    index = job.first_stage if isinstance(job.first_stage, FaissRetriever) else None
+    index = vector_part(job.first_stage)
     asked = optimizer.rationale_lm is not None or bool(optimizer.rationales.given)
     weight = PAPER_WEIGHT if optimizer.rationales.weight is None else optimizer.rationales.weight
     guide = RationaleSimilarity(job.encoder, index=index) if asked else AnswerSimilarity(job.encoder, index=index)
@@ -89,7 +89,7 @@ def lesson_of(
             f"{slot.name}: no preference group came of {len(used)} questions; left out: {left_out}.", left_out
         )
     vectors = (
-        functools.partial(index_vectors, job, slot, groups) if optimizer.training.tower == "query" else lambda: None
+        functools.partial(stored_vectors, job, slot, groups) if optimizer.training.tower == "query" else lambda: None
     )
     judging = _judging(optimizer, job, slot, explained(held_out.requests, held_out, texts), teacher)
     return Lesson([group.texts() for group in groups], left_out, written, passage_vectors=vectors, **judging)

@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from radio_dspy.retrievers.stores.milvus import MilvusRetriever as MilvusRetriever
     from radio_dspy.retrievers.stores.pgvector import PgVectorRetriever as PgVectorRetriever
     from radio_dspy.retrievers.stores.qdrant import QdrantRetriever as QdrantRetriever
+    from radio_dspy.retrievers.vector import VectorRetriever as VectorRetriever
+    from radio_dspy.retrievers.vector import VectorStore as VectorStore
 
 
 _HOMES = {
@@ -108,6 +110,8 @@ _HOMES = {
     "Rerank": "radio_dspy.rerankers.rerank",
     "RetrieveRerankAnswer": "radio_dspy.programs.retrieve_rerank_answer",
     "TrainingSettings": "radio_dspy.distillation.training.settings",
+    "VectorRetriever": "radio_dspy.retrievers.vector",
+    "VectorStore": "radio_dspy.retrievers.vector",
     "aligned_retriever": "radio_dspy.retrievers.aligned",
     "compare_programs": "radio_dspy.reporting.comparison",
     "export": "radio_dspy.persistence.export",

@@ -42,13 +42,13 @@ def evaluate(
     Example: `radio-dspy evaluate aligned --corpus corpus.jsonl --questions dev.jsonl --lm local`
     """
     import radio_dspy as radio
-    from radio_dspy.datasets.examples import check_judgeable, check_labels
+    from radio_dspy.datasets.examples import check_judgeable
     from radio_dspy.evaluation.relevance import answer_metrics
     from radio_dspy.lm.opening import open_lm
     from radio_dspy.reporting.report import metrics_table
     from radio_dspy.reporting.writing import check_free
     from radio_dspy.rerankers.remote import as_reranker
-    from radio_dspy.retrievers.requests import rank_requests
+    from radio_dspy.retrievers.requests import known_labels, rank_requests
 
     if report_dir is not None:  # before anything is paid for
         check_free(report_dir)
@@ -56,7 +56,7 @@ def evaluate(
     examples = radio.load_questions(questions)[:limit]
     check_judgeable(examples, str(questions))
     retriever = open_retriever(index_folder, corpus, encoder)
-    examples = check_labels(examples, retriever.passages)
+    examples = known_labels(examples, retriever)
     aligned: Any = radio.load(program, retriever=retriever)
     requests = rank_requests(examples, retriever, aligned.candidates)
     rows = {"first_stage": [one.ranking() for one in requests]}

@@ -8,7 +8,7 @@ from typing import Any
 
 from radio_dspy.core.errors import DataError
 from radio_dspy.core.html import html_table, shortened
-from radio_dspy.core.validation import _TEXTS, checked_text, finite_scores, plain_text, shown
+from radio_dspy.core.validation import _TEXTS, checked_text, finite_scores, json_fields, plain_text, shown
 
 _SHOWN_CHARACTERS = 300  # of a text, in a notebook
 
@@ -108,6 +108,8 @@ def checked_corpus(passages: Iterable[Any]) -> list[Passage]:
             text = checked_text(getattr(one, name), f"Passage {one.id!r}, {name}")
             if name != "title" and not text.strip():
                 raise DataError(f"Passage {number} ({one.id!r}): its {name} is empty; leave it out, or fill it in.")
+        if one.metadata and json_fields(one.metadata) != one.metadata:
+            raise DataError(f"Passage {one.id!r}: metadata must be an object of JSON types, got {shown(one.metadata)}.")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Set
@@ -133,3 +134,32 @@ def is_plain_name(model: str) -> bool:
     parts = re.split("[/:]", model.lower())
     plain = len(model) <= 300 and _PLAIN_NAME.fullmatch(model) and not _HOST.search(model)
     return bool(plain) and parts[0] not in _IN_THIS_PROCESS and _NEVER.isdisjoint(parts)
+
+
+def json_fields(given: Any) -> dict[str, Any]:
+    """The fields of a mapping whose values are JSON types, dates as ISO text and arrays as lists, without all others.
+
+    Example:
+        >>> import datetime
+        >>> json_fields({"day": datetime.date(2026, 1, 2), "score": float("nan"), "tags": ("a", "b"), "none": None})
+        {'day': '2026-01-02', 'tags': ['a', 'b']}
+    """
+    if not isinstance(given, Mapping):
+        return {}
+    found = {}
+    for name, value in given.items():
+        try:
+            text = json.dumps([name, value], allow_nan=False, ensure_ascii=False, default=_as_json)
+            text.encode("utf-8")
+        except (TypeError, ValueError, RecursionError):
+            continue
+        if isinstance(name, str) and value is not None:
+            found[name] = json.loads(text)[1]
+    return found
+
+
+def _as_json(value: Any) -> Any:
+    for name in ("isoformat", "tolist"):
+        if hasattr(value, name) and not isinstance(value, type):
+            return getattr(value, name)()
+    raise TypeError(f"{type(value).__name__} is no JSON type")

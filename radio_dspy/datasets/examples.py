@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import dspy
 
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.passages import Passage
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.validation import shown
 from radio_dspy.datasets.options import option_letters
@@ -55,12 +54,12 @@ def relevant_of(example: dspy.Example) -> frozenset[str]:
     return frozenset(strings(_named(example), example, "relevant"))
 
 
-def check_labels(examples: Iterable[dspy.Example], corpus: Iterable[Passage]) -> list[dspy.Example]:
+def check_labels(examples: Iterable[dspy.Example], known: Collection[str] | None) -> list[dspy.Example]:
     """Leave out labels whose passage is not in the corpus, with one warning: no ranking could find them.
 
     Args:
         examples: The questions; they stay as they are.
-        corpus: The passages; where there are none, nothing is checked.
+        known: Ids of the corpus, at least of all labelled passages that it holds; None checks nothing.
 
     Returns:
         The questions, those with such a label as copies without it.
@@ -68,9 +67,11 @@ def check_labels(examples: Iterable[dspy.Example], corpus: Iterable[Passage]) ->
     Raises:
         DataError: If no label fits; the message names question and passage.
     """
-    found, known = list(examples), {passage.id for passage in corpus}
-    unknown = {place: relevant_of(one) - known for place, one in enumerate(found)} if known else {}
-    unknown = {place: ids for place, ids in unknown.items() if ids}
+    found = list(examples)
+    if known is None:
+        return found
+    known = frozenset(known)
+    unknown = {place: ids for place, one in enumerate(found) if (ids := relevant_of(one) - known)}
     if not unknown:
         return found
     first = next(iter(unknown))

@@ -14,9 +14,9 @@ import dspy
 from radio_dspy.core.errors import DataError
 from radio_dspy.core.passages import Passage
 from radio_dspy.core.redaction import logger_of
-from radio_dspy.core.validation import plain_text
+from radio_dspy.core.validation import json_fields, plain_text
 from radio_dspy.datasets.judgements import Grades, Qrels, fitting, read_grades
-from radio_dspy.datasets.reading import BlankRowError, LeftOut, Source, is_empty, is_missing, name_of, rows_of
+from radio_dspy.datasets.reading import BlankRowError, LeftOut, Source, is_empty, is_missing, name_of, plain, rows_of
 from radio_dspy.datasets.reading import read_jsonl as read_jsonl
 from radio_dspy.datasets.shapes import (
     LABELS,
@@ -40,8 +40,9 @@ logger = logger_of(__name__)
 def load_corpus(source: Source) -> list[Passage]:
     r"""Load passages.
 
-    A title alone is a passage. Rows with neither title nor text, and further copies of a row, are left out with one
-    warning.
+    A title alone is a passage. What a row has in ``metadata`` or ``meta`` becomes the passage's ``metadata``: values of
+    JSON types, and dates as ISO text. Rows with neither title nor text, and further copies of a row, are left out with
+    one warning.
 
     Args:
         source: A JSON Lines file or one JSON array (``.gz`` too), a Hugging Face ``datasets.Dataset``, a pandas,
@@ -87,12 +88,13 @@ def _passage(where: str, key: str, row: Mapping[str, Any]) -> Passage:
     except BlankRowError:
         if not title:
             raise
-        return Passage(key, title)
+        return Passage(key, title, metadata=json_fields(plain(row.get("metadata", row.get("meta")))))
     if name == "contents":
         head, newline, rest = text.partition("\n")
         if newline:
             title, text = head.strip(), rest
-    return Passage(key, text.strip(), title) if text.strip() else Passage(key, title)
+    metadata = json_fields(plain(row.get("metadata", row.get("meta"))))
+    return Passage(key, text.strip(), title, metadata) if text.strip() else Passage(key, title, metadata=metadata)
 
 
 def _with_metadata(row: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:

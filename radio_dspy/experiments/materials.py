@@ -110,7 +110,7 @@ class Materials:
             test = load_questions(located(data, data.test)) if data.test else []
         if not test:
             train, test = halved(train)
-        test = check_labels(test, self.corpus(data, data.test_corpus or data.corpus))
+        test = check_labels(test, {one.id for one in self.corpus(data, data.test_corpus or data.corpus)})
         check_judgeable(test, data.test or data.train or DEMO)
         count = data.train_questions or len(train)
         gate = settings.gate

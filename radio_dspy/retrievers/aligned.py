@@ -8,23 +8,24 @@ from radio_dspy.core.errors import SettingsError
 from radio_dspy.models.encoder import Encoder, TextEncoder
 from radio_dspy.models.files import fingerprint
 from radio_dspy.models.weights import RerankerWeights
-from radio_dspy.retrievers.faiss import FaissRetriever
+from radio_dspy.retrievers.base import retriever_of
+from radio_dspy.retrievers.vector import VectorRetriever, vector_part
 
 
-def aligned_retriever(program: dspy.Module, retriever: FaissRetriever | None = None) -> FaissRetriever:
-    """A first stage that searches the old index with the query encoder that ``RADIO(tower="query")`` trained.
+def aligned_retriever(program: dspy.Module, retriever: VectorRetriever | None = None) -> VectorRetriever:
+    """A first stage that searches the same store with the query encoder that ``RADIO(tower="query")`` trained.
 
-    No passage is encoded again: training left the passage side as it was.
+    No passage is encoded again, and nothing is written to the store: training left the passage side as it was.
 
     Args:
         program: An aligned program.
-        retriever: Whose index is searched; None takes the one inside the program.
+        retriever: Whose store is searched; None takes the one inside the program.
 
     Raises:
-        SettingsError: If the program holds no query encoder of its own, or the index was not built by its passage side.
+        SettingsError: If the program holds no query encoder of its own, or the vectors are not its passage side's.
 
     Example:
-        >>> from radio_dspy import Passage, Rerank, RetrieveRerankAnswer
+        >>> from radio_dspy import FaissRetriever, Passage, Rerank, RetrieveRerankAnswer
         >>> index = FaissRetriever.build([Passage("a", "Ice floats.")], encoder="all-MiniLM-L6-v2")
         >>> aligned_retriever(RetrieveRerankAnswer(index, Rerank("all-MiniLM-L6-v2", architecture="bi-encoder")))
         Traceback (most recent call last):
@@ -34,17 +35,16 @@ def aligned_retriever(program: dspy.Module, retriever: FaissRetriever | None = N
     found = [one for one in program.parameters() if isinstance(one, RerankerWeights) and one.passage_checkpoint]
     if not found:
         raise SettingsError("The program holds no query encoder of its own; use RADIO(tower='query').")
-    if retriever is None:
-        retriever = next((one for _, one in program.named_sub_modules(FaissRetriever)), None)
-    if retriever is None:
-        raise SettingsError("The program holds no FaissRetriever; give aligned_retriever(program, retriever=...).")
+    searched = vector_part(retriever if retriever is not None else retriever_of(program))
+    if searched is None:
+        raise SettingsError("The program holds no VectorRetriever; give aligned_retriever(program, retriever=...).")
     weights = found[0]
-    if not same_passage_side(weights, retriever.encoder):
+    if not same_passage_side(weights, searched.encoder):
         raise SettingsError(
-            "The index was not built by the encoder that the reranker's passage side is: its vectors do not fit the "
-            "aligned query encoder. Build the index and the Rerank from the same local encoder, then compile."
+            "The passage vectors are not those of the reranker's passage side, so they do not fit the aligned query "
+            "encoder. Build the vectors and the Rerank from the same local encoder, then compile."
         )
-    return retriever.with_query_encoder(query_encoder(weights))
+    return searched.with_query_encoder(query_encoder(weights))
 
 
 def query_encoder(weights: RerankerWeights) -> Encoder:

@@ -17,6 +17,32 @@ from radio_dspy.core.validation import checked_text, is_whole, shown
 Filter: TypeAlias = Mapping[str, Any]
 
 
+def checked_filter(given: Any) -> dict[str, Any]:
+    """A filter whose values every store can compare.
+
+    Raises:
+        SettingsError: For what is no mapping of names, and for a value that is no text, number, true or false, nor a
+            list of such.
+
+    Example:
+        >>> checked_filter({"tenant": "acme", "year": [2025, 2026]})
+        {'tenant': 'acme', 'year': [2025, 2026]}
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) and name for name in given):
+        raise SettingsError(f"filter must map metadata fields to values, got {shown(given)}.")
+    found = {}
+    for name, value in given.items():
+        many = isinstance(value, list | tuple | set | frozenset)
+        if not all(isinstance(one, str | int | float) for one in (value if many else [value])):
+            raise SettingsError(
+                f"filter[{name!r}] must be a text, a number, true or false, or a list of such, got {shown(value)}."
+            )
+        found[name] = list(value) if many else value
+    return found
+
+
 def checked_k(k: Any) -> int:
     """How many passages to find.
 
@@ -64,7 +90,7 @@ class Retriever(dspy.Module):
     def _retrieve(self, query: str, k: int | None, filter: Filter | None) -> dspy.Prediction:
         depth = checked_k(self.k if k is None else k)
         checked_text(query, "The query")
-        given = {"filter": filter} if filter else {}
+        given = {"filter": filter} if filter else {}  # a retriever of the user's own may not know it
         ranking = self.search([query], depth, **given)[0]
         return dspy.Prediction(passages=list(ranking.passages), scores=list(ranking.scores))
 

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from radio_dspy.core.errors import CheckpointError, DataError
 from radio_dspy.core.files import replacing, write_lines
-from radio_dspy.core.passages import Passage, Ranking, checked_corpus
+from radio_dspy.core.passages import Passage, checked_corpus
 from radio_dspy.datasets.loading import load_corpus
 from radio_dspy.models.encoder import Encoder, TextEncoder
 from radio_dspy.models.endpoint import shown_name
 from radio_dspy.models.files import copy_weights
 from radio_dspy.models.open_encoder import as_encoder, reopened_encoder
 from radio_dspy.models.vectors import checked_vectors
-from radio_dspy.retrievers.base import Retriever, checked_k
-from radio_dspy.retrievers.faiss_index import build_index, checked_layout, read_index, search_index, stored_vectors
+from radio_dspy.retrievers.faiss_index import (
+    build_index,
+    checked_layout,
+    read_index,
+    search_index,
+    search_rows,
+    stored_vectors,
+)
 from radio_dspy.retrievers.index_files import check_index_file
 from radio_dspy.retrievers.index_folder import (
     INDEX,
@@ -33,16 +39,20 @@ from radio_dspy.retrievers.index_folder import (
 )
 from radio_dspy.retrievers.index_layout import PLAIN, IndexLayout
 from radio_dspy.retrievers.named_encoder import check_encoder
+from radio_dspy.retrievers.vector import VectorRetriever
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from radio_dspy.models.encoder import Vectors
+    from radio_dspy.retrievers.base import Filter
     from radio_dspy.retrievers.index_layout import Kind, Precision
 
 _EXACT = (PLAIN.kind, PLAIN.dtype)
 _TRIES = 5  # an index may be replaced while it is read
 
 
-class FaissRetriever(Retriever):
+class FaissRetriever(VectorRetriever):
     """Finds passages by the dot product of unit vectors in a FAISS index: exactly, unless another kind is asked for.
 
     Build it once with ``build``, keep it with ``save`` and ``load``. Copies share the index.
@@ -55,33 +65,23 @@ class FaissRetriever(Retriever):
         ('a', 1)
     """
 
-    def __init__(
-        self, index: _Index, encoder: TextEncoder, k: int = 20, *, query_encoder: TextEncoder | None = None
-    ) -> None:
-        super().__init__(k)
-        self._index = index
-        self.encoder = encoder
-        self.query_encoder = query_encoder or encoder
-
-    def with_query_encoder(self, query_encoder: Encoder) -> FaissRetriever:
-        """The same index searched with another query encoder, one that was trained for these passage vectors."""
-        return FaissRetriever(self._index, self.encoder, self.k, query_encoder=query_encoder)
+    store: _Store
 
     def __len__(self) -> int:
-        return len(self._index.passages)
+        return len(self.store.held)
 
     def __contains__(self, passage_id: object) -> bool:
-        return passage_id in self._index.rows
+        return passage_id in self.store.rows
 
     @property
     def passages(self) -> Sequence[Passage]:
         """The whole corpus, in the order in which it was built."""
-        return self._index.passages
+        return self.store.held
 
     @property
     def layout(self) -> IndexLayout:
         """Kind and precision of the index, and the recall that was measured when it was built."""
-        return self._index.layout
+        return self.store.layout
 
     @classmethod
     def build(
@@ -137,27 +137,7 @@ class FaissRetriever(Retriever):
             queries = encoder.encode_queries(sample_queries)
             queries = checked_vectors(queries, len(sample_queries), encoder.name, dimension=vectors.shape[1])
         index, layout = build_index(vectors, chosen, precision, recall, queries)
-        return cls(_Index(tuple(passages), rows, index, layout), encoder, k)
-
-    def search(self, queries: Sequence[str], k: int) -> list[Ranking]:
-        """Find the ``k`` best passages for each query, in one batch.
-
-        Raises:
-            DataError: For queries that are no list of strings.
-            SettingsError: If ``k`` is no whole number of at least 1.
-        """
-        k = checked_k(k)
-        vectors = checked_vectors(
-            self.query_encoder.encode_queries(queries),
-            len(queries),
-            self.query_encoder.name,
-            dimension=self._index.faiss.d,
-        )
-        return self._index.search(list(queries), vectors, k)
-
-    def vectors(self, ids: Sequence[str]) -> Vectors:
-        """The stored unit vectors of passages, float32 of shape (n, dimension)."""
-        return self._index.vectors(ids)
+        return cls(_Store(tuple(passages), rows, index, layout), encoder, k)
 
     def save(self, path: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Write ``passages.jsonl``, ``index.faiss`` and ``manifest.json`` into a folder.
@@ -176,8 +156,7 @@ class FaissRetriever(Retriever):
         identity, queries = described(self.encoder)
         with new_index(Path(path)) as making:
             self._write_index(making.path(INDEX))
-            rows = ({"id": one.id, "title": one.title, "text": one.text} for one in self.passages)
-            write_lines(making.path(PASSAGES), rows)
+            write_lines(making.path(PASSAGES), map(_as_row, self.passages))
             if self.query_encoder is not self.encoder:
                 copy_weights(self.query_encoder.name, making.path(QUERY_ENCODER))
             making.manifest = {
@@ -193,11 +172,11 @@ class FaissRetriever(Retriever):
         import faiss
 
         with replacing(path) as temporary:
-            if self._index.mapped is not None:  # FAISS would write down where mapped lists lie, not what they hold
-                shutil.copyfile(self._index.mapped, temporary)
+            if self.store.mapped is not None:  # FAISS would write down where mapped lists lie, not what they hold
+                shutil.copyfile(self.store.mapped, temporary)
                 return
             try:
-                faiss.write_index(self._index.faiss, str(temporary))
+                faiss.write_index(self.store.faiss, str(temporary))
                 check_index_file(temporary, self.layout, len(self), contents=False)  # FAISS says nothing of a full disk
             except (RuntimeError, CheckpointError) as error:
                 raise OSError(f"FAISS could not write it: {error!s:.200}") from error
@@ -263,8 +242,8 @@ class FaissRetriever(Retriever):
         path = folder / manifest.file(INDEX)
         index = read_index(path, manifest.layout, len(passages), memory_map=memory_map)
         mapped = path.resolve() if memory_map else None
-        held = _Index(tuple(passages), _rows_by_id(passages), index, manifest.layout, mapped)
-        return cls(held, encoder, k, query_encoder=query_encoder)
+        store = _Store(tuple(passages), _rows_by_id(passages), index, manifest.layout, mapped)
+        return cls(store, encoder, k, query_encoder=query_encoder)
 
 
 def _rows_by_id(passages: Sequence[Passage]) -> dict[str, int]:
@@ -280,33 +259,49 @@ def _rows_by_id(passages: Sequence[Passage]) -> dict[str, int]:
     return rows
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Index:
-    """Passages with their vectors; immutable, hence shared by all copies of a program."""
+def _as_row(passage: Passage) -> dict[str, Any]:
+    """A passage as ``load_corpus`` reads it."""
+    row: dict[str, Any] = {"id": passage.id, "title": passage.title, "text": passage.text}
+    return {**row, "metadata": dict(passage.metadata)} if passage.metadata else row
 
-    passages: tuple[Passage, ...]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Store:
+    """A ``VectorStore`` in memory: the passages, in the order of their vectors in a FAISS index."""
+
+    held: tuple[Passage, ...]
     rows: dict[str, int]
     faiss: Any
     layout: IndexLayout
     mapped: Path | None = None  # the file in which the vectors lie, if they are not in memory
+    by_value: dict[str, dict[tuple[type, Any], list[int]]] = field(default_factory=dict)  # rows, by field and value
 
-    def __copy__(self) -> _Index:
-        return self
+    @property
+    def name(self) -> str:
+        return str(self.mapped or "the index")
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Index:
-        return self
+    @property
+    def dimension(self) -> int:
+        return int(self.faiss.d)
 
-    def search(self, queries: list[str], vectors: Vectors, k: int) -> list[Ranking]:
+    def search(self, vectors: Vectors, k: int, filter: Filter | None = None) -> list[list[tuple[Passage, float]]]:
         import numpy as np
 
-        scores, rows = search_index(self.faiss, self.layout, vectors, min(k, len(self.passages)))
-        if not ((rows >= -1) & (rows < len(self.passages))).all() or not np.isfinite(scores[rows >= 0]).all():
+        if filter:
+            among = self._matching(filter)
+            k = min(k, len(among))
+            if k == 0:
+                return [[] for _ in vectors]
+            scores, rows = search_rows(self.faiss, self.layout, among, vectors, k)
+        else:
+            scores, rows = search_index(self.faiss, self.layout, vectors, min(k, len(self.held)))
+        if not ((rows >= -1) & (rows < len(self.held))).all() or not np.isfinite(scores[rows >= 0]).all():
             raise CheckpointError(
                 f"{self.mapped or 'The index'}: holds what is no vector of a passage; build it again."
             )
-        return [
-            _ranking(query, [self.passages[row] for row in found if row >= 0], values)
-            for query, found, values in zip(queries, rows.tolist(), scores.tolist(), strict=True)
+        return [  # row -1 where an approximate index found too little
+            [(self.held[row], value) for row, value in zip(found, values, strict=True) if row >= 0]
+            for found, values in zip(rows.tolist(), scores.tolist(), strict=True)
         ]
 
     def vectors(self, ids: Sequence[str]) -> Vectors:
@@ -315,7 +310,32 @@ class _Index:
             raise DataError(f"Passage {unknown!r} is not in the index.")
         return stored_vectors(self.faiss, [self.rows[one] for one in ids])
 
+    def passages(self, ids: Sequence[str]) -> list[Passage]:
+        return [self.held[self.rows[one]] for one in ids if one in self.rows]
 
-def _ranking(query: str, passages: list[Passage], scores: list[float]) -> Ranking:
-    """A ranking of what was found: lists that hold too little leave the last places empty."""
-    return Ranking(query, tuple(passages), tuple(scores[: len(passages)]))
+    def _matching(self, filter: Filter) -> NDArray[Any]:
+        """The rows of the passages whose metadata holds all that is asked for, ascending."""
+        import numpy as np
+
+        found = np.arange(len(self.held), dtype=np.int64)
+        for name, wanted in filter.items():
+            rows = self._rows_by_value(name)
+            values = wanted if isinstance(wanted, list) else [wanted]
+            matching = [row for value in values for row in rows.get(_key(value), ())]
+            found = np.intersect1d(found, np.array(matching, dtype=np.int64))
+        return found
+
+    def _rows_by_value(self, name: str) -> dict[tuple[type, Any], list[int]]:
+        if name not in self.by_value:
+            rows: dict[tuple[type, Any], list[int]] = {}
+            for row, passage in enumerate(self.held):
+                value = passage.metadata.get(name)
+                if isinstance(value, str | int | float):
+                    rows.setdefault(_key(value), []).append(row)
+            self.by_value[name] = rows
+        return self.by_value[name]
+
+
+def _key(value: Any) -> tuple[type, Any]:
+    """Tells true from 1, which are equal in Python."""
+    return (bool, value) if isinstance(value, bool) else (object, value)

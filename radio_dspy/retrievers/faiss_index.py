@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -147,6 +147,27 @@ def search_index(index: Any, layout: IndexLayout, queries: Vectors, k: int) -> t
     return best.D, best.I
 
 
+def search_rows(index: Any, layout: IndexLayout, among: Any, queries: Vectors, k: int) -> tuple[Any, Any]:
+    """As ``search_index``, but among some rows only (int64, ascending).
+
+    A flat index and few rows are compared one by one; among many rows an approximate index looks as it always does.
+    """
+    import faiss
+
+    if layout.kind != "flat" and len(among) > _BLOCK:
+        selector = faiss.IDSelectorBatch(among)
+        if layout.kind == "hnsw":
+            return index.search(queries, k, params=faiss.SearchParametersHNSW(sel=selector, efSearch=layout.effort))
+        return index.search(queries, k, params=faiss.SearchParametersIVF(sel=selector, nprobe=layout.effort))
+    best = faiss.ResultHeap(len(queries), k, keep_max=True)
+    for start in range(0, len(among), _BLOCK):
+        rows = among[start : start + _BLOCK]
+        scores, places = faiss.knn(queries, stored_vectors(index, rows), min(k, len(rows)), faiss.METRIC_INNER_PRODUCT)
+        best.add_result(scores, rows[places])
+    best.finalize()
+    return best.D, best.I
+
+
 def read_index(path: Path, layout: IndexLayout, count: int, *, memory_map: bool = False) -> Any:
     """Read an index of so many vectors; the manifest's hash says nothing of who wrote both.
 
@@ -168,8 +189,8 @@ def read_index(path: Path, layout: IndexLayout, count: int, *, memory_map: bool 
     return index
 
 
-def stored_vectors(index: Any, rows: Sequence[int]) -> Vectors:
+def stored_vectors(index: Any, rows: ArrayLike) -> Vectors:
     """What an index keeps at some rows, float32 of shape (rows, dimension)."""
     import numpy as np
 
-    return np.asarray(index.reconstruct_batch(np.array(rows, dtype=np.int64)), dtype=np.float32)
+    return np.asarray(index.reconstruct_batch(np.asarray(rows, dtype=np.int64)), dtype=np.float32)

@@ -16,8 +16,9 @@ from radio_dspy.core.errors import DataError
 from radio_dspy.core.passages import Passage, Ranking, RankRequest
 from radio_dspy.core.text import contains_answer, same_words, words
 from radio_dspy.core.validation import checked_text, plain_text
-from radio_dspy.datasets.examples import answer_texts, relevant_of
+from radio_dspy.datasets.examples import answer_texts, check_labels, relevant_of
 from radio_dspy.retrievers.base import Retriever
+from radio_dspy.retrievers.vector import vector_part
 
 logger = logging.getLogger(__name__)
 _SEARCH_BATCH = 256
@@ -165,6 +166,19 @@ def question_id(example: dspy.Example) -> str:
     if key is None or key == "":
         return f"q-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:12]}"
     return plain_text(key, f"Question {text!r:.60}, id") if isinstance(key, int | float) else str(key)
+
+
+def known_labels(examples: Sequence[dspy.Example], first_stage: Retriever | None) -> list[dspy.Example]:
+    """The questions without labels that name no passage of the first stage; see ``check_labels``.
+
+    A store is asked for the labelled passages alone; a retriever that shows neither store nor ``passages`` is trusted.
+    """
+    store = vector_part(first_stage)
+    if store is None:
+        corpus = getattr(first_stage, "passages", None)
+        return check_labels(examples, {one.id for one in corpus} if corpus else None)
+    labels = sorted(set().union(*map(relevant_of, examples)))
+    return check_labels(examples, {one.id for one in store.passages_by_id(labels)})
 
 
 def usable(requests: Sequence[RankRequest]) -> tuple[list[RankRequest], dict[str, int]]:

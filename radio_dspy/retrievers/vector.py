@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import Self
 
-from radio_dspy.core.errors import DataError
 from radio_dspy.core.passages import Passage, Ranking
 from radio_dspy.models.encoder import Encoder, TextEncoder
 from radio_dspy.models.open_encoder import as_encoder
 from radio_dspy.models.vectors import checked_vectors
-from radio_dspy.retrievers.base import Filter, Retriever, checked_k
+from radio_dspy.retrievers.base import Filter, Retriever, checked_filter, checked_k
 
 if TYPE_CHECKING:
     from radio_dspy.models.vectors import Vectors
+
+
+_FETCHED = 1000  # passages that a store is asked for at a time
 
 
 class VectorStore(Protocol):
@@ -85,7 +87,7 @@ class VectorRetriever(Retriever):
         self._store = _Shared(store)
         self.encoder = as_encoder(encoder)
         self.query_encoder = query_encoder or self.encoder
-        self.filter = dict(filter or {})
+        self.filter = checked_filter(filter)
 
     @property
     def store(self) -> VectorStore:
@@ -100,14 +102,16 @@ class VectorRetriever(Retriever):
 
     def search(self, queries: Sequence[str], k: int, filter: Filter | None = None) -> list[Ranking]:
         """Find the ``k`` best passages for each query."""
-        checked_k(k)
+        k = checked_k(k)
+        both = _joined(self.filter, checked_filter(filter))
         vectors = checked_vectors(
             self.query_encoder.encode_queries(queries),
             len(queries),
             self.query_encoder.name,
             dimension=self.store.dimension,
         )
-        both = {**self.filter, **(filter or {})}
+        if any(value == [] for value in both.values()):  # nothing can match
+            return [Ranking(query, (), ()) for query in queries]
         found = self.store.search(vectors, k, both or None)
         return [
             Ranking(query, tuple(passage for passage, _ in hits), tuple(score for _, score in hits))
@@ -118,17 +122,37 @@ class VectorRetriever(Retriever):
         """The stored vectors of passages, float32 of shape (ids, dimension)."""
         return self.store.vectors(ids)
 
-    def passages_by_id(self, ids: Sequence[str]) -> list[Passage]:
-        """The passages of these ids, in their order.
-
-        Raises:
-            DataError: If one is not in the store.
-        """
-        found = self.store.passages(ids)
-        if len(found) != len(ids):
-            missing = next(one for one in ids if one not in {passage.id for passage in found})
-            raise DataError(f"Passage {missing!r} is not in {self.store.name}.")
+    def vectors_of(self, passages: Iterable[Passage]) -> dict[str, Any]:
+        """The stored vectors, by ``contents``, of those passages that the store holds with these very words."""
+        given, found = list(passages), {}
+        for start in range(0, len(given), _FETCHED):
+            words = {one.id: one.contents for one in given[start : start + _FETCHED]}
+            held = [one.id for one in self.store.passages(list(words)) if one.contents == words[one.id]]
+            if held:
+                found.update(zip((words[one] for one in held), self.store.vectors(held), strict=True))
         return found
+
+    def passages_by_id(self, ids: Sequence[str]) -> list[Passage]:
+        """The passages of these ids that the store holds, in their order."""
+        parts = (ids[start : start + _FETCHED] for start in range(0, len(ids), _FETCHED))
+        return [passage for part in parts for passage in self.store.passages(part)]
+
+
+def vector_part(retriever: Any) -> VectorRetriever | None:
+    """The retriever over vectors that a first stage is or, as a hybrid, holds; None where there is none."""
+    if isinstance(retriever, VectorRetriever):
+        return retriever
+    parts = getattr(retriever, "retrievers", ())
+    return next((one for one in parts if isinstance(one, VectorRetriever)), None)
+
+
+def _joined(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Both filters: a call may narrow what its retriever is bound to, never widen it."""
+    found = {**given, **own}
+    for name in own.keys() & given.keys():
+        one, other = (value if isinstance(value, list) else [value] for value in (own[name], given[name]))
+        found[name] = [value for value in one if value in other]
+    return found
 
 
 class _Shared:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict
 
 from radio_dspy.core.errors import DataError
@@ -16,13 +16,22 @@ Value = Annotated[float, Field(ge=-1e100, le=1e100)]  # as metric_values.py take
 Score = Annotated[float, Field(ge=-1e30, le=1e30)]  # float32 has room for it
 
 
+def _passage_row(row: list[Any]) -> list[Any]:
+    if not all(isinstance(one, str) for one in row[:3]) or not all(isinstance(one, dict) for one in row[3:]):
+        raise ValueError("a passage is [id, text, title], or these and its metadata")
+    return row
+
+
+PassageRow = Annotated[list[JsonValue], Field(min_length=3, max_length=4), AfterValidator(_passage_row)]
+
+
 class RequestCall(TypedDict):
     """A call of a reranker, in a line of ``requests.jsonl``."""
 
     seat: Annotated[int, Field(ge=0)]
     query: str
     named: bool
-    passages: list[Annotated[list[str], Field(min_length=3, max_length=3)]]
+    passages: list[PassageRow]
 
 
 class RequestLine(TypedDict):

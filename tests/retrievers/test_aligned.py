@@ -1,4 +1,4 @@
-"""The aligned query encoder as the first stage, on the index that is there."""
+"""The aligned query encoder as the first stage, over the same passage vectors."""
 
 import json
 import shutil
@@ -81,7 +81,7 @@ def test_only_the_query_side_is_new(aligned, encoder):
 def test_it_searches_the_same_index_with_the_trained_query_side(aligned, index, monkeypatch):
     monkeypatch.setattr(Encoder, "encode_passages", never)
     found = aligned_retriever(aligned)
-    assert found._index is index._index
+    assert found.store is index.store
     assert (found.encoder.identity, found.k) == (index.encoder.identity, 5)
     new, old = found(QUERY, k=8), index(QUERY, k=8)
     assert sorted(one.id for one in new.passages) == sorted(one.id for one in old.passages)
@@ -141,11 +141,11 @@ def test_without_a_query_encoder_of_its_own(index, tmp_path):
 
 def test_an_index_of_another_encoder_is_refused(aligned):
     other = FaissRetriever.build(PASSAGES[:2], encoder=Encoder(ENCODER, passage_prefix="passage: "))
-    with pytest.raises(SettingsError, match="index was not built by the encoder that the reranker's passage side is"):
+    with pytest.raises(SettingsError, match="passage vectors are not those of the reranker's passage side"):
         aligned_retriever(aligned, other)
     # The trained side itself is another encoder, too.
     trained = FaissRetriever.build(PASSAGES[:2], encoder=aligned.rerank.weights.checkpoint)
-    with pytest.raises(SettingsError, match="index was not built by the encoder"):
+    with pytest.raises(SettingsError, match="passage vectors are not those"):
         aligned_retriever(aligned, trained)
 
 
@@ -153,7 +153,7 @@ def test_a_program_without_an_index_takes_one(aligned, index):
     bare = aligned.deepcopy()
     bare.retriever = dspy.Predict("query -> passages")
     with pytest.raises(
-        SettingsError, match=r"holds no FaissRetriever; give aligned_retriever\(program, retriever=\.\.\.\)"
+        SettingsError, match=r"holds no VectorRetriever; give aligned_retriever\(program, retriever=\.\.\.\)"
     ):
         aligned_retriever(bare)
     assert aligned_retriever(bare, index)(QUERY).scores == aligned_retriever(aligned)(QUERY).scores

@@ -116,8 +116,8 @@ def test_prefixes_are_kept_with_the_index(topic, tmp_path):
 
 
 def test_copies_share_the_index(retriever):
-    assert copy.deepcopy(retriever)._index is retriever._index
-    assert retriever.deepcopy()._index is retriever._index
+    assert copy.deepcopy(retriever).store is retriever.store
+    assert retriever.deepcopy().store is retriever.store
 
 
 def test_stored_vectors_by_id(retriever, encoder, topic):

@@ -150,9 +150,9 @@ def test_lists_that_hold_too_little_give_fewer(cloud, encoder):
     passages, queries = cloud
     corpus = [Passage(str(row), "text") for row in range(len(passages))]
     built = FaissRetriever.build(corpus, encoder, vectors=passages, kind="ivf", recall=0.1)
-    found = built._index.search(["far"], queries[:1], 4000)[0]
+    found = built.store.search(queries[:1], 4000)[0]
     assert 0 < len(found) < 4000
-    assert len(set(found.ids)) == len(found.scores)
+    assert len({passage.id for passage, _ in found}) == len(found)
 
 
 def test_sample_queries_are_what_recall_is_measured_with(topic, monkeypatch):

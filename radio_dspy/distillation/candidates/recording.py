@@ -12,7 +12,7 @@ from typing import Any
 import dspy
 from dspy.utils.callback import BaseCallback
 
-from radio_dspy.core.errors import RadioError, SettingsError
+from radio_dspy.core.errors import RadioError, SettingsError, StoreError
 from radio_dspy.core.passages import Passage, RankRequest, as_passage
 from radio_dspy.core.redaction import cause_of, logger_of, told
 from radio_dspy.datasets.examples import answer_texts, relevant_of
@@ -94,6 +94,7 @@ def record(
     Raises:
         DataError: For an example without a question, and for an id that two different questions share.
         SettingsError: If a call came from a reranker that the program does not hold.
+        StoreError: If the passages' store is down; what was recorded is kept.
     """
     from tqdm.auto import tqdm
 
@@ -110,6 +111,8 @@ def record(
         with dspy.context(callbacks=[*dspy.settings.callbacks, recorder], trace=None, disable_history=True):
             try:
                 program(**questions[name].inputs())
+            except StoreError:  # it may be back when the compile goes on
+                raise
             except Exception as raised:  # the program is the user's: what it reached before still counts
                 error = raised
         if any(id(rerank) not in owner for rerank, _, _ in recorder.calls):
@@ -176,11 +179,16 @@ def _as_record(name: str, key: str, calls: Sequence[_Call], error: str) -> dict[
             "seat": one.slot,
             "query": one.query,
             "named": one.named,
-            "passages": [[passage.id, passage.text, passage.title] for passage in one.passages],
+            "passages": [_row(passage) for passage in one.passages],
         }
         for one in calls
     ]
     return {"id": name, "key": key, "calls": rows, "error": error}
+
+
+def _row(passage: Passage) -> list[Any]:
+    row = [passage.id, passage.text, passage.title]
+    return [*row, dict(passage.metadata)] if passage.metadata else row
 
 
 def _kept(run: Run, keys: Mapping[str, str], slots: int) -> dict[str, _Outcome]:

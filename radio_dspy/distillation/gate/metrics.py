@@ -20,8 +20,8 @@ from radio_dspy.lm.secrets import lms_of
 from radio_dspy.models.weights import RerankerWeights
 from radio_dspy.rerankers.rerank import rank_with
 from radio_dspy.retrievers.aligned import query_encoder
-from radio_dspy.retrievers.faiss import FaissRetriever
 from radio_dspy.retrievers.requests import question_id
+from radio_dspy.retrievers.vector import VectorRetriever
 from radio_dspy.runs.identity import hash_of, run_keys, source_of
 from radio_dspy.runs.records import JudgedLine, reader_of
 from radio_dspy.runs.run import Run
@@ -133,8 +133,8 @@ def by_metric(
     return values
 
 
-def by_recall(retriever: FaissRetriever, requests: Sequence[RankRequest]) -> Judge:
-    """Recall@50 of the query encoder as a first stage on the index that is there.
+def by_recall(retriever: VectorRetriever, requests: Sequence[RankRequest]) -> Judge:
+    """Recall@50 of the query encoder as a first stage over the same passage vectors.
 
     What is relevant is found as in ``radio_dspy.evaluation.relevance.judge``.
     """

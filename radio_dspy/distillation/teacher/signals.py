@@ -15,7 +15,7 @@ from radio_dspy.models.encoder import TextEncoder
 from radio_dspy.models.open_encoder import as_encoder
 from radio_dspy.models.vector_cache import similarities
 from radio_dspy.rerankers.rationale import fitting_guide
-from radio_dspy.retrievers.faiss import FaissRetriever
+from radio_dspy.retrievers.vector import VectorRetriever
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 logger = logger_of(__name__)
 _PART = 2000  # questions whose vectors are held at a time
+_FETCHED = 20  # questions whose candidates' vectors are asked of the index at a time
 
 
 class Signal(Protocol):
@@ -73,7 +74,7 @@ class RationaleSimilarity:
     _uses_rationale = True
 
     def __init__(
-        self, encoder: TextEncoder | str, *, index: FaissRetriever | None = None, show_progress: bool = False
+        self, encoder: TextEncoder | str, *, index: VectorRetriever | None = None, show_progress: bool = False
     ) -> None:
         self.encoder = as_encoder(encoder)
         self._show_progress = show_progress
@@ -106,11 +107,22 @@ class RationaleSimilarity:
             )  # fmt: skip
         return self.encoder.encode_queries(guides, show_progress=self._show_progress)
 
-    def _by_index(self, requests: Sequence[RankRequest], index: FaissRetriever) -> list[Scores]:
-        return [  # one question at a time: the vectors of all their candidates may be more than the index itself
-            similarities(index.vectors([passage.id for passage in one.candidates]), query, self.encoder.name)
-            for one, query in zip(requests, self._guides(requests), strict=True)
-        ]
+    def _by_index(self, requests: Sequence[RankRequest], index: VectorRetriever) -> list[Scores]:
+        import numpy as np
+
+        found = []
+        guides = self._guides(requests)
+        for start in range(0, len(requests), _FETCHED):  # the vectors of all candidates may be more than the index
+            part = requests[start : start + _FETCHED]
+            passages = {one.contents: one for request in part for one in request.candidates}
+            vectors = index.vectors_of(passages.values())
+            if missing := [text for text in passages if text not in vectors]:  # the program's own
+                vectors.update(zip(missing, self.encoder.encode_passages(missing), strict=True))
+            for request, query in zip(part, guides[start : start + _FETCHED], strict=True):
+                rows = [vectors[one.contents] for one in request.candidates]
+                stacked = np.stack(rows) if rows else np.empty((0, len(query)), np.float32)
+                found.append(similarities(stacked, query, self.encoder.name))
+        return found
 
 
 class AnswerSimilarity(RationaleSimilarity):
