@@ -49,9 +49,7 @@ class ChromaStore(shared.Store):
         )
         return [
             [(self._passage(key, *said), 1 - far) for key, far, *said in zip(*columns, strict=True)]
-            for columns in zip(
-                *(found[part] for part in ("ids", "distances", "documents", "metadatas")), strict=True
-            )
+            for columns in zip(*(found[part] for part in ("ids", "distances", "documents", "metadatas")), strict=True)
         ]
 
     def _fetch(self, ids: Sequence[str], vectors: bool) -> Iterable[tuple[Passage, Any]]:

@@ -51,15 +51,13 @@ class MilvusStore(shared.Store):
         return name if name in self._schema else f"{_OTHERS}[{_literal(name)}]"
 
     def _search(self, vectors: Any, k: int, wanted: Mapping[str, list[Any]]) -> list[shared.Hits]:
-        every = (" or ".join(f"{self._field(name)} == {_literal(one)}" for one in some) for name, some in wanted.items())
-        where, about = " and ".join(f"({one})" for one in every), {**self._where, "anns_field": self.fields.embedding}
-        about["output_fields"] = self._output()
-        found = self._client.search(data=vectors.tolist(), limit=k, filter=where, **about) if len(vectors) else []
+        every = [[f"{self._field(name)} == {_literal(one)}" for one in some] for name, some in wanted.items()]
+        about = {"filter": " and ".join(f"({' or '.join(one)})" for one in every), "anns_field": self.fields.embedding}
+        about |= {**self._where, "output_fields": self._output()}
+        found = self._client.search(data=vectors.tolist(), limit=k, **about) if len(vectors) else []
         key = str(self.fields.id)  # stands beside the other fields, under its own name or as "id"
-        return [
-            [(self.fields.passage(one["entity"], one.get(key, one.get("id"))), one["distance"]) for one in hits]
-            for hits in found
-        ]
+        return [[(self.fields.passage(one["entity"], one.get(key, one.get("id"))), one["distance"]) for one in hits]
+                for hits in found]  # fmt: skip
 
     def _fetch(self, ids: Sequence[str], vectors: bool) -> Iterable[tuple[Passage, Any]]:
         known = [int(one) for one in ids if one.isdigit()] if self._numbers else list(ids)

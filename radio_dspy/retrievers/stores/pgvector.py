@@ -40,7 +40,10 @@ class PgVectorStore(shared.Store):
         where, columns, values = ["true"], {}, {}
         for number, (name, some) in enumerate(wanted.items()):
             if isinstance(self.fields.metadata, str):
-                columns[f"f{number}"], values[f"f{number}"] = self.fields.metadata, [json.dumps({name: v}) for v in some]
+                columns[f"f{number}"], values[f"f{number}"] = (
+                    self.fields.metadata,
+                    [json.dumps({name: v}) for v in some],
+                )
                 where.append(f"{{f{number}}}::jsonb @> ANY(%(f{number})s::jsonb[])")
             elif name not in self._table.types:
                 raise SettingsError(f"{self.name}: filter names {name!r}; its columns are {sorted(self._table.types)}.")
@@ -58,7 +61,9 @@ class PgVectorStore(shared.Store):
     def _fetch(self, ids: Sequence[str], vectors: bool) -> Iterable[tuple[Passage, Any]]:
         value, given = "{embedding}::text" if vectors else "NULL", [{"ids": list(ids)}]
         try:
-            found = self._table.select(value, f"{{id}} = ANY(%(ids)s::{self._table.types[str(self.fields.id)][0]}[])", given)
+            found = self._table.select(
+                value, f"{{id}} = ANY(%(ids)s::{self._table.types[str(self.fields.id)][0]}[])", given
+            )
         except shared.needed("psycopg", "pgvector").DataError:  # a word among numbers: it is not there
             found = self._table.select(value, "{id}::text = ANY(%(ids)s)", given)
         return map(self._pair, found[0])

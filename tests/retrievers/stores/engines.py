@@ -60,6 +60,7 @@ class Engine(ABC):
 
     def close(self) -> None:
         """Stop what runs."""
+        self._held = None
 
 
 class Faiss(Engine):
@@ -107,9 +108,7 @@ class PgVector(Engine):
             self.connection.execute(f"CREATE INDEX ON {name} USING hnsw (embedding {metric})")
 
     def open(self, name, encoder, **options):
-        return radio.PgVectorRetriever(
-            self.uri, name, encoder, **{"title": "title", "metadata": "metadata", **options}
-        )
+        return radio.PgVectorRetriever(self.uri, name, encoder, **{"title": "title", "metadata": "metadata", **options})
 
     def rows(self, name):
         return self.connection.execute(f"SELECT * FROM {name} ORDER BY id").fetchall()
@@ -187,8 +186,8 @@ class Chroma(Engine):
 
     def rows(self, name):
         found = self.client.get_collection(name).get(include=["documents", "metadatas", "embeddings"])
-        vectors = found["embeddings"].tolist()
-        return sorted(zip(found["ids"], found["documents"], [sorted(one.items()) for one in found["metadatas"]], vectors, strict=True))
+        said = [sorted(one.items()) for one in found["metadatas"]]
+        return sorted(zip(found["ids"], found["documents"], said, found["embeddings"].tolist(), strict=True))
 
     def kill(self):
         for one in self.client.list_collections():
