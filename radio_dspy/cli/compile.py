@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radio_dspy.cli.command import command, say, write_result
-from radio_dspy.cli.inputs import build_index, open_retriever, read_rationales
+from radio_dspy.cli.inputs import build_index, open_first_stage, open_retriever, read_rationales
 from radio_dspy.cli.options import (
     DEFAULT_ENCODER,
     Architecture,
@@ -23,6 +23,9 @@ from radio_dspy.cli.options import (
     Lm,
     ReadPassages,
     Scoring,
+    StoreAddress,
+    StoreColumns,
+    StoreTable,
     TaskName,
     TrainedTower,
     declared,
@@ -86,6 +89,9 @@ def compile_(
     given: dict[str, Any],
     corpus: CorpusFile = None,
     index_folder: IndexFolder = None,
+    store: StoreAddress = None,
+    table: StoreTable = None,
+    column: StoreColumns = None,
     dev: Annotated[
         Path | None, typer.Option(help="Questions to judge by; else a fifth of --train is held out.")
     ] = None,
@@ -134,7 +140,7 @@ def compile_(
     trainset = questions[:limit]
     valset = radio.load_questions(dev) if dev else []
     texts = read_rationales(rationales, [*questions, *valset], [*trainset, *valset]) if rationales else {}
-    retriever = open_retriever(index_folder, corpus, encoder)
+    retriever = open_first_stage(index_folder, corpus, encoder, store, table, column)
     rerank = radio.Rerank(reranker, architecture=architecture)
     student = open_program(task, retriever, rerank, candidates=candidates, k=k, hops=hops)
     if training.loss == "listwise" and preferences.sampling == LOCAL_PREFERENCES.sampling:

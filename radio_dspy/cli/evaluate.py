@@ -8,8 +8,18 @@ from typing import Annotated, Any, Literal
 import typer
 
 from radio_dspy.cli.command import command, say, write_result
-from radio_dspy.cli.inputs import open_retriever
-from radio_dspy.cli.options import CorpusFile, EncoderName, IndexFolder, JsonFile, Lm, Program
+from radio_dspy.cli.inputs import open_first_stage
+from radio_dspy.cli.options import (
+    CorpusFile,
+    EncoderName,
+    IndexFolder,
+    JsonFile,
+    Lm,
+    Program,
+    StoreAddress,
+    StoreColumns,
+    StoreTable,
+)
 from radio_dspy.core.errors import SettingsError
 
 ReportForm = Literal["html", "markdown", "json"]
@@ -22,6 +32,9 @@ def evaluate(
     questions: Annotated[Path, typer.Option(help="Questions to judge by, as JSON Lines.")],
     corpus: CorpusFile = None,
     index_folder: IndexFolder = None,
+    store: StoreAddress = None,
+    table: StoreTable = None,
+    column: StoreColumns = None,
     encoder: EncoderName = None,
     lm: Lm = "none",
     baseline: Annotated[
@@ -55,7 +68,7 @@ def evaluate(
 
     examples = radio.load_questions(questions)[:limit]
     check_judgeable(examples, str(questions))
-    retriever = open_retriever(index_folder, corpus, encoder)
+    retriever = open_first_stage(index_folder, corpus, encoder, store, table, column)
     examples = known_labels(examples, retriever)
     aligned: Any = radio.load(program, retriever=retriever)
     requests = rank_requests(examples, retriever, aligned.candidates)
@@ -99,6 +112,9 @@ def ask(
     ] = None,
     corpus: CorpusFile = None,
     index_folder: IndexFolder = None,
+    store: StoreAddress = None,
+    table: StoreTable = None,
+    column: StoreColumns = None,
     encoder: EncoderName = None,
     lm: Lm = "local",
     json_file: JsonFile = None,
@@ -112,7 +128,7 @@ def ask(
     import radio_dspy as radio
     from radio_dspy.lm.opening import open_lm
 
-    retriever = open_retriever(index_folder, corpus, encoder)
+    retriever = open_first_stage(index_folder, corpus, encoder, store, table, column)
     aligned = radio.load(program, retriever=retriever)
     if isinstance(aligned, radio.MultipleChoice) != bool(choice):
         raise SettingsError(

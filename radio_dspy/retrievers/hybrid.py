@@ -65,10 +65,9 @@ class HybridRetriever(Retriever):
     ) -> None:
         super().__init__(k)
         self.retrievers = list(retrievers)
-        if len(self.retrievers) < 2 or not all(isinstance(one, Retriever) for one in self.retrievers):
-            raise SettingsError(
-                f"Give HybridRetriever at least two retrievers of this library, got {shown(retrievers)}."
-            )
+        kinds = [type(one).__name__ for one in self.retrievers]
+        if len(kinds) < 2 or not all(isinstance(one, Retriever) for one in self.retrievers):
+            raise SettingsError(f"HybridRetriever needs at least two of our retrievers, got {kinds}.")
         if fusion != "rrf":
             raise SettingsError(f"fusion must be 'rrf', got {shown(fusion)}.")
         self.fusion = fusion

@@ -1,8 +1,6 @@
 """Passages in LanceDB."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
-from operator import and_
 from typing import Any
 
 from radio_dspy.core.errors import DataError, SettingsError
@@ -16,7 +14,7 @@ class LanceDBStore(shared.Store):
     """A table, compared as its index does, else by cosine."""
 
     def __init__(self, table: Any, fields: shared.Fields) -> None:
-        self._column = shared.needed("lancedb.expr", "lancedb").col
+        self._sql = shared.needed("lancedb.expr", "lancedb")  # quotes names and values
         self._table, self.fields, self.name = table, fields, f"table {table.name}"
         with shared.asking(self.name):
             self._types = {one.name: one.type for one in table.schema}
@@ -38,28 +36,31 @@ class LanceDBStore(shared.Store):
         return self.fields.passage({name: row[name] for name in self._names}), row.get(self.fields.embedding)
 
     def _search(self, vectors: Any, k: int, wanted: Mapping[str, list[Any]]) -> list[shared.Hits]:
-        inside = f"{self.fields.metadata}." if isinstance(self.fields.metadata, str) else ""
-        if not inside and (unknown := sorted(wanted.keys() - self._types.keys())):
+        nested = isinstance(self.fields.metadata, str)
+        if not nested and (unknown := sorted(wanted.keys() - self._types.keys())):
             raise SettingsError(f"{self.name}: filter names {unknown[0]!r}; its columns are {sorted(self._types)}.")
-        every = [self._column(inside + name).isin(values) for name, values in wanted.items()]
+        inside = f"{self._sql.col(self.fields.metadata).to_sql()}." if nested else ""
+        every = [f"{inside}{self._one_of(name, values)}" for name, values in wanted.items()]
         found = []
         for vector in vectors:
             query = self._table.search(vector, vector_column_name=self.fields.embedding).distance_type(self._how)
-            query = query.where(reduce(and_, every)) if every else query
+            query = query.where(" AND ".join(every)) if every else query
             rows = query.select([*self._names, "_distance"]).limit(k).to_list()
             found.append([(self._pair(row)[0], 1 - row["_distance"]) for row in rows])
         return found
 
+    def _one_of(self, name: str, values: Iterable[Any]) -> str:
+        return f"{self._sql.col(name).to_sql()} IN ({', '.join(self._sql.lit(one).to_sql() for one in values)})"
+
     def _fetch(self, ids: Sequence[str], vectors: bool) -> Iterable[tuple[Passage, Any]]:
         import pyarrow
 
-        kind = self._types[str(self.fields.id)]
-        known = [int(one) if one.isdigit() else one for one in ids] if pyarrow.types.is_integer(kind) else list(ids)
-        known = [one for one in known if not (pyarrow.types.is_integer(kind) and isinstance(one, str))]
+        numbers = pyarrow.types.is_integer(self._types[str(self.fields.id)])
+        known: list[Any] = [int(one) for one in ids if one.isdigit()] if numbers else list(ids)
         if not known:
             return []
         columns = [*self._names, *([self.fields.embedding] if vectors else [])]
-        query = self._table.search().where(self._column(str(self.fields.id)).isin(known))
+        query = self._table.search().where(self._one_of(str(self.fields.id), known))
         return map(self._pair, query.select(columns).limit(None).to_list())
 
 

@@ -44,17 +44,15 @@ class QdrantStore(shared.Store):
         vector = vector[self.fields.embedding] if isinstance(vector, Mapping) else vector
         return self.fields.passage(point.payload or {}, None if self.fields.id else str(point.id)), vector
 
-    def _one_of(self, name: str, values: Iterable[Any]) -> Any:
-        def condition(value: Any) -> Any:
-            if isinstance(value, float):
-                return self._models.FieldCondition(key=name, range=self._models.Range(gte=value, lte=value))
-            return self._models.FieldCondition(key=name, match=self._models.MatchValue(value=value))
-
-        return self._models.Filter(should=[condition(value) for value in values])
+    def _holds(self, name: str, value: Any) -> Any:
+        number = isinstance(value, int | float) and not isinstance(value, bool)  # 1 is 1.0, and not true
+        how = {"range": self._models.Range(gte=value, lte=value)} if number else {"match": {"value": value}}
+        return self._models.FieldCondition(key=name, **how)
 
     def _search(self, vectors: Any, k: int, wanted: Mapping[str, list[Any]]) -> list[shared.Hits]:
         inside = f"{self.fields.metadata}." if isinstance(self.fields.metadata, str) else ""
-        must = self._models.Filter(must=[self._one_of(inside + name, values) for name, values in wanted.items()])
+        every = [[self._holds(inside + name, value) for value in values] for name, values in wanted.items()]
+        must = self._models.Filter(must=[self._models.Filter(should=one) for one in every])
         settings = {"limit": k, "filter": must if wanted else None, "with_payload": True}
         asked = [self._models.QueryRequest(query=one, using=self.fields.embedding or None, **settings)
                  for one in vectors.tolist()]  # fmt: skip
