@@ -65,9 +65,9 @@ def test_the_main_job_from_postgresql(files, topic, small, vectors, tmp_path_fac
         engine.close()
 
 
-def test_a_folder_of_lancedb(files, topic, small, vectors, tmp_path):
+def test_a_folder_of_lancedb(files, topic, small, index, vectors, tmp_path):
     LanceDB(tmp_path).fill("passages", topic.passages, vectors)
-    program = RetrieveRerankAnswer(None, Rerank(small, architecture="bi-encoder"), candidates=10, k=3)
+    program = RetrieveRerankAnswer(index, Rerank(small, architecture="bi-encoder"), candidates=10, k=3)
     save(program, tmp_path / "program")
     arguments = ["evaluate", tmp_path / "program", "--questions", files / "dev.jsonl", "--encoder", small.name]
     done = run(*arguments, "--store", f"lancedb://{tmp_path}/lancedb", "--table", "passages")
