@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import json
 import shutil
 import statistics
@@ -128,6 +127,7 @@ class Setup:
         signals = row.signals(self) if row.signals else None
         known = {str(example.id) for example in train}
         optimizer = radio.RADIO(
+            rationale_lm=False,
             encoder=self.encoder,
             retriever=self.retriever,
             rationales={key: text for key, text in self.rationales.items() if key in known},
@@ -170,8 +170,7 @@ class Setup:
         """The gate's candidates by their share of the trained weights."""
         found = {0.0: self.rerank.weights, 1.0: trained}
         for share in Gate().mixtures:
-            found[share] = copy.copy(trained)
-            found[share].checkpoint = str(folder / f"reranker-mixture-{share}")
+            found[share] = trained.with_checkpoint(folder / f"reranker-mixture-{share}")
             if not Path(found[share].checkpoint).exists():
                 mix_weights(self.rerank.weights, trained, share, Path(found[share].checkpoint))
         return found

@@ -23,6 +23,7 @@ from radio_dspy.evaluation.significance import paired_bootstrap
 from radio_dspy.retrievers.requests import rank_requests
 
 SETTINGS: dict[str, Any] = {
+    "rationale_lm": False,
     "sampling": "shift_all_neg",
     "learning_rate": 3e-5,
     "epochs": 2,
@@ -96,7 +97,10 @@ def main() -> None:
     dspy.disable_logging()
     for name, (settings, questions) in runs.items():
         optimizer = radio.RADIO(
-            encoder=retriever.encoder, retriever=retriever, tower=options.tower, **{**SETTINGS, **settings}
+            encoder=retriever.encoder,
+            retriever=retriever,
+            tower=options.tower,
+            **{**SETTINGS, **settings},
         )
         aligned: Any = optimizer.compile(radio.RetrieveRerankAnswer(retriever, rerank), trainset=questions)
         returned = list(judge(aligned.rerank.weights))

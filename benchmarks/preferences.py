@@ -91,8 +91,7 @@ def our_way(similarity: RationaleSimilarity, requests: Sequence[RankRequest]) ->
     """The texts of the group of each question."""
     rankings = fused_rankings(requests, {similarity: WEIGHT, RetrievalScore(): 1 - WEIGHT})
     groups, _ = build_groups(requests, rankings)
-    made = [one.texts() for one in groups]
-    return [[one.positive, *one.negatives] for one in made]
+    return [list(one.texts) for one in groups]
 
 
 def apart(similarity: RationaleSimilarity, model: Any, requests: Sequence[RankRequest]) -> tuple[float, int]:

@@ -31,7 +31,8 @@ import dspy
 from measuring import Row, compared, interleaved, table
 
 import radio_dspy as radio
-from radio_dspy.distillation.rationales.writing import Question, explain
+from radio_dspy.distillation.rationales.asking import Question
+from radio_dspy.distillation.rationales.writing import explain
 from radio_dspy.lm.signatures import ExtractRationale
 from radio_dspy.runs.run import Run
 

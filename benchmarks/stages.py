@@ -138,7 +138,7 @@ def preferring(texts: Texts, load: Load) -> Work:
         asked = rank_requests(questions, index, load.candidates)
         asked = [replace(one, rationale=text) for one, text in zip(asked, rationales, strict=True)]
         groups, _ = build_groups(asked, fused_rankings(asked, signals), settings)
-        return [(one.as_dict(), one.texts()) for one in groups]
+        return [(one.as_dict(), one) for one in groups]
 
     return work
 
@@ -153,12 +153,12 @@ def encoding(texts: Texts, load: Load) -> Work:
 
 def training(texts: Texts, load: Load) -> Work:
     """Train a cross-encoder on groups, one epoch."""
-    from radio_dspy.distillation import TextGroup, train_reranker
+    from radio_dspy.distillation import PreferenceGroup, train_reranker
     from radio_dspy.models.weights import RerankerWeights
 
     base = RerankerWeights(texts.model, "cross-encoder", max_length=512)
     lists = texts.lists(replace(load, questions=load.updates * load.update, candidates=load.group))
-    groups = [TextGroup(query, found[0], tuple(found[1:])) for query, found in lists]
+    groups = [PreferenceGroup(query, found[0], tuple(found[1:])) for query, found in lists]
     settings = radio.TrainingSettings(
         num_train_epochs=1,
         per_device_train_batch_size=load.update,

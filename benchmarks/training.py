@@ -24,7 +24,7 @@ from measuring import Row, compared, interleaved, peak_flops, table
 
 import radio_dspy as radio
 from radio_dspy.distillation.losses import InfoNCE
-from radio_dspy.distillation.preferences.groups import TextGroup
+from radio_dspy.distillation.preferences.groups import PreferenceGroup
 from radio_dspy.models.bi_encoder import COSINE_TEMPERATURE
 from radio_dspy.models.cache import open_scorer
 from radio_dspy.models.weights import Architecture, RerankerWeights
@@ -32,10 +32,10 @@ from radio_dspy.models.weights import Architecture, RerankerWeights
 ENCODER = "all-MiniLM-L6-v2"
 PASSAGES, GROUP, CANDIDATES = 3000, 7, 20
 LEARNING_RATE = 5e-5
-Step = Callable[[Sequence[TextGroup]], torch.Tensor]  # the loss of some groups
+Step = Callable[[Sequence[PreferenceGroup]], torch.Tensor]  # the loss of some groups
 
 
-def text_groups(data: Path, count: int) -> list[TextGroup]:
+def text_groups(data: Path, count: int) -> list[PreferenceGroup]:
     """A question, its best passage and six of the following."""
     passages = radio.load_corpus(data / "corpus.jsonl")[:PASSAGES]
     questions = [one.question for one in radio.load_questions(data / "train.jsonl")[:count]]
@@ -43,16 +43,16 @@ def text_groups(data: Path, count: int) -> list[TextGroup]:
     groups = []
     for found in radio.FaissRetriever.build(passages, ENCODER).search(questions, CANDIDATES):
         texts = [one.contents for one in found.passages]
-        groups.append(TextGroup(found.query, texts[0], tuple(generator.sample(texts[1:], GROUP - 1))))
+        groups.append(PreferenceGroup(found.query, texts[0], tuple(generator.sample(texts[1:], GROUP - 1))))
     return groups
 
 
-def flat(groups: Sequence[TextGroup]) -> list[tuple[str, str]]:
+def flat(groups: Sequence[PreferenceGroup]) -> list[tuple[str, str]]:
     """The (query, passage) pairs of groups, positives first."""
     return [(one.query, text) for one in groups for text in (one.positive, *one.negatives)]
 
 
-def columns(groups: Sequence[TextGroup]) -> list[list[str]]:
+def columns(groups: Sequence[PreferenceGroup]) -> list[list[str]]:
     """Queries, positives, first negatives, second negatives..."""
     return [list(one) for one in zip(*[(one.query, one.positive, *one.negatives) for one in groups], strict=True)]
 
@@ -103,7 +103,7 @@ def flagembedding_cross(weights: RerankerWeights) -> tuple[Any, Step]:
         tokens = [tokenizer.encode(one, add_special_tokens=False) for one in (query, passage)]
         return prepare_for_model_compat(tokenizer, *tokens, truncation="only_second", max_length=256, padding=False)
 
-    def step(groups: Sequence[TextGroup]) -> torch.Tensor:
+    def step(groups: Sequence[PreferenceGroup]) -> torch.Tensor:
         batch = collate([([pair(*one) for one in flat([group])], None) for group in groups])
         model.train_batch_size = len(groups)
         logits = model.encode(batch["pair"]).view(len(groups), -1)
@@ -127,7 +127,7 @@ PEERS: dict[tuple[Architecture, str], Callable[[RerankerWeights], tuple[Any, Ste
 }
 
 
-def trainer(module: Any, step: Step, batches: Sequence[Sequence[TextGroup]]) -> Callable[[], None]:
+def trainer(module: Any, step: Step, batches: Sequence[Sequence[PreferenceGroup]]) -> Callable[[], None]:
     """One update for each batch."""
     optimizer = torch.optim.AdamW(module.parameters(), lr=LEARNING_RATE)
 
@@ -143,8 +143,8 @@ def trainer(module: Any, step: Step, batches: Sequence[Sequence[TextGroup]]) -> 
 
 def held_out_losses(
     made: tuple[Any, Step],
-    batches: Sequence[Sequence[TextGroup]],
-    scored: Sequence[TextGroup],
+    batches: Sequence[Sequence[PreferenceGroup]],
+    scored: Sequence[PreferenceGroup],
     weights: RerankerWeights,
 ) -> list[float]:
     """The loss of held-out groups after each update without dropout, by the same measure for everybody."""
@@ -203,7 +203,7 @@ def measure(data: Path, *, repeats: int = 5, size: int = 16, updates: int = 4) -
     return rows
 
 
-def tokens(module: Any, groups: Sequence[TextGroup], architecture: Architecture) -> int:
+def tokens(module: Any, groups: Sequence[PreferenceGroup], architecture: Architecture) -> int:
     """Real tokens of the groups, each distinct text of a bi-encoder's update once."""
     if architecture == "cross-encoder":
         return sum(

@@ -12,9 +12,10 @@ from radio_dspy.optimizers.job import Job, Settings, questions_of
 from radio_dspy.programs import MultipleChoice, RetrieveRerankAnswer
 
 from radio_dspy.datasets.examples import relevant_of
-from radio_dspy.distillation.candidates.recording import PROBED
+from radio_dspy.distillation.candidates.observing import PROBED
+from radio_dspy.distillation.rationales.asking import Question
 from radio_dspy.distillation.rationales.settings import RationaleSettings
-from radio_dspy.distillation.rationales.writing import Question, fitting_records
+from radio_dspy.distillation.rationales.writing import fitting_records
 from radio_dspy.distillation.teacher.lm_signal import LMSignal
 from radio_dspy.lm.budget import price_of
 

@@ -20,7 +20,7 @@ from radio_dspy.datasets.groups import load_groups
 from radio_dspy.distillation.candidates.reranker_slots import Slot, slots_of
 from radio_dspy.distillation.gate.decision import Gate, as_gate
 from radio_dspy.distillation.gate.splitting import equal_groups, question_groups, split_by_group
-from radio_dspy.distillation.preferences.from_groups import rank_requests_of, text_groups
+from radio_dspy.distillation.preferences.from_groups import groups_of, rank_requests_of
 from radio_dspy.distillation.training.settings import TrainingSettings
 from radio_dspy.models.encoder import TextEncoder
 from radio_dspy.models.open_encoder import as_encoder
@@ -32,7 +32,7 @@ from radio_dspy.runs.identity import hash_of
 from radio_dspy.runs.run import Run
 
 if TYPE_CHECKING:
-    from radio_dspy.distillation.preferences.groups import TextGroup
+    from radio_dspy.distillation.preferences.groups import PreferenceGroup
 
 logger = logger_of(__name__)
 
@@ -124,7 +124,7 @@ class GroupFinetune(Teleprompter):
         for slot in slots:
             self.training.check(slot.weights.architecture)
         train, held_out = self._split(program, slots[0], trainset, valset)
-        made = text_groups(train, self.negatives, self.training.seed)
+        made = groups_of(train, self.negatives, self.training.seed)
         if not made[0]:
             raise DataError(f"None of the {len(train)} training groups can be used: {made[2]}.")
         with taken_up(run, self._described(slots, train, held_out), type(self).__name__):
@@ -148,7 +148,7 @@ class GroupFinetune(Teleprompter):
         self,
         pipeline: Pipeline,
         slots: Sequence[Slot],
-        made: tuple[list[TextGroup], dict[str, int], dict[str, int]],
+        made: tuple[list[PreferenceGroup], dict[str, int], dict[str, int]],
         given: int,
         held_out: Sequence[dspy.Example],
     ) -> Report:

@@ -15,11 +15,12 @@ from radio_dspy.core.passages import RankRequest
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.validation import checked_text
 from radio_dspy.datasets.examples import answer_texts
-from radio_dspy.distillation.candidates.recording import Observed, Reached
+from radio_dspy.distillation.candidates.observing import Reached
+from radio_dspy.distillation.candidates.recording import Observed
 from radio_dspy.distillation.candidates.reranker_slots import Slot
 from radio_dspy.distillation.gate.splitting import equal_groups, question_groups, split_by_group
-from radio_dspy.distillation.preferences.building import QuestionGroup
-from radio_dspy.distillation.rationales.writing import Question
+from radio_dspy.distillation.preferences.groups import PreferenceGroup
+from radio_dspy.distillation.rationales.asking import Question
 from radio_dspy.distillation.training.settings import Tower
 from radio_dspy.models.encoder import TextEncoder
 from radio_dspy.retrievers.aligned import same_passage_side
@@ -43,7 +44,6 @@ logger = logger_of(__name__)
 class Settings(Protocol):
     """What the parts of ``RADIO`` read of its settings."""
 
-    rationale_lm: dspy.LM | None
     rationales: RationaleSettings
     signals: dict[Signal, float] | None
     preferences: PreferenceSettings
@@ -51,7 +51,14 @@ class Settings(Protocol):
     gate: Gate | None
     metric: Callable[..., Any] | None
     retriever: Retriever | None
-    num_threads: int
+
+    @property
+    def rationale_lm(self) -> dspy.LM | None:
+        """Who is asked for rationales; None where nobody is."""
+
+    @property
+    def num_threads(self) -> int:
+        """LM calls in flight at the same time."""
 
     def judges_by_teacher(self, labels: Iterable[Collection[str]]) -> bool:
         """Whether the gate goes by the teacher."""
@@ -118,7 +125,7 @@ def copies(reached: Reached) -> dict[str, int]:
     return {"in_corpus": found} if found else {}
 
 
-def stored_vectors(job: Job, slot: Slot, groups: Sequence[QuestionGroup]) -> PassageVectors | None:
+def stored_vectors(job: Job, slot: Slot, groups: Sequence[PreferenceGroup]) -> PassageVectors | None:
     """The store's own vectors, where they were made by the encoder whose query side is trained."""
     import numpy as np
 
@@ -127,8 +134,8 @@ def stored_vectors(job: Job, slot: Slot, groups: Sequence[QuestionGroup]) -> Pas
     store = vector_part(job.first_stage)
     if store is None or not same_passage_side(slot.weights, store.encoder):
         return None
-    passages = {one.contents: one for group in groups for one in (*group.request.candidates, *group.random)}
-    vectors = store.vectors_of(passages.values())
+    passages = {text: key for group in groups for key, text in zip(group.passage_ids, group.texts, strict=True)}
+    vectors = store.vectors_of(passages)
     if len(vectors) < len(passages):  # the program changes passages, or adds some: they are encoded
         return None
     return PassageVectors(list(vectors), np.stack(list(vectors.values())))

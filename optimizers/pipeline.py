@@ -18,7 +18,7 @@ from radio_dspy.core.errors import DataError
 from radio_dspy.core.passages import Ranking, RankRequest
 from radio_dspy.distillation.candidates.reranker_slots import Slot
 from radio_dspy.distillation.gate.decision import Decision, Gate, Judge
-from radio_dspy.distillation.preferences.groups import TextGroup
+from radio_dspy.distillation.preferences.groups import PreferenceGroup
 from radio_dspy.distillation.training.settings import TrainingSettings
 from radio_dspy.lm.budget import Ledger
 from radio_dspy.reporting.comparison import Comparison
@@ -61,7 +61,7 @@ class Lesson:
         passage_vectors: Gives the vectors of a frozen passage side, where they are known.
     """
 
-    groups: Sequence[TextGroup]
+    groups: Sequence[PreferenceGroup]
     left_out: Mapping[str, int]
     key: str
     judge: Judge | None = None

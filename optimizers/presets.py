@@ -39,7 +39,7 @@ def local_preset(retriever: VectorRetriever) -> Preset:
 
     The query side alone is trained, which encodes no passage. Of the teachers without labels these three signals
     gained most in docs/ablation.md, and within noise as much as the best in docs/results.md. Answer and retrieval score
-    gained as much, which is what they come to with ``rationale_lm=None``: try that first.
+    gained as much, which is what they come to with ``rationale_lm=False``: try that first.
 
     Args:
         retriever: The program's first stage, built by the reranker's own encoder.
@@ -48,7 +48,7 @@ def local_preset(retriever: VectorRetriever) -> Preset:
         >>> import radio_dspy as radio
         >>> passages = [radio.Passage("a", "Yeast dies above sixty degrees."), radio.Passage("b", "Ice floats.")]
         >>> preset = local_preset(radio.FaissRetriever.build(passages, encoder="all-MiniLM-L6-v2"))
-        >>> optimizer = radio.RADIO(rationale_lm=None, **preset)
+        >>> optimizer = radio.RADIO(rationale_lm=False, **preset)
         >>> {signal.name: weight for signal, weight in preset["signals"].items()}
         {'rationale': 0.25, 'answer': 0.25, 'retrieval': 0.5}
     """
@@ -64,6 +64,7 @@ def local_preset(retriever: VectorRetriever) -> Preset:
         },
         "preferences": LOCAL_PREFERENCES,
         "training": LOCAL_TRAINING,
+        "num_threads": 1,
     }
 
 

@@ -45,7 +45,7 @@ def remember(slots: Sequence[Slot], report: Report, how: Mapping[str, Any]) -> N
             "relevance": report.relevance,
             "metrics": report.metrics if slot is slots[0] else {},  # the report's rows are the first reranker's
         }
-        slot.weights.training = (*slot.weights.training, json.loads(json.dumps(record)))
+        slot.assign(slot.weights.with_training(json.loads(json.dumps(record))))
 
 
 def settings_of(

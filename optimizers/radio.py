@@ -11,6 +11,7 @@ from typing import Any
 import dspy
 from dspy.teleprompt.teleprompt import Teleprompter
 from radio_dspy.optimizers.arguments import with_moved, with_shortcuts
+from radio_dspy.optimizers.asked import RationaleLM, check_asked, lm_of, opened_lm, threads_of
 from radio_dspy.optimizers.estimate import Estimate, estimate
 from radio_dspy.optimizers.job import (
     Job,
@@ -18,6 +19,7 @@ from radio_dspy.optimizers.job import (
     check_ids,
     copies,
     listed,
+    questions_of,
     searchable,
     skipped,
     split_questions,
@@ -30,7 +32,7 @@ from radio_dspy.optimizers.resume import described, keeping_scores, taken_up
 from radio_dspy.optimizers.teaching import explain_questions, lesson_of, teacher_of, try_metric
 
 from radio_dspy.core.errors import DataError, SettingsError
-from radio_dspy.distillation.candidates.recording import observe
+from radio_dspy.distillation.candidates.observing import observe
 from radio_dspy.distillation.candidates.reranker_slots import slots_of
 from radio_dspy.distillation.gate.decision import Gate, as_gate
 from radio_dspy.distillation.loss import Loss, LossName
@@ -60,8 +62,8 @@ class RADIO(Teleprompter):
     fine-tune the reranker on them by InfoNCE. Prompts and demonstrations of the student are left alone.
 
     Args:
-        rationale_lm: Who explains the answers: any ``dspy.LM``, or its LiteLLM name. None asks no LM: the guide is
-            ``question. answers``.
+        rationale_lm: Who explains the answers: any ``dspy.LM``, or its LiteLLM name. None takes ``dspy.settings.lm``;
+            False asks no LM: the guide is ``question. answers``.
         encoder: Compares passages with the guide: an ``Encoder`` or ``RemoteEncoder``, or the name of one. None takes
             the retriever's.
         signals: What makes a passage preferred, each with its weight; None is the guide and the retrieval score.
@@ -80,7 +82,7 @@ class RADIO(Teleprompter):
             ``RationaleSettings``.
         run_dir: Folder for records and checkpoints. An existing run is resumed: nothing that still fits is asked or
             trained twice, and the result is that of a run in one go (see docs/runs.md). None takes a temporary one.
-        num_threads: LM calls in flight at the same time.
+        num_threads: LM calls in flight at the same time; None takes ``dspy.settings.num_threads``.
         seed: Decides the order of training and the held-out part; like the next three a shortcut into ``training``.
         epochs: Passes over the groups; the paper's 2.
         learning_rate: The paper's 6e-5; small sets and bi-encoders do better with less.
@@ -98,7 +100,7 @@ class RADIO(Teleprompter):
         >>> rerank = Rerank("all-MiniLM-L6-v2", architecture="bi-encoder")
         >>> student = RetrieveRerankAnswer(retriever, rerank, candidates=10)
         >>> preferences = PreferenceSettings(candidates=10)
-        >>> optimizer = RADIO(preferences=preferences, epochs=1, learning_rate=3e-5, max_length=64)
+        >>> optimizer = RADIO(False, preferences=preferences, epochs=1, learning_rate=3e-5, max_length=64)
         >>> aligned = optimizer.compile(student, trainset=kitchen(data.train)[:8], valset=kitchen(data.test))
         >>> sorted(optimizer.report.metrics)
         ['aligned', 'base', 'first_stage']
@@ -108,7 +110,7 @@ class RADIO(Teleprompter):
 
     def __init__(
         self,
-        rationale_lm: dspy.LM | str | None = None,
+        rationale_lm: RationaleLM = None,
         encoder: TextEncoder | str | None = None,
         *,
         signals: Mapping[Signal, float] | None = None,
@@ -121,7 +123,7 @@ class RADIO(Teleprompter):
         retriever: Retriever | None = None,
         rationales: RationaleSettings | Mapping[str, str] | None = None,
         run_dir: str | PathLike[str] | None = None,
-        num_threads: int = 1,
+        num_threads: int | None = None,
         seed: int | None = None,
         epochs: int | None = None,
         learning_rate: float | None = None,
@@ -129,7 +131,7 @@ class RADIO(Teleprompter):
         **moved: Any,
     ) -> None:
         super().__init__()
-        if num_threads < 1:
+        if num_threads is not None and num_threads < 1:
             raise SettingsError(f"num_threads must be at least 1, got {num_threads}.")
         if signals is not None and not signals:
             raise SettingsError("signals is empty; give at least one signal with its weight, or None.")
@@ -157,7 +159,7 @@ class RADIO(Teleprompter):
             raise SettingsError(
                 "signals have weights of their own; a weight of rationales beside them would do nothing."
             )
-        self.rationale_lm = dspy.LM(rationale_lm) if isinstance(rationale_lm, str) else rationale_lm
+        self._rationale_lm = opened_lm(rationale_lm)
         self.encoder = as_encoder(encoder) if encoder is not None else None
         self.signals = dict(signals) if signals is not None else None
         self.gate = as_gate(gate)
@@ -165,9 +167,19 @@ class RADIO(Teleprompter):
             check_metric(metric)
         self.metric = metric
         self.retriever = retriever
-        self.num_threads = num_threads
+        self._num_threads = num_threads
         self.run_dir = run_dir
         self.report: Report | None = None
+
+    @property
+    def rationale_lm(self) -> dspy.LM | None:
+        """Who is asked for rationales now; None where nobody is."""
+        return lm_of(self._rationale_lm, self.signals)
+
+    @property
+    def num_threads(self) -> int:
+        """LM calls in flight at the same time."""
+        return threads_of(self._num_threads)
 
     def compile(
         self,
@@ -313,6 +325,7 @@ class RADIO(Teleprompter):
         pipeline = Pipeline(Run(self.run_dir), self.training, self.gate, Ledger(self.budget))
         job = Job(program, slots, train, held_out, first_stage, encoder, pipeline)
         check_ids(job, self.rationales.given)
+        check_asked(self._rationale_lm, self.signals, questions_of(job.train), self.rationales.given)
         job = without_lost_labels(job)
         if self.gate is not None and self.gate.retrieval:  # before anything is paid for
             for slot in slots:

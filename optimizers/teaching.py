@@ -10,7 +10,8 @@ from radio_dspy.optimizers.job import Job, Settings, explained, questions_of, se
 from radio_dspy.optimizers.pipeline import Lesson, NoGroupsError
 
 from radio_dspy.core.passages import RankRequest
-from radio_dspy.distillation.candidates.recording import Observed, Reached
+from radio_dspy.distillation.candidates.observing import Reached
+from radio_dspy.distillation.candidates.recording import Observed
 from radio_dspy.distillation.candidates.reranker_slots import Slot
 from radio_dspy.distillation.preferences.building import build_groups
 from radio_dspy.distillation.rationales.settings import PAPER_WEIGHT
@@ -92,7 +93,7 @@ def lesson_of(
         functools.partial(stored_vectors, job, slot, groups) if optimizer.training.tower == "query" else lambda: None
     )
     judging = _judging(optimizer, job, slot, explained(held_out.requests, held_out, texts), teacher)
-    return Lesson([group.texts() for group in groups], left_out, written, passage_vectors=vectors, **judging)
+    return Lesson(groups, left_out, written, passage_vectors=vectors, **judging)
 
 
 def _judging(

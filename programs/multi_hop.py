@@ -17,8 +17,6 @@ from radio_dspy.lm.predictors import Predict
 from radio_dspy.lm.replies import Reply, aread, read
 from radio_dspy.lm.signatures import GenerateAnswer, NextQuery
 
-_NO_ID = -1
-
 
 class MultiHop(dspy.Module):
     """Answers a question whose facts lie in several passages (paper, section 4.1: multi-hop questions).
@@ -121,7 +119,7 @@ class _Search:
         """The retrieved passages that no earlier hop kept, each once."""
         new: dict[str, Any] = {}
         for item in found:
-            if (key := _key(item)) not in self._kept:
+            if (key := as_passage(item).id) not in self._kept:
                 new.setdefault(key, item)
         return list(new.values())
 
@@ -129,7 +127,7 @@ class _Search:
         """Add this hop's best."""
         self.passages += ranked.passages
         self.scores += ranked.scores
-        self._kept.update(map(_key, ranked.passages))
+        self._kept.update(as_passage(one).id for one in ranked.passages)
 
     def go_on_with(self, reply: str | None) -> None:
         """Take the LM's next query; the search ends if there is none, if it says DONE or repeats an earlier one."""
@@ -144,9 +142,3 @@ class _Search:
     def result(self, written: Reply) -> dspy.Prediction:
         """What the program returns."""
         return answered(written, self, queries=self.queries)
-
-
-def _key(item: Any) -> str:
-    """The passage's id, or its text where it brings none."""
-    passage = as_passage(item, _NO_ID)
-    return passage.contents if passage.id == str(_NO_ID) else passage.id

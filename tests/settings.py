@@ -14,6 +14,9 @@ _OWN = ("loss", "seed", "learning_rate", "max_length")  # arguments of RADIO its
 def radio_of(*arguments: Any, **given: Any) -> RADIO:
     """``radio_of(lm, candidates=8)`` is ``RADIO(lm, preferences=PreferenceSettings(candidates=8))``."""
     given.setdefault("disable_tqdm", True)
+    given.setdefault("num_threads", 1)  # records in the questions' order
+    if not arguments:
+        given.setdefault("rationale_lm", False)  # no LM, also where a test's program has one
     for name, kind in _PARTS.items():
         own = {one.name: given.pop(one.name) for one in fields(kind) if one.name in given and one.name not in _OWN}
         if own and isinstance(given.get(name), kind):

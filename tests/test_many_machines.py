@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from radio_dspy.distillation import TextGroup, TrainingSettings, train_reranker
+from radio_dspy.distillation import PreferenceGroup, TrainingSettings, train_reranker
 from radio_dspy.rerankers import RerankerWeights
 from tests.conftest import ROOT
 from tests.stub_servers import StubServer
@@ -104,7 +104,7 @@ def test_two_processes_make_the_same_index_and_groups_byte_for_byte(groups):
 
 def test_two_processes_have_the_losses_of_train_reranker(groups, base, tmp_path):
     rows = map(json.loads, groups[1].read_text(encoding="utf-8").splitlines())
-    texts = [TextGroup(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}) for row in rows]
+    texts = [PreferenceGroup(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}) for row in rows]
     weights = RerankerWeights(base, "bi-encoder")
     expected = train_reranker(weights, texts, tmp_path / "out", SETTINGS).losses
     assert len(texts) % 3 == 1  # the last update of an epoch has one group: the second process has none

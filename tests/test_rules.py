@@ -49,8 +49,8 @@
     tests/distillation/test_listwise.py::test_one_list_by_hand
     tests/distillation/test_losses.py::test_ragged_groups_are_averaged_each_as_if_alone
 15  Which pairs is apart from how to train: a pure function with exact counts.
-    tests/distillation/preferences/test_groups.py::test_groups_agree_with_the_reference
-    tests/distillation/preferences/test_groups.py::test_shift_by_hand
+    tests/distillation/preferences/test_sampling.py::test_groups_agree_with_the_reference
+    tests/distillation/preferences/test_sampling.py::test_shift_by_hand
 16  Records are joined by id; a wrong one is named.
     tests/core/test_passages.py::test_a_request_with_a_doubled_candidate_names_it
     tests/distillation/rationales/test_writing.py::test_a_compile_does_not_take_a_rationale_that_belongs_to_no_question

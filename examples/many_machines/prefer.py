@@ -54,7 +54,7 @@ def groups_of(
     groups, _ = build_groups(
         requests, fused_rankings(requests, signals), PreferenceSettings(false_negatives=radio.FalseNegatives())
     )
-    return [asdict(one.texts()) for one in groups]
+    return [asdict(one) for one in groups]
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 
 import radio_dspy as radio
 from radio_dspy.core.files import write_json
-from radio_dspy.distillation import TextGroup, TrainingSettings
+from radio_dspy.distillation import PreferenceGroup, TrainingSettings
 from radio_dspy.distillation.loss import Loss
 from radio_dspy.distillation.training.loop import MAX_GRADIENT_NORM, open_optimizer, planned_updates, reading_at_most
 from radio_dspy.models.cache import open_scorer
@@ -34,7 +34,7 @@ class GroupLoss(torch.nn.Module):
         self.module = scorer.module
         self._scorer, self._loss = scorer, loss
 
-    def forward(self, groups: Sequence[TextGroup], seeds: Sequence[int]) -> torch.Tensor:
+    def forward(self, groups: Sequence[PreferenceGroup], seeds: Sequence[int]) -> torch.Tensor:
         """The mean over the groups; with seeds each group is read alone, with dropout of its own."""
         pairs = [[(one.query, text) for text in (one.positive, *one.negatives)] for one in groups]
         if seeds:
@@ -58,7 +58,7 @@ def shares(rows: list[int], size: int, accelerator: Accelerator) -> list[tuple[l
 
 
 def train(
-    groups: list[TextGroup], scorer: Scorer, settings: TrainingSettings, accelerator: Accelerator, dropout: bool
+    groups: list[PreferenceGroup], scorer: Scorer, settings: TrainingSettings, accelerator: Accelerator, dropout: bool
 ) -> list[float]:
     """Train in place; return the loss of each update."""
     updates = planned_updates(settings, len(groups))
@@ -109,7 +109,9 @@ def main() -> None:
         max_length=options.max_length,
     )
     rows = map(json.loads, options.groups.read_text(encoding="utf-8").splitlines())
-    groups = [TextGroup(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}) for row in rows]
+    groups = [
+        PreferenceGroup(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}) for row in rows
+    ]
     weights = radio.Rerank(options.base, options.architecture).weights
     scorer = open_scorer(weights, str(accelerator.device))
     with reading_at_most(scorer.module, settings.max_length):

@@ -18,15 +18,20 @@ from radio_dspy.cli.options import (
     Candidates,
     CorpusFile,
     EncoderName,
+    GateSwitch,
+    GivenRationales,
     IndexFolder,
     JsonFile,
+    Judges,
+    Limit,
     Lm,
     ReadPassages,
+    RunDir,
     Scoring,
     StoreAddress,
     StoreColumns,
     StoreTable,
-    TaskName,
+    Task,
     TrainedTower,
     declared,
 )
@@ -92,32 +97,24 @@ def compile_(
     store: StoreAddress = None,
     table: StoreTable = None,
     column: StoreColumns = None,
-    dev: Annotated[
-        Path | None, typer.Option(help="Questions to judge by; else a fifth of --train is held out.")
-    ] = None,
+    dev: Judges = None,
     lm: Lm = "local",
-    rationales: Annotated[
-        Path | None, typer.Option(help='Rationales that are there: {"id", "rationale"} lines.')
-    ] = None,
+    rationales: GivenRationales = None,
     encoder: EncoderName = None,
     reranker: BaseWeights = DEFAULT_ENCODER,
     architecture: Scoring = "bi-encoder",
-    task: Annotated[
-        TaskName, typer.Option(help="qa: short answers; choice: letters; multihop: several searches.")
-    ] = "qa",
+    task: Task = "qa",
     hops: Annotated[int, typer.Option(help="Searches of a multihop question at most.")] = 2,
     tower: TrainedTower = None,
     guards: Annotated[bool, typer.Option(help="Leave out false negatives and useless rationales.")] = True,
-    gate: Annotated[bool, typer.Option(help="Return the base where nothing beats it on held-out questions.")] = True,
+    gate: GateSwitch = True,
     candidates: Candidates = 20,
     k: ReadPassages = 5,
-    limit: Annotated[int | None, typer.Option(help="Use only the first N training questions.", min=1)] = None,
-    num_threads: Annotated[int, typer.Option(help="LM calls in flight at the same time.")] = 1,
+    limit: Limit = None,
+    num_threads: Annotated[int | None, typer.Option(help="LM calls in flight at the same time; else DSPy's 8.")] = None,
     estimate: Annotated[bool, typer.Option("--estimate", help="Say what it will ask of LMs, and do nothing.")] = False,
     max_tokens: Annotated[int, typer.Option(help="Longest rationale of the local LM.")] = 96,
-    run_dir: Annotated[
-        Path | None, typer.Option(help="Keep records here; a run that stopped goes on from them.")
-    ] = None,
+    run_dir: RunDir = None,
     seed: Annotated[int, typer.Option(help="Seed of the LM and of training.")] = 42,
     json_file: JsonFile = None,
 ) -> None:
@@ -136,23 +133,18 @@ def compile_(
     check_new(out, _NEW_OUT)
     if not estimate:
         remember_command(run_dir, "compile", given)
-    questions = radio.load_questions(train)
+    questions, valset = radio.load_questions(train), radio.load_questions(dev) if dev else []
     trainset = questions[:limit]
-    valset = radio.load_questions(dev) if dev else []
     texts = read_rationales(rationales, [*questions, *valset], [*trainset, *valset]) if rationales else {}
     retriever = open_first_stage(index_folder, corpus, encoder, store, table, column)
     rerank = radio.Rerank(reranker, architecture=architecture)
     student = open_program(task, retriever, rerank, candidates=candidates, k=k, hops=hops)
-    if training.loss == "listwise" and preferences.sampling == LOCAL_PREFERENCES.sampling:
-        preferences = replace(preferences, sampling=None)  # the loss's own
-    if not guards:
-        preferences = replace(preferences, false_negatives=None)
     with open_lm(lm, seed=seed, max_tokens=max_tokens) as model:
         optimizer = radio.RADIO(
-            rationale_lm=model,
+            rationale_lm=False if model is None else model,
             encoder=retriever.encoder,
             rationales=replace(rationale, given=texts, check=guards),
-            preferences=preferences,
+            preferences=_preferences(preferences, training, guards),
             training=replace(training, tower=_tower(tower, architecture), seed=seed),
             gate=gate,
             budget=budget,
@@ -168,6 +160,13 @@ def compile_(
                 return
             aligned = optimizer.compile(student, trainset=trainset, valset=valset or None)
     _keep(aligned, optimizer.report, out, json_file)
+
+
+def _preferences(given: PreferenceSettings, training: TrainingSettings, guards: bool) -> PreferenceSettings:
+    """The preferences as the loss and ``--no-guards`` change them."""
+    if training.loss == "listwise" and given.sampling == LOCAL_PREFERENCES.sampling:
+        given = replace(given, sampling=None)  # the loss's own
+    return given if guards else replace(given, false_negatives=None)
 
 
 def _tower(chosen: Tower | None, architecture: Architecture) -> Tower:
@@ -193,18 +192,16 @@ def import_(
     training: TrainingSettings,
     corpus: CorpusFile = None,
     index_folder: IndexFolder = None,
-    dev: Annotated[
-        Path | None, typer.Option(help="Groups to judge by; else a fifth of the groups is held out.")
-    ] = None,
+    dev: Judges = None,
     encoder: EncoderName = None,
     reranker: BaseWeights = DEFAULT_ENCODER,
     architecture: Scoring = "bi-encoder",
     tower: TrainedTower = None,
     negatives: Annotated[int, typer.Option(help="Negatives drawn for each positive.")] = 7,
-    gate: Annotated[bool, typer.Option(help="Return the base where nothing beats it on held-out groups.")] = True,
+    gate: GateSwitch = True,
     candidates: Candidates = 20,
     k: ReadPassages = 5,
-    run_dir: Annotated[Path | None, typer.Option(help="Keep checkpoints and report here.")] = None,
+    run_dir: RunDir = None,
     seed: Annotated[int, typer.Option(help="Seed of training.")] = 42,
     json_file: JsonFile = None,
 ) -> None:

@@ -71,7 +71,7 @@ def run_demo(
     retriever = FaissRetriever.build(data.passages, encoder=encoder)
     student = RetrieveRerankAnswer(retriever, Rerank(encoder, architecture="bi-encoder"))
     optimizer = RADIO(
-        rationale_lm=lm,
+        rationale_lm=False if lm is None else lm,
         encoder=encoder,
         rationales=RATIONALES,
         training=replace(TRAINING, disable_tqdm=not show_progress),

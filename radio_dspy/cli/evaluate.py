@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +15,7 @@ from radio_dspy.cli.options import (
     EncoderName,
     IndexFolder,
     JsonFile,
+    Limit,
     Lm,
     Program,
     StoreAddress,
@@ -21,6 +23,11 @@ from radio_dspy.cli.options import (
     StoreTable,
 )
 from radio_dspy.core.errors import SettingsError
+
+if TYPE_CHECKING:
+    import dspy
+
+    from radio_dspy.rerankers.rerank import Rerank
 
 ReportForm = Literal["html", "markdown", "json"]
 Format = Literal["sentence-transformers", "flagembedding", "onnx"]
@@ -44,7 +51,7 @@ def evaluate(
             "name. Give it once for each."
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Use only the first N questions.", min=1)] = None,
+    limit: Limit = None,
     report_dir: Annotated[
         Path | None, typer.Option("--report", help="Also write report.html and its data to this folder.", metavar="DIR")
     ] = None,
@@ -56,8 +63,6 @@ def evaluate(
     """
     import radio_dspy as radio
     from radio_dspy.datasets.examples import check_judgeable
-    from radio_dspy.evaluation.relevance import answer_metrics
-    from radio_dspy.lm.opening import open_lm
     from radio_dspy.reporting.report import metrics_table
     from radio_dspy.reporting.writing import check_free
     from radio_dspy.rerankers.remote import as_reranker
@@ -74,7 +79,7 @@ def evaluate(
     requests = rank_requests(examples, retriever, aligned.candidates)
     rows = {"first_stage": [one.ranking() for one in requests]}
     base = aligned.rerank.deepcopy()
-    base.weights.checkpoint, base.weights.passage_checkpoint = radio.weights(base.weights.base), None
+    base.weights = base.weights.untrained()
     if Path(base.weights.checkpoint).is_dir():  # never download a model only for a row of a table
         rows["base"] = base.rank_all(requests)
     rows["aligned"] = aligned.rerank.rank_all(requests)
@@ -84,23 +89,31 @@ def evaluate(
     result: dict[str, Any] = {"metrics": compared.means, "judged": verdict.judged, "relevance": verdict.source}
     write_result(json_file, result)  # the LM may fail
     say(metrics_table(result["metrics"], f"{verdict.judged} questions, relevant by {verdict.source}"))
-    with open_lm(lm, seed=42, max_tokens=32) as model:
-        if model is not None:
-            result["answers"] = answer_metrics(aligned, examples, model)
-            if "base" in rows:
-                before = aligned.deepcopy()
-                before.rerank = base
-                result["base_answers"] = answer_metrics(before, examples, model)
+    answers = _answers(lm, aligned, base if "base" in rows else None, examples)
+    result |= {{"base": "base_answers", "aligned": "answers"}[name]: values for name, values in answers.items()}
     write_result(json_file, result)
-    answers = {name: result[key] for name, key in (("base", "base_answers"), ("aligned", "answers")) if key in result}
     for name, values in answers.items():
-        _show_answers(name, values)
+        say(f"answers, {name}: " + ", ".join(f"{metric} {value:.3f}" for metric, value in values.items()))
     if report_dir is not None:
         say(f"report in {compared.save(report_dir, answers)}")
 
 
-def _show_answers(title: str, values: dict[str, float]) -> None:
-    say(f"answers, {title}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
+def _answers(
+    lm: str, aligned: Any, base: Rerank | None, examples: Sequence[dspy.Example]
+) -> dict[str, dict[str, float]]:
+    """Answer metrics of the program, with its base reranker and as it is; none without an LM."""
+    from radio_dspy.evaluation.relevance import answer_metrics
+    from radio_dspy.lm.opening import open_lm
+
+    with open_lm(lm, seed=42, max_tokens=32) as model:
+        if model is None:
+            return {}
+        found = {"aligned": answer_metrics(aligned, examples, model)}
+        if base is None:
+            return found
+        before = aligned.deepcopy()
+        before.rerank = base
+        return {"base": answer_metrics(before, examples, model), **found}
 
 
 @command

@@ -57,6 +57,12 @@ TrainedTower = Annotated[
 ]
 Candidates = Annotated[int, typer.Option(help="Passages reranked for a question when answering.")]
 ReadPassages = Annotated[int, typer.Option(help="Passages that the answering LM reads.")]
+Judges = Annotated[Path | None, typer.Option(help="What to judge by; else a fifth of what is trained on is held out.")]
+GivenRationales = Annotated[Path | None, typer.Option(help='Rationales that are there: {"id", "rationale"} lines.')]
+Task = Annotated[TaskName, typer.Option(help="qa: short answers; choice: letters; multihop: several searches.")]
+GateSwitch = Annotated[bool, typer.Option(help="Return the base where nothing beats it on held-out questions.")]
+RunDir = Annotated[Path | None, typer.Option(help="Keep records here; a run that stopped goes on from them.")]
+Limit = Annotated[int | None, typer.Option(help="Use only the first N questions.", min=1)]
 Program = Annotated[Path, typer.Argument(help="Folder that `radio-dspy compile` or radio_dspy.save wrote.")]
 
 

@@ -28,7 +28,7 @@ _MOVED: dict[str, list[str]] = {
     "distillation.extractor": ["distillation.rationales.extractor", "lm.calls"],
     "distillation.fusion": ["distillation.teacher.fusion"],
     "distillation.given_groups": ["distillation.preferences.from_groups"],
-    "distillation.groups": ["distillation.preferences.groups"],
+    "distillation.groups": ["distillation.preferences.groups", "distillation.preferences.sampling"],
     "distillation.guards": ["distillation.preferences.guards", "distillation.rationales.checks"],
     "distillation.infonce": ["distillation.losses"],
     "distillation.judges": ["distillation.gate.metrics"],

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 from radio_dspy.core.errors import DataError
 from radio_dspy.core.html import html_table, shortened
-from radio_dspy.core.validation import _TEXTS, checked_text, finite_scores, json_fields, plain_text, shown
+from radio_dspy.core.validation import (
+    _METADATA,
+    _TEXTS,
+    checked_text,
+    finite_scores,
+    json_fields,
+    plain_text,
+    shown,
+)
 
 _SHOWN_CHARACTERS = 300  # of a text, in a notebook
+_LARGEST_SCORE = 1e30
+_IDS = ("id", "node_id")  # LlamaIndex's nodes have the second
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,32 +55,82 @@ class Passage:
 def as_passage(item: Any, position: int = 0) -> Passage:
     """Read a passage from what retrievers commonly return.
 
+    An item without an id gets one made from its text, so that the same text has the same id everywhere.
+
     Args:
         item: A ``Passage``, a string, a mapping with ``contents``, ``text``, ``long_text``, ``page_content`` or
-            ``content`` (and ``id``, ``title``), or an object with such attributes.
-        position: The id of an item that brings none.
+            ``content`` (and ``id``, ``title``, ``metadata`` or ``meta``), or an object with such attributes: a document
+            of LangChain or Haystack, a node of LlamaIndex.
+        position: Of the item, for messages.
 
     Raises:
         DataError: If the item holds no text, or id or title are something else.
+
+    Example:
+        >>> as_passage("Ice floats.").id == as_passage({"text": "Ice floats."}).id
+        True
     """
     if isinstance(item, Passage):
         checked_text(item.text, f"Passage {item.id!r}")
         return item
     if isinstance(item, str):
-        return Passage(str(position), checked_text(item, f"Passage {position}"))
-    if not isinstance(item, Mapping):
-        item = {name: getattr(item, name) for name in ("id", "title", *_TEXTS) if hasattr(item, name)}
+        return Passage(content_id(item), checked_text(item, f"Passage {position}"))
+    item = _fields(item)
     text = next((item[name] for name in _TEXTS if isinstance(item.get(name), str)), None)
     if text is None:
         raise DataError(
             f"Passage {position} holds no text (got {type(item).__name__} with {sorted(map(str, item))!r}); "
             "give a Passage, a string, or a mapping with 'text' or 'contents'."
         )
-    key = plain_text(position if item.get("id") is None else item["id"], f"Passage {position}, id")
-    title = "" if item.get("title") is None else plain_text(item["title"], f"Passage {key!r}, title")
+    given = _id_of(item)
+    name = f"Passage {position}" if given is None else f"Passage {shown(given)}"
+    title = "" if item.get("title") is None else plain_text(item["title"], f"{name}, title")
     if not title and "contents" in item and "\n" in text:
         title, _, text = text.partition("\n")
-    return Passage(key, checked_text(text, f"Passage {key!r}"), title)
+    found = Passage("", checked_text(text, name), title, _metadata_of(item))
+    return replace(found, id=content_id(found.contents) if given is None else plain_text(given, f"{name}, id"))
+
+
+def content_id(contents: str) -> str:
+    """The id of a passage that brings none: short, and made from its text.
+
+    Example:
+        >>> content_id("Ice floats.")
+        'p-4da31077d040'
+    """
+    return f"p-{hashlib.sha256(contents.encode('utf-8', 'replace')).hexdigest()[:12]}"
+
+
+def has_id(item: Any) -> bool:
+    """Whether something that ``as_passage`` reads brings an id of its own."""
+    return isinstance(item, Passage) or (not isinstance(item, str) and _id_of(_fields(item)) is not None)
+
+
+def score_of(item: Any) -> Any:
+    """The score that a retriever put on a passage, as LlamaIndex and Haystack do; None where there is none."""
+    return None if isinstance(item, str | Passage) else _fields(item).get("score")
+
+
+def as_score(value: Any) -> float | None:
+    """A score as a number; None for what is none, or none that float32 has room for."""
+    usable = isinstance(value, Real) and not isinstance(value, bool) and abs(float(value)) <= _LARGEST_SCORE
+    return float(value) if usable else None
+
+
+def _fields(item: Any) -> Mapping[str, Any]:
+    """What is read of a mapping or an object."""
+    if isinstance(item, Mapping):
+        return item
+    return {name: getattr(item, name) for name in (*_IDS, "title", "score", *_TEXTS, *_METADATA) if hasattr(item, name)}
+
+
+def _id_of(item: Mapping[str, Any]) -> Any:
+    return next((item[name] for name in _IDS if item.get(name) is not None), None)
+
+
+def _metadata_of(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What can be written as JSON of a passage's metadata."""
+    return json_fields(next((item[name] for name in _METADATA if isinstance(item.get(name), Mapping)), {}))
 
 
 def as_passages(items: Any) -> list[Passage]:
@@ -79,7 +141,7 @@ def as_passages(items: Any) -> list[Passage]:
 
     Example:
         >>> [one.id for one in as_passages(["Ice floats.", {"id": "b", "text": "Yeast dies."}])]
-        ['0', 'b']
+        ['p-4da31077d040', 'b']
     """
     if isinstance(items, str | bytes | Mapping) or not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
         raise DataError(f"Passages must be a list, got {type(items).__name__}.")

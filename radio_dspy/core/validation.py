@@ -12,6 +12,7 @@ from typing import Any
 from radio_dspy.core.errors import DataError
 
 _TEXTS = ("contents", "text", "long_text", "page_content", "content")
+_METADATA = ("metadata", "meta")  # LangChain and LlamaIndex; Haystack
 _LARGEST = 10**100  # of a number that stands for a text
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
@@ -141,7 +142,7 @@ def json_fields(given: Any) -> dict[str, Any]:
 
     Example:
         >>> import datetime
-        >>> json_fields({"day": datetime.date(2026, 1, 2), "score": float("nan"), "tags": ("a", "b"), "none": None})
+        >>> json_fields({"day": datetime.date(2026, 1, 2), "score": float("nan"), "tags": ("a", "b")})
         {'day': '2026-01-02', 'tags': ['a', 'b']}
     """
     if not isinstance(given, Mapping):
@@ -153,7 +154,7 @@ def json_fields(given: Any) -> dict[str, Any]:
             text.encode("utf-8")
         except (TypeError, ValueError, RecursionError):
             continue
-        if isinstance(name, str) and value is not None:
+        if isinstance(name, str):
             found[name] = json.loads(text)[1]
     return found
 

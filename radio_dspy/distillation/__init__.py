@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from radio_dspy.distillation.losses import MarginInfoNCE as MarginInfoNCE
     from radio_dspy.distillation.preferences.building import build_groups as build_groups
     from radio_dspy.distillation.preferences.groups import PreferenceGroup as PreferenceGroup
-    from radio_dspy.distillation.preferences.groups import TextGroup as TextGroup
-    from radio_dspy.distillation.preferences.groups import preference_groups as preference_groups
     from radio_dspy.distillation.preferences.guards import FalseNegatives as FalseNegatives
+    from radio_dspy.distillation.preferences.sampling import preference_groups as preference_groups
     from radio_dspy.distillation.preferences.settings import PreferenceSettings as PreferenceSettings
     from radio_dspy.distillation.rationales.extractor import RationaleExtractor as RationaleExtractor
     from radio_dspy.distillation.teacher.fusion import fuse as fuse
@@ -61,7 +60,6 @@ _HOMES = {
     "RationaleSimilarity": "radio_dspy.distillation.teacher.signals",
     "RerankerScore": "radio_dspy.distillation.teacher.signals",
     "RetrievalScore": "radio_dspy.distillation.teacher.signals",
-    "TextGroup": "radio_dspy.distillation.preferences.groups",
     "TrainingSettings": "radio_dspy.distillation.training.settings",
     "align": "radio_dspy.distillation.train_and_gate",
     "average_weights": "radio_dspy.distillation.training.averaging",
@@ -74,7 +72,7 @@ _HOMES = {
     "min_max": "radio_dspy.distillation.teacher.fusion",
     "mix_weights": "radio_dspy.distillation.training.averaging",
     "observe": "radio_dspy.distillation.candidates.recording",
-    "preference_groups": "radio_dspy.distillation.preferences.groups",
+    "preference_groups": "radio_dspy.distillation.preferences.sampling",
     "train_reranker": "radio_dspy.distillation.training.loop",
 }
 __all__ = sorted(_HOMES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import math
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from radio_dspy.core.errors import RadioError
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.distillation.gate.decision import Decision, Gate, Judge, pass_gate
-from radio_dspy.distillation.preferences.groups import TextGroup
+from radio_dspy.distillation.preferences.groups import PreferenceGroup
 from radio_dspy.distillation.training.averaging import average_weights
 from radio_dspy.distillation.training.checkpoints import TrainingCheckpoints, remove_checkpoints, training_key
 from radio_dspy.distillation.training.loop import TrainingResult, train_reranker
@@ -42,7 +41,7 @@ class Alignment:
 
 def align(
     base: RerankerWeights,
-    groups: Sequence[TextGroup],
+    groups: Sequence[PreferenceGroup],
     run: Run,
     settings: TrainingSettings,
     *,
@@ -89,7 +88,7 @@ def align(
             return Alignment(base, results[-1], Decision("base", sentence, metric, 0))
     trained, result = _averaged(base, results, run)
     if settings.tower == "query":
-        trained.passage_checkpoint = base.passage_side
+        trained = trained.with_checkpoint(trained.checkpoint, base.passage_side)
     if gate is None:
         return Alignment(trained, result, None)
     if judge is None:
@@ -97,24 +96,19 @@ def align(
     checkpoint, decision = pass_gate(base, trained, judge, metric, gate, run, recall=recall)
     if checkpoint is None:
         return Alignment(base, result, decision)
-    trained.checkpoint = checkpoint
-    return Alignment(trained, result, decision)
+    return Alignment(trained.with_checkpoint(checkpoint), result, decision)
 
 
 def _averaged(
     base: RerankerWeights, results: Sequence[TrainingResult], run: Run
 ) -> tuple[RerankerWeights, TrainingResult]:
     """The mean of the checkpoints, and what all trainings together did."""
-    parts = []
-    for one in results:
-        parts.append(copy.copy(base))
-        parts[-1].checkpoint = str(one.checkpoint)
+    parts = [base.with_checkpoint(str(one.checkpoint)) for one in results]
     if len(parts) == 1:
         return parts[0], results[0]
-    mean = copy.copy(base)
     with run.new_checkpoint() as path:
         average_weights(parts, path)
-        mean.checkpoint = str(run.keep_checkpoint(path))
+        mean = base.with_checkpoint(run.keep_checkpoint(path))
     losses = tuple(loss for one in results for loss in one.losses)
     seconds = sum(one.seconds for one in results)
     return mean, TrainingResult(Path(mean.checkpoint), losses, len(losses), seconds, runs=len(results))
@@ -122,7 +116,7 @@ def _averaged(
 
 def _trained(
     base: RerankerWeights,
-    groups: Sequence[TextGroup],
+    groups: Sequence[PreferenceGroup],
     run: Run,
     settings: TrainingSettings,
     *,

@@ -205,6 +205,7 @@ def _align(materials: Materials, task: Task, rerank: Rerank) -> tuple[RerankerWe
         teacher = _teacher(rank_requests(train, retriever, settings.first_stage.training_candidates), texts, signals)
     own, sampling = settings.training, settings.sampling
     optimizer = RADIO(
+        rationale_lm=False,  # written above
         encoder=guide,
         signals=signals,
         preferences=PreferenceSettings(

@@ -104,7 +104,7 @@ def run_experiment(
 
 
 def _run_row(experiment: Experiment, row: Row, seed: int, materials: Materials) -> dict[str, Any]:
-    from radio_dspy.models.encoder import forget_models
+    from radio_dspy.models.shared import forget_models
 
     started = time.perf_counter()
     settings, ledger = row.settings, Ledger()

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator,
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.validation import shown
 from radio_dspy.distillation.loss import LossName
-from radio_dspy.distillation.preferences.groups import Sampling
+from radio_dspy.distillation.preferences.sampling import Sampling
 from radio_dspy.distillation.training.settings import Precision, Tower
 
 Method = Literal["radio", "first-stage", "base", "bm25", "rrf", "off-the-shelf", "lm-listwise", "answer-passages"]

@@ -16,6 +16,7 @@ from radio_dspy.models.encoder import (
     quiet_loading,
 )
 from radio_dspy.models.scorer import Pairs, _batch_size, _in_batches, _on_device, _rows
+from radio_dspy.models.shared import shared
 from radio_dspy.models.vectors import checked_vectors
 from radio_dspy.models.weights import RerankerWeights, ScoringPrecision
 
@@ -182,7 +183,7 @@ class PassageVectors:
         return self._vectors[[self._rows[text] for text in texts]]
 
 
-@functools.lru_cache(maxsize=3)
+@shared(maxsize=3)
 def _recent_vectors(side: tuple[str, str | None, int | None, ScoringPrecision], prompt: str) -> dict[str, Scores]:
     """The passage vectors kept for one passage side; its checkpoint is immutable, so they stay true."""
     return {}
@@ -195,7 +196,7 @@ def _shared_module(precision: ScoringPrecision, name: str, device: str | None, m
     return _lowered_module(precision, name, device, max_length)
 
 
-@functools.lru_cache(maxsize=2)
+@shared(maxsize=2)
 def _lowered_module(precision: ScoringPrecision, name: str, device: str | None, max_length: int | None) -> Any:
     from radio_dspy.models.checks import own_errors, try_model
     from radio_dspy.models.precision import lower_precision

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import functools
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from radio_dspy.core.errors import CheckpointError
 from radio_dspy.core.validation import checked_text
-from radio_dspy.models.bi_encoder import BiEncoderScorer, PassageVectors, _lowered_module, _recent_vectors
+from radio_dspy.models.bi_encoder import BiEncoderScorer, PassageVectors
 from radio_dspy.models.cross_encoder import CrossEncoderScorer
-from radio_dspy.models.encoder import (
-    MODEL_LOCK,
-    forget_models,
-)
+from radio_dspy.models.encoder import MODEL_LOCK
 from radio_dspy.models.scorer import Scorer
-from radio_dspy.models.weights import Architecture, RerankerWeights, ScoringPrecision
+from radio_dspy.models.shared import shared
+from radio_dspy.models.weights import RerankerWeights, ScoringPrecision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,14 +27,6 @@ def open_scorer(weights: RerankerWeights, device: str | None = None, *, frozen: 
     if weights.architecture == "cross-encoder":
         return CrossEncoderScorer(weights, device)
     return BiEncoderScorer(weights, device, private=True, frozen=frozen)
-
-
-def forget_scorers() -> None:
-    """Let go of every loaded model and of what was computed with it: a folder holds other weights than it did."""
-    _shared_scorer.cache_clear()
-    _lowered_module.cache_clear()
-    _recent_vectors.cache_clear()
-    forget_models()
 
 
 def score_lists(
@@ -66,16 +56,7 @@ def score_lists(
         for position, text in enumerate(texts)
     ]
     with MODEL_LOCK:
-        scorer = _shared_scorer(
-            weights.checkpoint,
-            weights.passage_checkpoint,
-            weights.architecture,
-            weights.max_length,
-            weights.query_prefix,
-            weights.passage_prefix,
-            device,
-            precision,
-        )
+        scorer = _shared_scorer(copy.copy(weights), device, precision)  # a copy: load_state changes weights in place
         with own_errors(weights.checkpoint, loading=False):
             scores = scorer.score(pairs) if pairs else np.zeros(0, dtype=np.float32)
     if not np.isfinite(scores).all():
@@ -87,20 +68,8 @@ def score_lists(
     return np.split(np.asarray(scores, dtype=np.float32), ends[:-1])
 
 
-@functools.lru_cache(maxsize=3)
-def _shared_scorer(
-    checkpoint: str,
-    passage_checkpoint: str | None,
-    architecture: Architecture,
-    max_length: int | None,
-    query_prefix: str | None,
-    passage_prefix: str | None,
-    device: str | None,
-    precision: ScoringPrecision,
-) -> Scorer:
-    weights = RerankerWeights(checkpoint, architecture, max_length=max_length)
-    weights.passage_checkpoint = passage_checkpoint
-    weights.query_prefix, weights.passage_prefix = query_prefix, passage_prefix
-    if architecture == "cross-encoder":
+@shared(maxsize=3)
+def _shared_scorer(weights: RerankerWeights, device: str | None, precision: ScoringPrecision) -> Scorer:
+    if weights.architecture == "cross-encoder":
         return CrossEncoderScorer(weights, device, precision)
     return BiEncoderScorer(weights, device, precision=precision)

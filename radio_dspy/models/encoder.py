@@ -19,12 +19,13 @@ from radio_dspy.core.validation import checked_text, is_whole
 from radio_dspy.models.files import (
     fetched_weights,
     fingerprint,
-    forget_fingerprints,
     safe_loading,
     weights,
     weights_name,
 )
-from radio_dspy.models.settings_rules import MODULES, read_settings
+from radio_dspy.models.settings_rules import read_settings
+from radio_dspy.models.settings_values import MODULES
+from radio_dspy.models.shared import shared
 from radio_dspy.models.vectors import checked_vectors
 
 if TYPE_CHECKING:
@@ -287,16 +288,10 @@ def _log_similarity(name: str, measure: str) -> None:
     )
 
 
-@functools.lru_cache(maxsize=3)
+@shared(maxsize=3)
 def load_sentence_transformer(name: str, device: str | None, max_length: int | None) -> SentenceTransformer:
     """The process's shared copy of a model, for inference only; see ``open_sentence_transformer``."""
     return open_sentence_transformer(name, device, max_length)
-
-
-def forget_models() -> None:
-    """Let go of the shared models and of the hashes of their files: a folder holds other weights than it did."""
-    load_sentence_transformer.cache_clear()
-    forget_fingerprints()
 
 
 @contextlib.contextmanager

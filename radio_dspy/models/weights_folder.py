@@ -13,16 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from radio_dspy.core.errors import CheckpointError, UnsafeFileError
-from radio_dspy.models.settings_rules import (
+from radio_dspy.models.settings_rules import check_settings, read_settings, refused, unreadable
+from radio_dspy.models.settings_values import (
     MODULES,
     SENTENCE_SETTINGS,
     SENTENCE_TRANSFORMERS,
     SETTINGS,
-    check_settings,
     is_activation,
-    read_settings,
-    refused,
-    unreadable,
 )
 
 INDEX = "model.safetensors.index.json"

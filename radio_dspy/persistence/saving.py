@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import dspy
 
@@ -17,6 +19,7 @@ from radio_dspy.core.files import check_new, new_folder, sha256_of
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.states import check_state, read_json
 from radio_dspy.models.files import copy_weights
+from radio_dspy.models.shared import forget_models
 from radio_dspy.models.weights import RerankerWeights
 from radio_dspy.persistence.manifest import MANIFEST, checked_manifest, folder_name, write_manifest
 from radio_dspy.rerankers.rerank import Rerank
@@ -56,9 +59,7 @@ def save(program: dspy.Module, path: str | PathLike[str]) -> Path:
                 if checkpoint not in names:
                     names[checkpoint] = "reranker" if not names else f"reranker-{len(names) + 1}"
                     copy_weights(checkpoint, making / names[checkpoint])
-            weights.checkpoint = names[weights.checkpoint]
-            if weights.passage_checkpoint:
-                weights.passage_checkpoint = names[weights.passage_checkpoint]
+            weights.take_over(_renamed(weights, names.__getitem__))
         copied.save(making / PROGRAM)
         check_state(copied, read_json(making / PROGRAM))  # what `load` would refuse is not given away
         write_manifest(making, copied, found)
@@ -94,27 +95,20 @@ def load(
     manifest = checked_manifest(folder, links)
     _forget_what_stood_here(folder)
     if program is None:
-        kind = getattr(programs, manifest["program"], None) if manifest["program"] in programs.__all__ else None
-        if kind is None:
-            raise SettingsError(
-                f"{folder}: holds a {manifest['program']}; give load(..., program=) a fresh instance of it."
-            )
-        if retriever is None:
-            raise SettingsError(f"{folder}: give load(..., retriever=) the first stage that the program searches.")
-        reranker = next(iter(manifest["rerankers"].values()))["folder"]
-        program = _fresh(folder, kind, retriever, Rerank(_folder_of(folder, reranker)), manifest["settings"])
+        program = _fresh(folder, manifest, retriever)
     if missing := set(manifest["rerankers"]) ^ set(found := _weights_of(program)):
         raise CheckpointError(
             f"{folder}: {sorted(missing)} is a reranker either of the saved program or of the one given, not of both; "
             f"give load(..., program=) a {manifest['program']} as it was when it was saved."
         )
+    into = functools.partial(_folder_of, folder)
     try:
         state = read_json(folder / PROGRAM)
         check_state(program, state)
         for name, weights in found.items():  # tried on a copy: the program given stays as it is if anything is wrong
             trial = copy.copy(weights)
             trial.load_state(state[name])
-            _point_into(folder, trial)
+            _renamed(trial, into)
         program.load(folder / PROGRAM)
     except UnsafeFileError as error:
         raise UnsafeFileError(f"{folder}: {PROGRAM}: {error}") from None
@@ -126,7 +120,7 @@ def load(
     except Exception as error:  # each parameter reads its own part, DSPy's among them
         raise CheckpointError(f"{folder}: {PROGRAM} is not the state of a saved program ({_said(error)}).") from error
     for weights in found.values():
-        _point_into(folder, weights)
+        weights.take_over(_renamed(weights, into))
     return program
 
 
@@ -143,9 +137,9 @@ def load_weights(path: str | PathLike[str]) -> dict[str, RerankerWeights]:
     try:
         states = read_json(folder / PROGRAM)
         for name, one in manifest["rerankers"].items():
-            found[name] = RerankerWeights(_folder_of(folder, one["folder"]))
-            found[name].load_state(states[name])
-            _point_into(folder, found[name])
+            weights = RerankerWeights(_folder_of(folder, one["folder"]))
+            weights.load_state(states[name])
+            found[name] = _renamed(weights, functools.partial(_folder_of, folder))
     except CheckpointError:
         raise
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -153,10 +147,15 @@ def load_weights(path: str | PathLike[str]) -> dict[str, RerankerWeights]:
     return found
 
 
-def _fresh(
-    folder: Path, kind: type[dspy.Module], retriever: dspy.Module, rerank: Rerank, settings: Mapping[str, int]
-) -> dspy.Module:
+def _fresh(folder: Path, manifest: Mapping[str, Any], retriever: dspy.Module | None) -> dspy.Module:
     """A program of this library, with the settings that it was saved with."""
+    name, settings = manifest["program"], manifest["settings"]
+    if name not in programs.__all__:
+        raise SettingsError(f"{folder}: holds a {name}; give load(..., program=) a fresh instance of it.")
+    if retriever is None:
+        raise SettingsError(f"{folder}: give load(..., retriever=) the first stage that the program searches.")
+    kind = getattr(programs, name)
+    rerank = Rerank(_folder_of(folder, next(iter(manifest["rerankers"].values()))["folder"]))
     if unknown := set(settings) - set(inspect.signature(kind.__init__).parameters):
         raise CheckpointError(f"{folder}: {kind.__name__} has no settings {sorted(unknown)}; copy the folder again.")
     try:
@@ -184,11 +183,10 @@ def _located(path: str | PathLike[str], revision: str | None, token: str | None)
     return snapshot, snapshot.parents[1] / "blobs"
 
 
-def _point_into(folder: Path, weights: RerankerWeights) -> None:
-    """Turn the names of a saved state into the folders that they stand for."""
-    weights.checkpoint = _folder_of(folder, weights.checkpoint)
-    if weights.passage_checkpoint:
-        weights.passage_checkpoint = _folder_of(folder, weights.passage_checkpoint)
+def _renamed(weights: RerankerWeights, name_of: Callable[[str], str]) -> RerankerWeights:
+    """The weights with other names of their folders: short ones in a saved program, whole paths in a loaded one."""
+    passages = weights.passage_checkpoint and name_of(weights.passage_checkpoint)
+    return weights.with_checkpoint(name_of(weights.checkpoint), passages)
 
 
 def _folder_of(folder: Path, name: str) -> str:
@@ -224,7 +222,5 @@ def _forget_what_stood_here(folder: Path) -> None:
     """Loaded models are kept by the name of their folder: let go of them where the folder holds another program now."""
     name, now = str(folder.resolve()), sha256_of(folder / MANIFEST)
     if _loaded.setdefault(name, now) != now:
-        from radio_dspy.models.cache import forget_scorers
-
-        forget_scorers()
+        forget_models()
         _loaded[name] = now

@@ -55,13 +55,18 @@ class Rerank(dspy.Module):
         self.device = device
         self.precision: ScoringPrecision = precision
 
-    def forward(self, query: str, passages: Sequence[Any], k: int | None = None) -> dspy.Prediction:
+    def forward(
+        self, query: str, passages: Sequence[Any], k: int | None = None, scores: Sequence[float] | None = None
+    ) -> dspy.Prediction:
         """Order passages, best first.
 
         Args:
             query: The question.
-            passages: ``Passage`` objects, strings, or mappings with ``text``; they are returned as they came.
+            passages: ``Passage`` objects, strings, mappings with ``text``, documents of LangChain or Haystack, nodes of
+                LlamaIndex; they are returned as they came.
             k: How many to return; None takes the module's own ``k``.
+            scores: The first stage's, one for each passage. The order does not depend on them; ``RADIO`` learns from
+                them where they are given.
 
         Returns:
             A prediction with ``passages``, ``scores`` (raw logits or cosines) and ``indices`` into the given list.
@@ -71,7 +76,9 @@ class Rerank(dspy.Module):
         """
         return self._rank(query, passages, k)
 
-    async def aforward(self, query: str, passages: Sequence[Any], k: int | None = None) -> dspy.Prediction:
+    async def aforward(
+        self, query: str, passages: Sequence[Any], k: int | None = None, scores: Sequence[float] | None = None
+    ) -> dspy.Prediction:
         """Order passages without blocking the event loop; see ``forward``."""
         return await asyncio.to_thread(self._rank, query, passages, k)
 

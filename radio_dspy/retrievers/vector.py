@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import Self
@@ -122,14 +122,20 @@ class VectorRetriever(Retriever):
         """The stored vectors of passages, float32 of shape (ids, dimension)."""
         return self.store.vectors(ids)
 
-    def vectors_of(self, passages: Iterable[Passage]) -> dict[str, Any]:
-        """The stored vectors, by ``contents``, of those passages that the store holds with these very words."""
-        given, found = list(passages), {}
+    def vectors_of(self, texts: Mapping[str, str]) -> dict[str, Any]:
+        """The stored vectors of those texts that the store holds under these ids with these very words.
+
+        Args:
+            texts: The id of each passage, by its ``contents``.
+        """
+        given, found = list(texts.items()), {}
         for start in range(0, len(given), _FETCHED):
-            words = {one.id: one.contents for one in given[start : start + _FETCHED]}
-            held = [one.id for one in self.store.passages(list(words)) if one.contents == words[one.id]]
-            if held:
-                found.update(zip((words[one] for one in held), self.store.vectors(held), strict=True))
+            part = given[start : start + _FETCHED]
+            held = {one.id: one.contents for one in self.store.passages([key for _, key in part])}
+            same = [(text, key) for text, key in part if held.get(key) == text]
+            if same:
+                vectors = self.store.vectors([key for _, key in same])
+                found.update(zip((text for text, _ in same), vectors, strict=True))
         return found
 
     def passages_by_id(self, ids: Sequence[str]) -> list[Passage]:

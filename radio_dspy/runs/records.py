@@ -32,6 +32,7 @@ class RequestCall(TypedDict):
     query: str
     named: bool
     passages: list[PassageRow]
+    scores: NotRequired[list[Score]]
 
 
 class RequestLine(TypedDict):
@@ -41,6 +42,8 @@ class RequestLine(TypedDict):
     key: str
     calls: list[RequestCall]
     error: str
+    filtered: NotRequired[bool]
+    before: NotRequired[list[str]]
 
 
 class RationaleLine(TypedDict):

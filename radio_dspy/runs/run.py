@@ -21,7 +21,7 @@ from radio_dspy.core.errors import DataError, RadioError, RunError
 from radio_dspy.core.files import disk_errors, disk_problem, resolved, sha256_of, sync_folder, write_json, write_lines
 from radio_dspy.core.locks import ThreadLock
 from radio_dspy.core.redaction import hide_in, logger_of, redacted_value, told
-from radio_dspy.models.files import fingerprint, forget_fingerprints
+from radio_dspy.models.files import fingerprint
 from radio_dspy.runs.folders import (
     ADVICE,
     CHECKPOINT,
@@ -319,8 +319,7 @@ class Run:
         path = self.path / name
         if not path.exists():
             return None
-        forget_fingerprints()  # the files may be others than when they were hashed last
-        if not path.is_dir() or f"reranker-{fingerprint(str(path))}" != name:
+        if not path.is_dir() or f"reranker-{fingerprint(str(path), again=True)}" != name:
             raise RunError(
                 f"{path}: its files are not those that training wrote; move it away, and the same compile trains again."
             )

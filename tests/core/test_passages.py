@@ -20,10 +20,9 @@ def test_values_are_frozen():
 @pytest.mark.parametrize(
     "item",
     [
-        "Ice floats.",
         Passage("7", "Ice floats."),
         {"text": "Ice floats.", "id": 7},
-        {"long_text": "Ice floats."},
+        {"long_text": "Ice floats.", "node_id": "7"},
         type("Found", (), {"text": "Ice floats.", "id": "7"})(),
     ],
 )

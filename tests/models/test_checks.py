@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 import radio_dspy as radio
 from radio_dspy.core.errors import CheckpointError, SettingsError
 from radio_dspy.models.bi_encoder import COSINE_TEMPERATURE, PassageVectors
-from radio_dspy.models.cache import forget_scorers, open_scorer
+from radio_dspy.models.cache import open_scorer
 from radio_dspy.models.checks import position_limit
 from radio_dspy.models.encoder import open_sentence_transformer, quiet_loading
+from radio_dspy.models.shared import forget_models
 from radio_dspy.models.weights import RerankerWeights
 from tests.conftest import ENCODER
 
@@ -29,7 +30,7 @@ SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "i
 @pytest.fixture(autouse=True)
 def _nothing_kept():
     yield
-    forget_scorers()
+    forget_models()
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +252,8 @@ class TestNumbers:
 
     def test_two_sides_of_different_dimensions(self, made):
         rerank = radio.Rerank(str(made("bert", "AutoModel")), "bi-encoder")
-        rerank.weights.passage_checkpoint = str(made("bert", "AutoModel", "other", hidden_size=32))
+        other = made("bert", "AutoModel", "other", hidden_size=32)
+        rerank.weights = rerank.weights.with_checkpoint(rerank.weights.checkpoint, other)
         with pytest.raises(CheckpointError, match="vectors have 32 dimensions, those of queries 16"):
             rerank(QUESTION, TEXTS)
 

@@ -17,17 +17,21 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 import radio_dspy as radio
 from radio_dspy.core.errors import CheckpointError, SettingsError
-from radio_dspy.distillation import TextGroup, TrainingSettings, train_reranker
+from radio_dspy.distillation import PreferenceGroup, TrainingSettings, train_reranker
 from radio_dspy.distillation.training.settings import LoraSettings
 from radio_dspy.models.bi_encoder import COSINE_TEMPERATURE
-from radio_dspy.models.cache import forget_scorers, open_scorer
+from radio_dspy.models.cache import open_scorer
 from radio_dspy.models.encoder import quiet_loading
+from radio_dspy.models.shared import forget_models
 from radio_dspy.models.weights import RerankerWeights
 from tests.conftest import ENCODER
 
 QUESTION = "why does the kettle sing?"
 TEXTS = ["Bubbles of steam collapse.", "A kettle of tea, and a longer text about cups.", "no"]
-GROUPS = [TextGroup(QUESTION, TEXTS[0], tuple(TEXTS[1:])), TextGroup("what is a cup?", TEXTS[1], tuple(TEXTS[::2]))]
+GROUPS = [
+    PreferenceGroup(QUESTION, TEXTS[0], tuple(TEXTS[1:])),
+    PreferenceGroup("what is a cup?", TEXTS[1], tuple(TEXTS[::2])),
+]
 SIZES = {
     "vocab_size": 30522,
     "max_position_embeddings": 64,
@@ -51,7 +55,7 @@ INT8 = pytest.mark.skipif(not VNNI, reason="needs a processor with VNNI")
 @pytest.fixture(autouse=True)
 def _nothing_kept():
     yield
-    forget_scorers()
+    forget_models()
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +296,7 @@ class TestOutputs:
         config = json.loads((folder / "config.json").read_text())
         del config["architectures"]
         (folder / "config.json").write_text(json.dumps(config))
-        forget_scorers()
+        forget_models()
         np.testing.assert_allclose(ours(folder, "cross-encoder"), expected, atol=1e-6)
 
 

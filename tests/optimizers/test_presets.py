@@ -7,7 +7,7 @@ from tests.settings import radio_of
 def test_the_local_preset_trains_and_can_be_changed(index, topic):
     preset = {**local_preset(index), "epochs": 1, "max_length": 32}
     student = radio.RetrieveRerankAnswer(index, radio.Rerank(index.encoder, "bi-encoder"), candidates=8)
-    optimizer = radio_of(rationale_lm=None, **preset, candidates=8, gate=False)
+    optimizer = radio_of(rationale_lm=False, **preset, candidates=8, gate=False)
     aligned = optimizer.compile(student, trainset=topic.train[:4], valset=topic.test[:2])
     assert aligned.rerank.weights.passage_checkpoint is not None  # the index stays valid: its side was left alone
     assert radio.aligned_retriever(aligned).encoder.identity == index.encoder.identity

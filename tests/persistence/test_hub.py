@@ -94,8 +94,9 @@ def test_a_second_push_takes_the_place_of_the_first(hub, program, index, tmp_pat
 
     # The first has a passage side of its own, hence a second folder of weights that must go.
     trained = program.deepcopy()
-    SentenceTransformer(trained.rerank.weights.checkpoint).save_pretrained(str(tmp_path / "trained"))
-    trained.rerank.weights.passage_checkpoint = str(tmp_path / "trained")
+    weights = trained.rerank.weights
+    SentenceTransformer(weights.checkpoint).save_pretrained(str(tmp_path / "trained"))
+    trained.rerank.weights = weights.with_checkpoint(weights.checkpoint, tmp_path / "trained")
     radio.push_to_hub(trained, NAME, token=TOKEN)
     repo = hub.repos[NAME]
     first = repo.head

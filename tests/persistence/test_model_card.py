@@ -45,7 +45,7 @@ def check(card):
 @pytest.mark.parametrize("architecture", ["cross-encoder", "bi-encoder"])
 def test_a_hostile_base_name_says_nothing_in_an_exports_card(kind, architecture):
     weights = RerankerWeights("folder", architecture)
-    weights.base, weights.training = HOSTILE, (RECORD,)
+    vars(weights).update(base=HOSTILE, training=(RECORD,))
     name = HOSTILE.replace("/", "|")
     text = check(exported_card(name, weights, kind, FACTS))
     ast.parse(text.partition("```python\n")[2].partition("\n```\n")[0])  # and its code is one program

@@ -40,7 +40,7 @@ def aligned(trained, tmp_path):
     """A copy of ``trained`` with a checkpoint of its own, in ``tmp_path / "run"``."""
     copied = trained.deepcopy()
     weights = copied.rerank.weights
-    weights.checkpoint = str(shutil.copytree(weights.checkpoint, tmp_path / "run" / "reranker"))
+    copied.rerank.weights = weights.with_checkpoint(shutil.copytree(weights.checkpoint, tmp_path / "run" / "reranker"))
     return copied
 
 
@@ -51,7 +51,7 @@ def elsewhere(trained, index, topic, tmp_path_factory):
     program = trained.deepcopy()
     program.answer.demos = [dspy.Example(question="Why?", passages=["p"], answer="because")]
     weights = program.rerank.weights
-    weights.checkpoint = str(shutil.copytree(weights.checkpoint, here / "run"))
+    program.rerank.weights = weights.with_checkpoint(shutil.copytree(weights.checkpoint, here / "run"))
     radio.save(program, here / "aligned")
     archive = shutil.make_archive(str(here / "zipped"), "zip", here / "aligned")
     shutil.unpack_archive(archive, moved := tmp_path_factory.mktemp("there") / "deep")
@@ -235,7 +235,7 @@ def query_side(program, tmp_path):
     for value in model[0].auto_model.encoder.layer[0].parameters():
         value.data *= 1.2
     model.save_pretrained(str(tmp_path / "trained"), create_model_card=False)
-    weights.passage_checkpoint, weights.checkpoint = weights.checkpoint, str(tmp_path / "trained")
+    program.rerank.weights = weights.with_checkpoint(tmp_path / "trained", weights.checkpoint)
     return program
 
 
@@ -252,7 +252,7 @@ class TestAQuerySideOfItsOwn:
         assert loaded.rerank(question, passages).scores == pytest.approx(expected, abs=1e-6)
         # Each side in its place: with one of them alone, or the two exchanged, it ranks otherwise.
         for sides in (("reranker", "reranker"), ("reranker-2", "reranker-2"), ("reranker-2", "reranker")):
-            weights.checkpoint, weights.passage_checkpoint = (str(tmp_path / "elsewhere" / side) for side in sides)
+            loaded.rerank.weights = weights.with_checkpoint(*(tmp_path / "elsewhere" / side for side in sides))
             assert loaded.rerank(question, passages).scores != pytest.approx(expected, abs=1e-3)
 
     def test_its_passage_side_is_the_index_of_a_loaded_program_too(self, query_side, index, tmp_path):
@@ -292,7 +292,7 @@ class TestEarlierReleases:
         assert loaded.rerank.weights.training == ()
         assert loaded.rerank("why?", ["a", "b"]).scores == program.rerank("why?", ["a", "b"]).scores
         # A plain state file of dspy's, into a program that has a passage side: it is taken away.
-        loaded.rerank.weights.passage_checkpoint = "somewhere"
+        loaded.rerank.weights = loaded.rerank.weights.with_checkpoint("there", "somewhere")
         loaded.load(folder / "program.json")
         assert loaded.rerank.weights.passage_checkpoint is None
 

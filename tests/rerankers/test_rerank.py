@@ -83,7 +83,7 @@ def test_copies_and_states_hold_names_only(monkeypatch):
 
     monkeypatch.setattr(cache, "_shared_scorer", forbidden)
     copied = rerank.deepcopy()
-    copied.weights.checkpoint = "elsewhere"
+    copied.weights = copied.weights.with_checkpoint("elsewhere")
     assert rerank.weights.checkpoint != "elsewhere"
     state = rerank.dump_state()
     assert set(state) == {"weights"}
@@ -95,7 +95,7 @@ def test_copies_and_states_hold_names_only(monkeypatch):
 
 def test_reset_keeps_what_was_learnt():
     rerank = Rerank(ENCODER, "bi-encoder")
-    rerank.weights.checkpoint = "runs/first/reranker-abc"
+    rerank.weights = rerank.weights.with_checkpoint("runs/first/reranker-abc")
     assert rerank.reset_copy().weights.checkpoint == "runs/first/reranker-abc"
 
 

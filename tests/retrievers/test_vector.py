@@ -4,6 +4,7 @@ import copy
 import json
 from dataclasses import replace
 
+import dspy
 import numpy as np
 import pytest
 from radio_dspy.programs import RetrieveRerankAnswer
@@ -183,6 +184,31 @@ def test_a_compile_from_any_store_equals_one_from_faiss(index, retriever, tmp_pa
     assert found[0].ids == found[1].ids
     assert found[0].scores == pytest.approx(found[1].scores, abs=1e-6)
     assert found[0].scores != pytest.approx(index.search([QUERY], 8)[0].scores, abs=1e-4)
+
+
+class OfOneTenant(dspy.Module):
+    def __init__(self, retriever, tenant):
+        super().__init__()
+        self.retriever, self.tenant = retriever, tenant
+        self.rerank = Rerank(retriever.encoder, "bi-encoder")
+
+    def forward(self, question):
+        found = self.retriever(question, k=3, filter={"tenant": self.tenant})
+        return self.rerank(question, found.passages)
+
+
+@pytest.mark.parametrize("bound", [True, False], ids=["retriever", "call"])
+def test_a_filter_holds_in_training_too(index, store, encoder, tmp_path, bound):
+    if bound:
+        own = VectorRetriever(store, encoder, filter={"tenant": "odd"})
+        student = RetrieveRerankAnswer(own, Rerank(encoder, "bi-encoder"), candidates=4, k=3)
+    else:
+        student = OfOneTenant(index, "odd")
+    optimizer(tmp_path).compile(student, trainset=EXAMPLES)
+    tenants = {one.id: one.metadata["tenant"] for one in CORPUS}
+    groups = [*map(json.loads, (tmp_path / "groups.jsonl").open())]
+    ids = {key for group in groups for key in [group["positive"], *group["negatives"]]}
+    assert {tenants[key] for key in ids} == {"odd"}
 
 
 def test_random_negatives_of_a_store_without_its_corpus_at_hand(retriever, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import radio_dspy as radio
 from radio_dspy.core.errors import CheckpointError, RadioError, UnsafeFileError
 from radio_dspy.core.files import sha256_of
-from radio_dspy.models.cache import forget_scorers
+from radio_dspy.models.shared import forget_models
 
 DEEP = b"[" * 100_000  # deeper than a JSON parser goes
 INDEX_FILES = ("passages.jsonl", "index.faiss", "manifest.json")
@@ -20,7 +20,7 @@ INDEX_FILES = ("passages.jsonl", "index.faiss", "manifest.json")
 @pytest.fixture(autouse=True)
 def _nothing_kept():
     yield
-    forget_scorers()
+    forget_models()
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 
 import radio_dspy as radio
 from radio_dspy.core.errors import CheckpointError, RadioError, UnsafeFileError
-from radio_dspy.models.cache import forget_scorers
 from radio_dspy.models.encoder import quiet_loading
 from radio_dspy.models.files import copy_weights, fingerprint
+from radio_dspy.models.shared import forget_models
 from radio_dspy.models.weights_folder import checked_weights
 from tests.conftest import ENCODER
 
@@ -123,7 +123,7 @@ ALLOWED = [
 @pytest.fixture(autouse=True)
 def _nothing_kept():
     yield
-    forget_scorers()
+    forget_models()
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +277,7 @@ class TestLinks:
         (tmp_path / target).parent.mkdir(exist_ok=True)
         (folder / name).rename(tmp_path / target)
         (folder / name).symlink_to(tmp_path / target)
-        forget_scorers()
+        forget_models()
         assert vectors(folder).tolist() == before.tolist()
 
     @pytest.mark.parametrize("name", ["chat_template.jinja", "vocab.txt", "additional_chat_templates/a.jinja"])
@@ -414,7 +414,7 @@ def fuzzed(sound, guarded, file, changes):
         except RadioError:
             pass
         finally:
-            forget_scorers()
+            forget_models()
         assert not guarded
         assert sorted(Path(temporary).rglob("*")) == held
 

@@ -27,8 +27,8 @@ from radio_dspy.core.errors import DataError, RadioError, RunError
 from radio_dspy.distillation.teacher.lm_signals import AnswerCorrectness
 from radio_dspy.distillation.teacher.signals import RationaleSimilarity, RetrievalScore
 from radio_dspy.distillation.training.settings import TrainingSettings
-from radio_dspy.models.cache import forget_scorers
 from radio_dspy.models.encoder import quiet_loading
+from radio_dspy.models.shared import forget_models
 from radio_dspy.reporting import plots
 from radio_dspy.runs.journal import line_of
 from radio_dspy.runs.records import JudgedLine, RationaleLine, RequestLine, SignalLine, TrainingLine, reader_of
@@ -161,7 +161,7 @@ def _without_drawings():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "drawable", lambda: False)
         yield
-    forget_scorers()
+    forget_models()
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,7 @@ def aligned(encoder: radio.Encoder, run_dir: Path) -> dspy.Module:
         dspy.Example(question=question, answers=(answer,)).with_inputs("question") for question, answer in QUESTIONS
     ]
     optimizer = radio.RADIO(
+        rationale_lm=False,
         preferences=radio.PreferenceSettings(false_negatives=None),
         rationales=radio.RationaleSettings(check=False),
         gate=False,

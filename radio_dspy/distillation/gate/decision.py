@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -188,11 +187,11 @@ def pass_gate(
         recalled = recall(base) if recall else []  # also empty where no question has a passage that must be found
         if values[0.0]:
             for share in (*gate.mixtures, 1.0):
-                weights = copy.copy(trained)
+                weights = trained
                 if share < 1:
                     folders[share] = stack.enter_context(run.new_checkpoint())
                     mix_weights(base, trained, share, folders[share])
-                    weights.checkpoint = str(folders[share])
+                    weights = trained.with_checkpoint(folders[share])
                 values[share] = judge(weights)
                 if recall and recalled:
                     found = paired_bootstrap(recalled, recall(weights), samples=gate.samples, seed=gate.seed)

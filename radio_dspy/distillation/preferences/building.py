@@ -6,69 +6,15 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.passages import Passage, Ranking, RankRequest, best_first
-from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.text import telling
-from radio_dspy.distillation.preferences.groups import DEPTH, PreferenceGroup, preference_groups
+from radio_dspy.distillation.preferences.groups import PreferenceGroup
 from radio_dspy.distillation.preferences.guards import NO_GUARD, FalseNegatives, without_false_negatives
+from radio_dspy.distillation.preferences.sampling import DEPTH, preference_groups
 from radio_dspy.distillation.preferences.settings import PreferenceSettings
 from radio_dspy.retrievers.requests import _repeats
-
-if TYPE_CHECKING:
-    from radio_dspy.distillation.preferences.groups import TextGroup
-
-logger = logger_of(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class QuestionGroup:
-    """A preference group with its question, as it is kept in ``groups.jsonl``.
-
-    Attributes:
-        request: The question and its candidates.
-        group: The preference, by passage id.
-        scores: The teacher's scores of the positive and of each negative.
-        random: Further negatives from anywhere in the corpus; they score 0, like the last candidate.
-        checked: Whether in-batch negatives are checked for the answer, too.
-    """
-
-    request: RankRequest
-    group: PreferenceGroup
-    scores: tuple[float, ...]
-    random: tuple[Passage, ...] = ()
-    checked: bool = True
-
-    def as_dict(self) -> dict[str, Any]:
-        """The record as JSON types."""
-        return {
-            "id": self.request.id,
-            "query": self.request.query,
-            "positive": self.group.positive,
-            "negatives": list(self.group.negatives),
-            "random": [passage.id for passage in self.random],
-            "scores": [round(score, 6) for score in self._all_scores()],
-        }
-
-    def texts(self) -> TextGroup:
-        """The group with its texts, ready to train on."""
-        from radio_dspy.distillation.preferences.groups import TextGroup
-
-        contents = {passage.id: passage.contents for passage in self.request.candidates}
-        negatives = tuple(contents[one] for one in self.group.negatives)
-        return TextGroup(
-            self.request.query,
-            contents[self.group.positive],
-            (*negatives, *(passage.contents for passage in self.random)),
-            self._all_scores(),
-            tuple(telling(self.request.answers)) if self.checked else (),
-        )
-
-    def _all_scores(self) -> tuple[float, ...]:
-        return self.scores + (0.0,) * len(self.random)
 
 
 def build_groups(
@@ -78,7 +24,7 @@ def build_groups(
     *,
     corpus: Sequence[Passage] = (),
     seed: int = 42,
-) -> tuple[list[QuestionGroup], dict[str, int]]:
+) -> tuple[list[PreferenceGroup], dict[str, int]]:
     """Sample the preference groups of every question, in the questions' order.
 
     Args:
@@ -113,7 +59,7 @@ def build_groups(
 
 def _groups_of(
     request: RankRequest, ranking: Ranking, settings: PreferenceSettings, corpus: Sequence[Passage], seed: int
-) -> tuple[list[QuestionGroup], Counter[str]]:
+) -> tuple[list[PreferenceGroup], Counter[str]]:
     """The groups of one question, and what was left out."""
     left_out: Counter[str] = Counter()
     guard = settings.false_negatives or NO_GUARD
@@ -122,15 +68,30 @@ def _groups_of(
         ranking, settings.sampling or "shift", settings.depth or DEPTH, negative_range=settings.negative_range
     )
     sampled = without_false_negatives(request, sampled, fused, guard, left_out)
+    passages = {passage.id: passage for passage in request.candidates}
+    answers = tuple(telling(request.answers)) if guard.with_answer else ()
     groups = []
-    for number, group in enumerate(sampled):
-        drawn = (
-            _draw(request, corpus, settings.random_negatives, guard, group, f"{seed}-{request.id}-{number}", left_out)
-            if settings.random_negatives
-            else ()
+    for number, (positive, ids) in enumerate(sampled):
+        negatives = [passages[one] for one in ids]
+        drawn = []
+        if settings.random_negatives:
+            rng = random.Random(f"{seed}-{request.id}-{number}")
+            drawn = _draw(request, corpus, settings.random_negatives, guard, passages[positive], rng, left_out)
+        groups.append(
+            PreferenceGroup(
+                request.query,
+                passages[positive].contents,
+                tuple(passage.contents for passage in (*negatives, *drawn)),
+                (
+                    *(fused[one] for one in (positive, *ids)),
+                    *[0.0] * len(drawn),
+                ),  # random ones: like the last candidate
+                answers,
+                request.id,
+                (positive, *ids, *(passage.id for passage in drawn)),
+                len(drawn),
+            )
         )
-        scores = tuple(fused[one] for one in (group.positive, *group.negatives))
-        groups.append(QuestionGroup(request, group, scores, drawn, guard.with_answer))
     return groups, left_out
 
 
@@ -139,15 +100,18 @@ def _draw(
     corpus: Sequence[Passage],
     count: int,
     guard: FalseNegatives,
-    group: PreferenceGroup,
-    seed: str,
+    positive: Passage,
+    rng: random.Random,
     left_out: Counter[str],
-) -> tuple[Passage, ...]:
+) -> list[Passage]:
     """Random negatives of a group: not among the candidates, and none that the guard leaves out."""
-    known = {passage.id for passage in request.candidates}
-    drawn = random.Random(seed).sample(corpus, min(len(corpus), count))
-    kept = [one for one in drawn if one.id not in known | request.copies and not _repeats(one, request.query)]
-    best = next(passage for passage in request.candidates if passage.id == group.positive)
-    reasons = [guard.reason(request, best, passage, 1.0) for passage in kept]
-    left_out.update(filter(None, reasons))
-    return tuple(passage for passage, reason in zip(kept, reasons, strict=True) if not reason)
+    known = {passage.id for passage in request.candidates} | request.copies
+    kept = []
+    for one in rng.sample(corpus, min(len(corpus), count)):
+        if one.id in known or _repeats(one, request.query):
+            continue
+        if reason := guard.reason(request, positive, one, 1.0):
+            left_out[reason] += 1
+        else:
+            kept.append(one)
+    return kept

@@ -5,20 +5,18 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dspy
 
 from radio_dspy.core.passages import Passage, RankRequest
 from radio_dspy.core.text import same_words
-
-if TYPE_CHECKING:
-    from radio_dspy.distillation.preferences.groups import TextGroup
+from radio_dspy.distillation.preferences.groups import PreferenceGroup
 
 
-def text_groups(
+def groups_of(
     examples: Sequence[dspy.Example], negatives: int | None, seed: int
-) -> tuple[list[TextGroup], dict[str, int], dict[str, int]]:
+) -> tuple[list[PreferenceGroup], dict[str, int], dict[str, int]]:
     """What ``train_reranker`` learns from: a group for each positive, against the negatives of its line.
 
     Args:
@@ -29,8 +27,6 @@ def text_groups(
     Returns:
         The groups; how many negatives were left out, by reason; how many examples gave no group, by reason.
     """
-    from radio_dspy.distillation.preferences.groups import TextGroup
-
     left_out: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
     groups = []
@@ -44,7 +40,7 @@ def text_groups(
             if negatives is not None and negatives < len(drawn):
                 drawn = random.Random(f"{seed}-{number}-{place}").sample(drawn, negatives)
             scores = () if score is None else (score, *(others[text] for text in drawn))
-            groups.append(TextGroup(example.question, positive, tuple(drawn), scores))
+            groups.append(PreferenceGroup(example.question, positive, tuple(drawn), scores))
     return groups, dict(+left_out), dict(skipped)
 
 

@@ -1,136 +1,33 @@
-"""Preference groups: which passage is preferred over which (paper, section 3.4; the authors' sampling scripts)."""
+"""A preference: one passage that is preferred over others for a question, from sampling to the trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
-from radio_dspy.core.errors import DataError, SettingsError
-from radio_dspy.core.passages import Ranking, first_repeated
-from radio_dspy.core.validation import is_whole, shown
+import dspy
 
-Sampling = Literal["shift", "shift_all_neg", "iteration", "all"]
-# A sampling of one's own: ids best first -> (positive, negatives) of each group.
-SamplingFunction = Callable[[Sequence[str]], Iterable[tuple[str, Sequence[str]]]]
-DEPTH = 20  # the first 20 of the fused list
-SHIFT_NEGATIVES = (3, 4, 6, 9, 13, 18)  # positions, best first, counted from 0: shifts of 1, 2, 3, 4, 5 after the first
-ALL_NEGATIVES_FROM = 3
-BLOCK = 5
+from radio_dspy.core.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
 class PreferenceGroup:
-    """One preferred passage and those it is preferred over, by id.
-
-    Attributes:
-        positive: The preferred passage.
-        negatives: The others, best first; at least one.
-    """
-
-    positive: str
-    negatives: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if not self.negatives:
-            raise DataError(f"The group of {self.positive!r} has no negatives; a preference needs at least one.")
-        if self.positive in self.negatives:
-            raise DataError(f"The group of {self.positive!r} holds its positive among the negatives.")
-
-
-def preference_groups(
-    ranking: Ranking | Sequence[str],
-    sampling: Sampling | SamplingFunction = "shift",
-    depth: int = DEPTH,
-    *,
-    block: int = BLOCK,
-    negative_range: tuple[int, int] | None = None,
-) -> list[PreferenceGroup]:
-    """Turn a fused ranking into preference groups.
-
-    ``shift`` (the paper's) takes the first passage as the positive and those at positions 3, 4, 6, 9, 13 and 18 as its
-    negatives. ``shift_all_neg`` takes every passage from position 3 on. ``iteration`` cuts the list into blocks; within
-    a block every passage but the last is preferred over all that follow it. ``all`` (ours, for listwise losses) takes
-    the first passage against every other.
-
-    Where the list is too short for a position, that position is left out; where none is left, the last passage is the
-    one negative. A single passage prefers nothing and gives no group.
-
-    Args:
-        ranking: A ``Ranking``, or passage ids, best first.
-        sampling: One of the names above, or a function from ids (best first) to (positive, negatives) pairs.
-        depth: Only the first ``depth`` passages are used; at least 2.
-        block: The block length of ``iteration``; at least 2.
-        negative_range: Keep only negatives at positions ``first`` to ``last - 1`` of the list, counted from 0; a group
-            that keeps none is dropped. None keeps all, as the paper does.
-
-    Raises:
-        SettingsError: If a setting is out of range.
-        DataError: If an id appears twice, or an own sampling names an id that is not in the list.
-
-    Example:
-        >>> preference_groups([f"p{i}" for i in range(20)])
-        [PreferenceGroup(positive='p0', negatives=('p3', 'p4', 'p6', 'p9', 'p13', 'p18'))]
-    """
-    if not all(is_whole(one) and one >= 2 for one in (depth, block)):
-        raise SettingsError(f"depth and block must be at least 2 and whole, got {shown(depth)} and {shown(block)}.")
-    if negative_range is not None and not _is_window(negative_range):
-        raise SettingsError(
-            f"negative_range must be (first, last) with 0 <= first < last, got {shown(negative_range)}."
-        )
-    if not callable(sampling) and not (isinstance(sampling, str) and sampling in get_args(Sampling)):
-        raise SettingsError(f"sampling must be one of {get_args(Sampling)} or a function, got {shown(sampling)}.")
-    if isinstance(ranking, str) or not isinstance(ranking, Ranking | Sequence):
-        raise DataError(f"Expected a Ranking or a list of ids, got {shown(ranking)}.")
-    ids = list(ranking.ids if isinstance(ranking, Ranking) else ranking)
-    for position, one in enumerate(ids):
-        if not isinstance(one, str):
-            raise DataError(f"The ranking holds {shown(one)} at position {position}; passage ids are strings.")
-    if len(set(ids)) != len(ids):
-        raise DataError(f"The ranking holds {first_repeated(ids)!r} twice.")
-    ids = ids[:depth]
-    if len(ids) < 2:
-        return []
-    groups = _sample(ids, sampling, block)
-    if negative_range is None:
-        return groups
-    window = set(ids[slice(*negative_range)])
-    kept = ((one.positive, tuple(negative for negative in one.negatives if negative in window)) for one in groups)
-    return [PreferenceGroup(positive, negatives) for positive, negatives in kept if negatives]
-
-
-def _is_window(value: Any) -> bool:
-    return isinstance(value, Sequence) and len(value) == 2 and all(map(is_whole, value)) and 0 <= value[0] < value[1]
-
-
-def _sample(ids: list[str], sampling: Sampling | SamplingFunction, block: int) -> list[PreferenceGroup]:
-    if callable(sampling):
-        pairs = [(positive, tuple(negatives)) for positive, negatives in sampling(tuple(ids))]
-        unknown = {one for positive, negatives in pairs for one in (positive, *negatives)} - set(ids)
-        if unknown:
-            raise DataError(f"The sampling function named {sorted(unknown)[0]!r}, which is not in the ranking.")
-        return [PreferenceGroup(positive, negatives) for positive, negatives in pairs if negatives]
-    if sampling == "shift":
-        negatives = tuple(ids[position] for position in SHIFT_NEGATIVES if position < len(ids))
-        return [PreferenceGroup(ids[0], negatives or (ids[-1],))]
-    if sampling == "shift_all_neg":
-        return [PreferenceGroup(ids[0], tuple(ids[ALL_NEGATIVES_FROM:]) or (ids[-1],))]
-    if sampling == "all":
-        return [PreferenceGroup(ids[0], tuple(ids[1:]))]
-    blocks = (ids[start : start + block] for start in range(0, len(ids), block))
-    return [PreferenceGroup(one[i], tuple(one[i + 1 :])) for one in blocks for i in range(len(one) - 1)]
-
-
-@dataclass(frozen=True, slots=True)
-class TextGroup:
-    """A preference group with its texts, ready to train on.
+    """One passage that is preferred over others for a question.
 
     Attributes:
         query: The question alone, without answer or rationale.
         positive: The preferred passage's contents.
-        negatives: The contents of those it is preferred over; at least one.
+        negatives: The contents of those it is preferred over, best first; at least one.
         scores: The teacher's fused scores of the positive and the negatives, for losses that read them.
         answers: Gold answers; an in-batch negative that contains one is left out. Empty checks nothing.
+        id: The question's.
+        passage_ids: Those of the positive and the negatives; empty where the texts came without.
+        random: How many of the negatives, the last ones, were drawn from the whole corpus.
+
+    Example:
+        >>> group = PreferenceGroup("why?", "Yeast dies.", ("Ice floats.",), (1.0, 0.2))
+        >>> group.as_example().neg_scores
+        [0.2]
     """
 
     query: str
@@ -138,7 +35,39 @@ class TextGroup:
     negatives: tuple[str, ...]
     scores: tuple[float, ...] = ()
     answers: tuple[str, ...] = ()
+    id: str = ""
+    passage_ids: tuple[str, ...] = ()
+    random: int = 0
 
     def __post_init__(self) -> None:
-        if self.scores and len(self.scores) != 1 + len(self.negatives):
-            raise DataError(f"{self.query!r}: {len(self.scores)} scores for {1 + len(self.negatives)} passages.")
+        if not self.negatives:
+            raise DataError(f"{self.query!r}: no negatives; a preference needs at least one.")
+        for what, values in (("scores", self.scores), ("passage ids", self.passage_ids)):
+            if values and len(values) != 1 + len(self.negatives):
+                raise DataError(f"{self.query!r}: {len(values)} {what} for {1 + len(self.negatives)} passages.")
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The contents of all its passages, the positive first."""
+        return (self.positive, *self.negatives)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The line of ``groups.jsonl``: passages by id."""
+        sampled = len(self.passage_ids) - self.random
+        return {
+            "id": self.id,
+            "query": self.query,
+            "positive": self.passage_ids[0],
+            "negatives": list(self.passage_ids[1:sampled]),
+            "random": list(self.passage_ids[sampled:]),
+            "scores": [round(score, 6) for score in self.scores],
+        }
+
+    def as_example(self) -> dspy.Example:
+        """The group as ``load_groups`` returns it: for ``GroupFinetune``, and for FlagEmbedding by ``write_groups``."""
+        fields: dict[str, Any] = {"question": self.query, "pos": [self.positive], "neg": list(self.negatives)}
+        if self.id:
+            fields["id"] = self.id
+        if self.scores:
+            fields |= {"pos_scores": [self.scores[0]], "neg_scores": list(self.scores[1:])}
+        return dspy.Example(**fields).with_inputs("question")

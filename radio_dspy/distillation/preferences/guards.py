@@ -11,7 +11,7 @@ from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.passages import Passage, RankRequest
 from radio_dspy.core.renamed import old_names
 from radio_dspy.core.text import contains_answer, same_words, telling
-from radio_dspy.distillation.preferences.groups import PreferenceGroup
+from radio_dspy.distillation.preferences.sampling import Sampled
 
 _COUNTED = re.compile(r"(?:^|(?<=[\n.!?:;。]))\s*(?:[^\W\d]+\s)?\(?[0-9]{1,3}\s?[.):、]\s")  # Step 3:
 
@@ -63,33 +63,32 @@ NO_GUARD = FalseNegatives(with_answer=False, same_text=False, absolute_margin=0.
 
 def without_false_negatives(
     request: RankRequest,
-    groups: Sequence[PreferenceGroup],
+    groups: Sequence[Sampled],
     fused: Mapping[str, float],
     guard: FalseNegatives,
     counts: Counter[str],
-) -> list[PreferenceGroup]:
+) -> list[Sampled]:
     """The groups without the negatives that the guard takes for positives; a group that keeps none is dropped.
 
     Args:
         request: The question and its candidates.
-        groups: Its preference groups.
+        groups: What was sampled: ids of each positive and of its negatives.
         fused: The fused score of each candidate, by passage id.
         guard: What is left out.
         counts: Gets one more for each negative left out, by reason, and for each ``group dropped``.
     """
     passages = {passage.id: passage for passage in request.candidates}
     kept = []
-    for group in groups:
-        negatives = []
-        for one in group.negatives:
-            gap = fused[group.positive] - fused[one]
-            reason = guard.reason(request, passages[group.positive], passages[one], gap)
+    for positive, negatives in groups:
+        stay = []
+        for one in negatives:
+            reason = guard.reason(request, passages[positive], passages[one], fused[positive] - fused[one])
             if reason:
                 counts[reason] += 1
             else:
-                negatives.append(one)
-        if negatives:
-            kept.append(PreferenceGroup(group.positive, tuple(negatives)))
+                stay.append(one)
+        if stay:
+            kept.append((positive, tuple(stay)))
         else:
             counts["group dropped"] += 1
     return kept

@@ -8,8 +8,8 @@ from typing import Any
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.renamed import old_names
 from radio_dspy.core.validation import is_whole, shown
-from radio_dspy.distillation.preferences.groups import DEPTH, Sampling, SamplingFunction, preference_groups
 from radio_dspy.distillation.preferences.guards import NO_GUARD, FalseNegatives
+from radio_dspy.distillation.preferences.sampling import DEPTH, Sampling, SamplingFunction, preference_groups
 
 _GUARD = FalseNegatives()
 PAPER_CANDIDATES = 50  # section 3.1: candidates a training question

@@ -48,6 +48,7 @@ class AnswerLikelihood(LMSignal):
     """
 
     name = "answer_likelihood"
+    reads_rationale = False
 
     def call_sizes(self, candidates: int, answers: int) -> list[int]:
         """See ``LMSignal``: a call for each passage and answer."""
@@ -84,6 +85,7 @@ class AnswerCorrectness(LMSignal):
     """
 
     name = "answer_correctness"
+    reads_rationale = False
 
     def __init__(
         self,

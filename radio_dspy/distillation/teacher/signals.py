@@ -29,7 +29,10 @@ _FETCHED = 20  # questions whose candidates' vectors are asked of the index at a
 
 
 class Signal(Protocol):
-    """One view of which candidates help; higher is better, on any scale."""
+    """One view of which candidates help; higher is better, on any scale.
+
+    One with ``reads_rationale = False`` needs no LM that writes rationales.
+    """
 
     name: str
 
@@ -41,6 +44,7 @@ class RetrievalScore:
     """The first stage's own scores."""
 
     name = "retrieval"
+    reads_rationale = False
 
     def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
         """See ``Signal``."""
@@ -71,7 +75,7 @@ class RationaleSimilarity:
     """
 
     name = "rationale"
-    _uses_rationale = True
+    reads_rationale = True
 
     def __init__(
         self, encoder: TextEncoder | str, *, index: VectorRetriever | None = None, show_progress: bool = False
@@ -96,7 +100,7 @@ class RationaleSimilarity:
 
     def _guides(self, requests: Sequence[RankRequest]) -> Scores:
         guides = [
-            fitting_guide(self.encoder, one.query, one.answers, one.rationale if self._uses_rationale else "")
+            fitting_guide(self.encoder, one.query, one.answers, one.rationale if self.reads_rationale else "")
             for one in requests
         ]
         cut = sum(not text.startswith(one.query.strip()) for text, one in zip(guides, requests, strict=True))
@@ -114,8 +118,8 @@ class RationaleSimilarity:
         guides = self._guides(requests)
         for start in range(0, len(requests), _FETCHED):  # the vectors of all candidates may be more than the index
             part = requests[start : start + _FETCHED]
-            passages = {one.contents: one for request in part for one in request.candidates}
-            vectors = index.vectors_of(passages.values())
+            passages = {one.contents: one.id for request in part for one in request.candidates}
+            vectors = index.vectors_of(passages)
             if missing := [text for text in passages if text not in vectors]:  # the program's own
                 vectors.update(zip(missing, self.encoder.encode_passages(missing), strict=True))
             for request, query in zip(part, guides[start : start + _FETCHED], strict=True):
@@ -129,7 +133,7 @@ class AnswerSimilarity(RationaleSimilarity):
     """Cosine of passage and ``question. answers``: no LM is asked. A strong baseline for any rationale."""
 
     name = "answer"
-    _uses_rationale = False
+    reads_rationale = False
 
 
 class AnswerContainment:
@@ -148,6 +152,7 @@ class AnswerContainment:
     """
 
     name = "answer_containment"
+    reads_rationale = False
 
     def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
         """See ``Signal``."""
@@ -163,6 +168,7 @@ class Labels:
     """1 for a passage labelled as needed for the answer, else 0: the labelled upper bound, never the method."""
 
     name = "labels"
+    reads_rationale = False
 
     def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
         """See ``Signal``."""
@@ -205,6 +211,7 @@ class RerankerScore:
     """
 
     name = "reranker"
+    reads_rationale = False
 
     def __init__(self, reranker: dspy.Module) -> None:
         self.reranker = reranker

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from radio_dspy.core.lazy import lazy_module
 
 if TYPE_CHECKING:
-    from radio_dspy.distillation.preferences.groups import TextGroup as TextGroup
+    from radio_dspy.distillation.preferences.groups import PreferenceGroup as PreferenceGroup
     from radio_dspy.distillation.training.loop import MAX_GRADIENT_NORM as MAX_GRADIENT_NORM
     from radio_dspy.distillation.training.loop import TrainingResult as TrainingResult
     from radio_dspy.distillation.training.loop import open_optimizer as open_optimizer
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "MAX_GRADIENT_NORM": "radio_dspy.distillation.training.loop",
-    "TextGroup": "radio_dspy.distillation.preferences.groups",
+    "PreferenceGroup": "radio_dspy.distillation.preferences.groups",
     "TrainingResult": "radio_dspy.distillation.training.loop",
     "open_optimizer": "radio_dspy.distillation.training.loop",
     "planned_updates": "radio_dspy.distillation.training.loop",

@@ -25,7 +25,7 @@ from radio_dspy.runs.folders import is_training_checkpoint, remove
 from radio_dspy.runs.journal import read_object
 
 if TYPE_CHECKING:
-    from radio_dspy.distillation.preferences.groups import TextGroup
+    from radio_dspy.distillation.preferences.groups import PreferenceGroup
 
 EVERY_SECONDS = 300.0  # where no number of updates is given; a shorter training writes nothing
 _MODEL, _OPTIMIZER, _RANDOM, _STATE = "model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json"
@@ -228,7 +228,7 @@ def remove_checkpoints(folder: Path) -> None:
 
 
 def training_key(
-    weights: RerankerWeights, groups: Sequence[TextGroup], settings: TrainingSettings, *, watch: bool
+    weights: RerankerWeights, groups: Sequence[PreferenceGroup], settings: TrainingSettings, *, watch: bool
 ) -> str:
     """A hash of what decides a training: base, groups, settings, and what the arithmetic depends on."""
     how = {**settings.decisive(), "device": settings.device}
@@ -244,5 +244,6 @@ def training_key(
     ]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
     for group in groups:
-        digest.update(json.dumps(asdict(group)).encode("utf-8", "replace"))
+        learned = {name: getattr(group, name) for name in ("query", "positive", "negatives", "scores", "answers")}
+        digest.update(json.dumps(learned).encode("utf-8", "replace"))
     return digest.hexdigest()[:16]

@@ -20,7 +20,7 @@ from radio_dspy.core.errors import DataError, RadioError, SettingsError
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.text import contains_answer, same_words
 from radio_dspy.distillation.loss import Loss
-from radio_dspy.distillation.preferences.groups import TextGroup
+from radio_dspy.distillation.preferences.groups import PreferenceGroup
 from radio_dspy.distillation.training.checkpoints import Trainee, TrainingCheckpoints
 from radio_dspy.distillation.training.collapse import CollapseDetector, spread_of
 from radio_dspy.distillation.training.settings import LoraSettings, Precision, TrainingSettings
@@ -58,7 +58,7 @@ class TrainingResult:
 
 def train_reranker(
     weights: RerankerWeights,
-    groups: Sequence[TextGroup],
+    groups: Sequence[PreferenceGroup],
     output: Path,
     settings: TrainingSettings | None = None,
     *,
@@ -113,20 +113,20 @@ def train_reranker(
 
 def _frozen(
     weights: RerankerWeights,
-    groups: Sequence[TextGroup],
+    groups: Sequence[PreferenceGroup],
     settings: TrainingSettings,
     passage_vectors: PassageVectors | None,
 ) -> PassageVectors:
     settings.check(weights.architecture)
     if passage_vectors is not None:
         return passage_vectors
-    texts = [text for group in groups for text in (group.positive, *group.negatives)]
+    texts = [text for group in groups for text in group.texts]
     return PassageVectors.encode(weights, texts, settings.device)
 
 
 def _fit(
     scorer: Scorer,
-    groups: Sequence[TextGroup],
+    groups: Sequence[PreferenceGroup],
     criterion: Loss,
     settings: TrainingSettings,
     own: RandomState,
@@ -175,7 +175,7 @@ def _fit(
 
 def _losses(
     scorer: Scorer,
-    batches: Sequence[Sequence[TextGroup]],
+    batches: Sequence[Sequence[PreferenceGroup]],
     criterion: Loss,
     settings: TrainingSettings,
     scaler: Any,
@@ -246,11 +246,11 @@ def planned_updates(settings: TrainingSettings, groups: int) -> list[list[list[i
     return steps
 
 
-def _lists(groups: Sequence[TextGroup], in_batch: bool) -> list[tuple[list[str], list[float]]]:
+def _lists(groups: Sequence[PreferenceGroup], in_batch: bool) -> list[tuple[list[str], list[float]]]:
     """The passages of each group, positive first, with their scores; an in-batch negative scores 0, like the last."""
     lists = []
     for group in groups:
-        texts = [group.positive, *group.negatives]
+        texts = list(group.texts)
         scores = list(group.scores or [0.0] * len(texts))
         if in_batch:
             # Another group of the same question may hold a passage that is preferred to this group's positive.

@@ -10,7 +10,8 @@ from radio_dspy.programs import RetrieveRerankAnswer
 
 from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.passages import Passage, RankRequest
-from radio_dspy.distillation.candidates.recording import Observed, observe, record, same_as_retrieved
+from radio_dspy.distillation.candidates.observing import observe, same_as_retrieved
+from radio_dspy.distillation.candidates.recording import Observed, record
 from radio_dspy.distillation.candidates.reranker_slots import slots_of
 from radio_dspy.rerankers import Rerank
 from radio_dspy.retrievers import FaissRetriever

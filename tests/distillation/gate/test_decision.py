@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.files import sha256_of
-from radio_dspy.distillation import TextGroup, TrainingSettings, train_reranker
+from radio_dspy.distillation import PreferenceGroup, TrainingSettings, train_reranker
 from radio_dspy.distillation.gate.decision import Gate, decide, pass_gate
 from radio_dspy.distillation.training.averaging import mix_weights
 from radio_dspy.evaluation.significance import interval, paired_bootstrap
@@ -136,14 +136,12 @@ def base():
 
 @pytest.fixture(scope="module")
 def trained(base, tmp_path_factory):
-    group = TextGroup(
+    group = PreferenceGroup(
         "why did the dough not rise?", "Yeast dies in hot water.", ("The dough was large.", "Rise early.")
     )
     settings = TrainingSettings(num_train_epochs=1, learning_rate=1e-3, max_length=16)
     result = train_reranker(base, [group], tmp_path_factory.mktemp("trained") / "out", settings)
-    found = RerankerWeights(ENCODER, "bi-encoder")
-    found.checkpoint = str(result.checkpoint)
-    return found
+    return RerankerWeights(ENCODER, "bi-encoder").with_checkpoint(result.checkpoint)
 
 
 def contents(weights):

@@ -7,7 +7,7 @@ import pytest
 
 from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.passages import Passage, Ranking, RankRequest
-from radio_dspy.distillation.preferences.building import QuestionGroup, build_groups
+from radio_dspy.distillation.preferences.building import build_groups
 from radio_dspy.distillation.preferences.guards import FalseNegatives
 from radio_dspy.distillation.preferences.settings import PreferenceSettings
 from radio_dspy.distillation.teacher.ranking import fused_rankings
@@ -49,26 +49,27 @@ def build(requests=None, settings=UNGUARDED, signals=None, **options):
 
 def test_the_papers_way_is_the_default():
     (group,), counts = build()
-    assert group.group.positive == "p6"
-    assert group.group.negatives == ("p3", "p2", "p0")
+    assert group.passage_ids[0] == "p6"
+    assert group.passage_ids[1:] == ("p3", "p2", "p0")
     assert counts == {}
 
 
 def test_scores_stay_with_their_texts():
     settings = unguarded(sampling="all", random_negatives=2)
     (group,), _ = build(settings=settings, corpus=CORPUS)
-    text = group.texts()
-    fused = {passage.contents: i / 6 for i, passage in enumerate(group.request.candidates)}
-    listed = [text.positive, *text.negatives]
+    fused = {passage.contents: i / 6 for i, passage in enumerate(question().candidates)}
+    drawn = [passage for passage in CORPUS if passage.contents in group.texts]
+    listed = list(group.texts)
     assert len(listed) == 9
     assert listed[0] == "Title\nPassage six."
-    assert [fused.get(one, 0.0) for one in listed] == pytest.approx(text.scores)
-    assert [one for one in listed if one not in fused] == [passage.contents for passage in group.random]
-    assert text.scores[-2:] == (0.0, 0.0)
+    assert [fused.get(one, 0.0) for one in listed] == pytest.approx(group.scores)
+    assert group.random == len(drawn) == 2
+    assert {one for one in listed if one not in fused} == {passage.contents for passage in drawn}
+    assert group.scores[-2:] == (0.0, 0.0)
     record = group.as_dict()
-    assert record["scores"] == pytest.approx(list(text.scores), abs=1e-6)
+    assert record["scores"] == pytest.approx(list(group.scores), abs=1e-6)
     assert [record["positive"], *record["negatives"]] == [f"p{i}" for i in range(6, -1, -1)]
-    assert record["random"] == [passage.id for passage in group.random]
+    assert record["random"] == list(group.passage_ids[-2:])
     json.dumps(record)
 
 
@@ -76,22 +77,22 @@ def test_groups_come_in_the_questions_order_with_their_own_texts():
     signal = Given({"p0": 0.0, "p1": 1.0, "p2": 2.0})
     requests = [question(key, ("x" + key, "y" + key, "z" + key)) for key in ("one", "two")]
     groups, _ = build(requests, unguarded(sampling="iteration"), {signal: 1.0})
-    assert [group.request.id for group in groups] == ["one", "one", "two", "two"]
+    assert [group.id for group in groups] == ["one", "one", "two", "two"]
     for group in groups:
-        assert group.texts().query == f"Why {group.request.id}?"
-        assert all(group.request.id in text for text in (group.texts().positive, *group.texts().negatives))
+        assert group.query == f"Why {group.id}?"
+        assert all(group.id in text for text in group.texts)
 
 
 def test_answers_reach_training_only_where_the_guard_looks_for_them():
-    assert build(settings=PreferenceSettings(false_negatives=FalseNegatives()))[0][0].texts().answers == ("the answer",)
-    assert build()[0][0].texts().answers == ()
+    assert build(settings=PreferenceSettings(false_negatives=FalseNegatives()))[0][0].answers == ("the answer",)
+    assert build()[0][0].answers == ()
 
 
 def test_signals_are_weighed():
     other = Given({f"p{i}": float(-i) for i in range(7)}, name="other")
     (group,), _ = build(signals={SIGNAL: 0.25, other: 0.75})
-    assert group.group.positive == "p0"
-    assert group.texts().scores[0] == pytest.approx(0.75)
+    assert group.passage_ids[0] == "p0"
+    assert group.scores[0] == pytest.approx(0.75)
     with pytest.raises(DataError, match="Signals must have different names, got"):
         build(signals={SIGNAL: 0.5, Given(SIGNAL.scores): 0.5})
 
@@ -105,15 +106,15 @@ def test_a_signal_that_fails_names_question_and_passage(bad):
 def test_equal_texts_under_different_ids_keep_their_own_places():
     request = question(texts=("same", "same", "other"))
     (group,), _ = build([request], unguarded(sampling="all"), {Given({"p0": 0.0, "p1": 2.0, "p2": 1.0}): 1.0})
-    assert (group.group.positive, group.group.negatives) == ("p1", ("p2", "p0"))
-    assert group.texts().scores == (1.0, 0.5, 0.0)
+    assert group.passage_ids == ("p1", "p2", "p0")
+    assert group.scores == (1.0, 0.5, 0.0)
 
 
 @pytest.mark.parametrize(("count", "groups"), [(1, 0), (2, 1)])
 def test_few_candidates(count, groups):
     request = question(texts=("zero", "one")[:count])
     found, _ = build([request], signals={Given({"p0": 1.0, "p1": 1.0}): 1.0})
-    assert [group.group.positive for group in found] == ["p0"] * groups
+    assert [group.passage_ids[0] for group in found] == ["p0"] * groups
 
 
 # Hard negatives
@@ -121,7 +122,7 @@ def test_few_candidates(count, groups):
 
 def test_negative_range_come_from_a_window_of_the_fused_list():
     (group,), _ = build(settings=unguarded(sampling="all", negative_range=(2, 4)))
-    assert group.group.negatives == ("p4", "p3")
+    assert group.passage_ids[1:] == ("p4", "p3")
     assert build(settings=unguarded(depth=3, negative_range=(3, 5))) == ([], {})
 
 
@@ -149,7 +150,7 @@ def test_the_guard_counts_what_it_leaves_out():
     requests = [question("first", texts), question("second", texts)]
     groups, counts = build(requests, PreferenceSettings(sampling="all", false_negatives=guard))
     # 1/6 lies within the margin, 2/6 does not.
-    assert [group.group.negatives for group in groups] == [("p4", "p3", "p2", "p1")] * 2
+    assert [group.passage_ids[1:] for group in groups] == [("p4", "p3", "p2", "p1")] * 2
     assert counts == {"contains an answer": 2, "within the margin": 2}
 
 
@@ -165,7 +166,7 @@ def test_a_group_that_keeps_nothing_is_dropped_and_counted():
 
 
 def drawn(groups):
-    return [[passage.id for passage in group.random] for group in groups]
+    return [list(group.passage_ids[-group.random :]) for group in groups]
 
 
 def test_random_negatives_are_drawn_from_the_corpus_and_repeat():
@@ -188,7 +189,7 @@ def test_random_negatives_are_not_among_the_candidates():
     (group,), _ = build([request], settings, corpus=[*request.candidates, *CORPUS[:3]])
     assert set(drawn([group])[0]) == {"c0", "c1", "c2"}
     (group,), _ = build([request], settings, corpus=request.candidates)
-    assert group.random == ()
+    assert group.random == 0
 
 
 def test_random_negatives_hold_no_answer_where_the_guard_looks():
@@ -200,7 +201,7 @@ def test_random_negatives_hold_no_answer_where_the_guard_looks():
     assert set(drawn(guarded)[0]) == {"c0", "c1"}
     assert counts == {"contains an answer": 4}
     free, counts = build(settings=unguarded(random_negatives=6), corpus=corpus)
-    assert len(free[0].random) == 6
+    assert free[0].random == 6
     assert counts == {}
 
 
@@ -211,7 +212,7 @@ def test_random_negatives_do_not_repeat_the_positive_under_another_id():
     assert set(drawn(guarded)[0]) == {"c0", "c1"}
     assert counts == {"same text": 1}
     free, counts = build(settings=unguarded(random_negatives=3), corpus=corpus)
-    assert (len(free[0].random), counts) == (3, {})
+    assert (free[0].random, counts) == (3, {})
 
 
 SKY = "Why does the sky look blue by day and red in the evening?"
@@ -257,7 +258,7 @@ def test_only_the_questions_on_which_the_teacher_is_surest():
     ]
     for share, kept in ((1.0, "abcd"), (0.75, "abd"), (0.5, "ab"), (0.25, "a"), (0.01, "a")):
         groups, left_out = build_groups(requests, fused, unguarded(confident_share=share))
-        assert "".join(one.request.id for one in groups) == kept
+        assert "".join(one.id for one in groups) == kept
         assert left_out.get("unsure question", 0) == 4 - len(kept)
     single = question("e", texts=("alone",))
     groups, left_out = build_groups([single], [single.ranking()], unguarded(confident_share=0.5))
@@ -274,7 +275,7 @@ def test_a_group_keeps_its_record_short():
     request = question(texts=("zero", "one", "two"))
     (group,), _ = build([request], unguarded(sampling="all"), {Given({"p0": 0.0, "p1": 1.0, "p2": 3.0}): 1.0})
     assert group.as_dict()["scores"] == [1.0, 0.333333, 0.0]
-    assert group.texts().scores[1] == 1 / 3
+    assert group.scores[1] == 1 / 3
 
 
 # Ids
@@ -309,9 +310,3 @@ def test_a_question_that_is_asked_twice_is_retrieved_once():
 def test_an_example_without_a_question_is_named():
     with pytest.raises(DataError, match=r"Example 1 has no 'question' \(it has \['answer'\]\)"):
         rank_requests([dspy.Example(question="Why?"), dspy.Example(answer="so")], None, 5)
-
-
-def test_groups_made_by_hand_serve_as_well():
-    (made,), _ = build()
-    group = QuestionGroup(made.request, made.group, made.scores)
-    assert group.texts().scores == made.texts().scores

@@ -4,7 +4,6 @@ import pytest
 
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.passages import Passage, RankRequest
-from radio_dspy.distillation.preferences.groups import PreferenceGroup
 from radio_dspy.distillation.preferences.guards import NO_GUARD, FalseNegatives, without_false_negatives
 from radio_dspy.distillation.rationales.checks import rationale_problem
 
@@ -17,7 +16,7 @@ OTHER = Passage("other", "Vapour takes heat along.")  # the text without the tit
 PASSAGES = (POSITIVE, NAMED, SAME, CLOSE, FAR, OTHER)
 REQUEST = RankRequest("q", "Why?", PASSAGES, tuple(map(float, range(6, 0, -1))), answers=("cold", "the evaporation"))
 FUSED = {"best": 0.9, "named": 0.5, "same": 0.4, "close": 0.88, "far": 0.1, "other": 0.2}
-GROUP = PreferenceGroup("best", ("close", "named", "same", "other", "far"))
+GROUP = ("best", ("close", "named", "same", "other", "far"))
 
 
 def guarded(guard, *groups, fused=FUSED):
@@ -28,7 +27,7 @@ def guarded(guard, *groups, fused=FUSED):
 
 def test_by_default_each_reason_leaves_out_its_negative():
     kept, counts = guarded(FalseNegatives())
-    assert kept == [PreferenceGroup("best", ("other", "far"))]
+    assert kept == [("best", ("other", "far"))]
     assert counts == {"within the margin": 1, "contains an answer": 1, "same text": 1}
 
 
@@ -42,7 +41,7 @@ def test_by_default_each_reason_leaves_out_its_negative():
 )
 def test_each_part_works_alone(guard, left_out, reason):
     kept, counts = guarded(guard)
-    assert kept == [PreferenceGroup("best", tuple(one for one in GROUP.negatives if one != left_out))]
+    assert kept == [("best", tuple(one for one in GROUP[1] if one != left_out))]
     assert counts == {reason: 1}
 
 
@@ -59,7 +58,7 @@ def test_the_margin_begins_at_its_value():
 
 
 def test_a_group_that_keeps_no_negative_is_dropped_and_the_others_stay():
-    gone, stays = PreferenceGroup("best", ("named", "close")), PreferenceGroup("named", ("far",))
+    gone, stays = ("best", ("named", "close")), ("named", ("far",))
     kept, counts = guarded(FalseNegatives(), gone, stays)
     assert kept == [stays]
     assert counts == {"contains an answer": 1, "within the margin": 1, "group dropped": 1}

@@ -81,8 +81,8 @@ def test_groups_are_joined_by_id_with_their_texts():
         "random": [],
         "scores": [1.0, 0.0],
     }
-    assert group.texts().positive == HEAT.contents
-    assert group.texts().negatives == ("It was a cold day.",)
+    assert group.positive == HEAT.contents
+    assert group.negatives == ("It was a cold day.",)
     assert counts == {}
 
 

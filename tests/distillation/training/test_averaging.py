@@ -3,14 +3,21 @@ import torch
 from safetensors.torch import load_file
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.distillation import TextGroup, TrainingSettings, align, average_weights, mix_weights, train_reranker
+from radio_dspy.distillation import (
+    PreferenceGroup,
+    TrainingSettings,
+    align,
+    average_weights,
+    mix_weights,
+    train_reranker,
+)
 from radio_dspy.rerankers import RerankerWeights
 from radio_dspy.runs.run import Run
 
 GROUPS = [
-    TextGroup("why did the dough not rise?", "Yeast dies in hot water.", ("The dough was large.", "Rise early.")),
-    TextGroup("why is the jug cold?", "Vapour carries warmth away.", ("The jug is old.", "A cold day.")),
-    TextGroup("why do ships float?", "A body displaces its weight of water.", ("Ships sail.",)),
+    PreferenceGroup("why did the dough not rise?", "Yeast dies in hot water.", ("The dough was large.", "Rise early.")),
+    PreferenceGroup("why is the jug cold?", "Vapour carries warmth away.", ("The jug is old.", "A cold day.")),
+    PreferenceGroup("why do ships float?", "A body displaces its weight of water.", ("Ships sail.",)),
 ]
 FAST = {"num_train_epochs": 1, "learning_rate": 1e-3, "max_length": 32, "per_device_train_batch_size": 1}
 

@@ -12,19 +12,19 @@ from safetensors.torch import load_file, save_file
 
 from radio_dspy.core.errors import RunError, SettingsError
 from radio_dspy.core.files import sha256_of
-from radio_dspy.distillation import InfoNCE, TextGroup, TrainingSettings, train_reranker
+from radio_dspy.distillation import InfoNCE, PreferenceGroup, TrainingSettings, train_reranker
 from radio_dspy.distillation.training.checkpoints import TrainingCheckpoints, remove_checkpoints, training_key
 from radio_dspy.distillation.training.settings import LoraSettings
-from radio_dspy.models.encoder import quiet_loading
+from radio_dspy.models.encoder import Encoder, quiet_loading
 from radio_dspy.models.files import weight_files, weights
 from radio_dspy.rerankers import RerankerWeights
 from tests.conftest import ENCODER
 
 GROUPS = [
-    TextGroup("why did the dough not rise?", "Yeast dies in hot water.", ("The dough was large.", "Rise early.")),
-    TextGroup("why is the jug cold?", "Vapour carries warmth away.", ("The jug is old.", "A cold day.")),
-    TextGroup("why do ships float?", "A body displaces its weight of water.", ("Ships sail.",)),
-    TextGroup("why does iron rust at sea?", "Salt water carries current.", ("Iron is mined.", "The sea.")),
+    PreferenceGroup("why did the dough not rise?", "Yeast dies in hot water.", ("The dough was large.", "Rise early.")),
+    PreferenceGroup("why is the jug cold?", "Vapour carries warmth away.", ("The jug is old.", "A cold day.")),
+    PreferenceGroup("why do ships float?", "A body displaces its weight of water.", ("Ships sail.",)),
+    PreferenceGroup("why does iron rust at sea?", "Salt water carries current.", ("Iron is mined.", "The sea.")),
 ]
 FAST = {
     "num_train_epochs": 3,
@@ -131,8 +131,7 @@ def test_a_checkpoint_fits_only_the_same_training(base, small):
     def key(weights=base, groups=GROUPS, watch=False, **other):
         return training_key(weights, groups, replace(settings, **other), watch=watch)
 
-    prefixed = RerankerWeights(small, "bi-encoder")
-    prefixed.query_prefix = "query: "
+    prefixed = RerankerWeights(Encoder(small.name, query_prefix="query: "), "bi-encoder")
     other = [
         key(groups=GROUPS[:3]),
         key(groups=[replace(GROUPS[0], answers=("yeast",)), *GROUPS[1:]]),

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from radio_dspy.core.errors import DataError, MissingExtraError, RadioError, SettingsError
 from radio_dspy.core.files import sha256_of
-from radio_dspy.distillation import InfoNCE, TextGroup, TrainingSettings, train_reranker
+from radio_dspy.distillation import InfoNCE, PreferenceGroup, TrainingSettings, train_reranker
 from radio_dspy.distillation.training.loop import _lists
 from radio_dspy.distillation.training.settings import LoraSettings
 from radio_dspy.models.bi_encoder import PassageVectors
@@ -22,12 +22,12 @@ from radio_dspy.rerankers import Rerank, RerankerWeights
 from tests.conftest import ENCODER
 
 GROUPS = [
-    TextGroup("why did the dough not rise?", "Yeast dies in hot water.", ("The dough was large.", "Rise early.")),
-    TextGroup(
+    PreferenceGroup("why did the dough not rise?", "Yeast dies in hot water.", ("The dough was large.", "Rise early.")),
+    PreferenceGroup(
         "why is the jug cold?", "Vapour carries warmth away.", ("The jug is old.", "A cold day.", "Jugs cost more.")
     ),
-    TextGroup("why do ships float?", "A body displaces its weight of water.", ("Ships sail.",)),
-    TextGroup(
+    PreferenceGroup("why do ships float?", "A body displaces its weight of water.", ("Ships sail.",)),
+    PreferenceGroup(
         "why does iron rust at sea?", "Salt water carries current between metals.", ("Iron is mined.", "The sea.")
     ),
 ]
@@ -192,8 +192,7 @@ def test_the_query_tower_learns_and_the_passages_stay(bi_encoder, tmp_path):
     queries = Encoder(str(result.checkpoint)).encode_queries([group.query for group in GROUPS])
     before = Encoder(bi_encoder.checkpoint).encode_queries([group.query for group in GROUPS])
     assert not np.allclose(queries, before, atol=1e-2)
-    trained = RerankerWeights(str(result.checkpoint), "bi-encoder")
-    trained.passage_checkpoint = bi_encoder.checkpoint
+    trained = bi_encoder.with_checkpoint(result.checkpoint, bi_encoder.checkpoint)
     texts = [text for group in GROUPS for text in (group.positive, *group.negatives)]
     stayed = PassageVectors.encode(trained, texts).tensor(texts)
     assert torch.equal(stayed, PassageVectors.encode(bi_encoder, texts).tensor(texts))
@@ -227,7 +226,7 @@ def test_a_cross_encoder_has_no_query_tower(tmp_path, small):
 
 
 def group(query, positive, *negatives, **options):
-    return TextGroup(query, positive, negatives, **options)
+    return PreferenceGroup(query, positive, negatives, **options)
 
 
 def test_the_other_positives_of_a_batch_become_negatives():
@@ -335,7 +334,7 @@ def test_a_loss_that_reads_scores_needs_them_of_every_group(bi_encoder, tmp_path
 
 def test_scores_and_passages_of_a_group_must_match():
     with pytest.raises(DataError, match=r"'why\?': 2 scores for 3 passages"):
-        TextGroup("why?", "a", ("b", "c"), (1.0, 0.5))
+        PreferenceGroup("why?", "a", ("b", "c"), (1.0, 0.5))
 
 
 # Watching
