@@ -108,7 +108,7 @@ def compile_from(store: str, uri: str, data: Path, folder: Path) -> dict[str, An
         retriever = radio.FaissRetriever.build(passages, encoder)
     rerank = radio.Rerank(encoder, architecture="bi-encoder")
     program = radio.RetrieveRerankAnswer(retriever, rerank, candidates=CANDIDATES, k=5)
-    optimizer = radio.RADIO(rationale_lm=False, encoder=encoder, run_dir=folder / store, **radio.local_preset())
+    optimizer = radio.RADIO(rationale_lm=False, run_dir=folder / store, **radio.local_preset(retriever))
     optimizer.compile(program, trainset=questions)
     groups = hashlib.sha256((folder / store / "groups.jsonl").read_bytes()).hexdigest()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
