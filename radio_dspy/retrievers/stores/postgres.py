@@ -41,7 +41,7 @@ class Connection:
                 said = self._client.conninfo.conninfo_to_dict(source)
             except self._client.Error:
                 raise SettingsError(
-                    "The connection string cannot be read; give postgresql://user@host:port/database, with the "
+                    "The connection string cannot be read; give postgresql://host:port/database, with the "
                     "password in PGPASSWORD or ~/.pgpass."
                 ) from None
             learn({"password": said.get("password")})
