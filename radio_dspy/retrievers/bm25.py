@@ -96,7 +96,7 @@ class BM25Retriever(Retriever):
             write_json(making / MANIFEST, {"format": 1, "kind": "bm25", "files": digests})
 
     @classmethod
-    def load(cls, path: str | PathLike[str], k: int = 20) -> BM25Retriever:  # type: ignore[override]  # DSPy's loads a state
+    def load(cls, path: str | PathLike[str], k: int = 20) -> BM25Retriever:
         """Read a folder that ``save`` wrote.
 
         Raises:

@@ -23,7 +23,7 @@ from radio_dspy.retrievers.vector import vector_part
 
 RRF_K = 60  # Cormack et al. 2009
 _KINDS: dict[str, Any] = {"bm25": BM25Retriever, "faiss": FaissRetriever}
-_GIVEN = "store"  # lies elsewhere and is given again
+_GIVEN: Literal["store"] = "store"  # lies elsewhere and is given again
 
 
 class _Manifest(Strict):
@@ -101,7 +101,7 @@ class HybridRetriever(Retriever):
             write_json(making / MANIFEST, said)
 
     @classmethod
-    def load(  # type: ignore[override]  # DSPy's loads a state
+    def load(
         cls,
         path: str | PathLike[str],
         encoder: TextEncoder | str | None = None,

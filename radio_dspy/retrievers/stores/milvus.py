@@ -52,7 +52,10 @@ class MilvusStore(shared.Store):
 
     def _search(self, vectors: Any, k: int, wanted: Mapping[str, list[Any]]) -> list[shared.Hits]:
         every = [[f"{self._field(name)} == {_literal(one)}" for one in some] for name, some in wanted.items()]
-        about = {"filter": " and ".join(f"({' or '.join(one)})" for one in every), "anns_field": self.fields.embedding}
+        about: dict[str, Any] = {
+            "filter": " and ".join(f"({' or '.join(one)})" for one in every),
+            "anns_field": self.fields.embedding,
+        }
         about |= {**self._where, "output_fields": self._output()}
         found = self._client.search(data=vectors.tolist(), limit=k, **about) if len(vectors) else []
         key = str(self.fields.id)  # stands beside the other fields, under its own name or as "id"

@@ -15,7 +15,7 @@ from radio_dspy.models.encoder import TextEncoder
 from radio_dspy.retrievers.stores import shared
 
 _FORMS = (
-    "postgresql://user@host/database, qdrant+http://host:6333, qdrant:///folder, lancedb:///folder, chroma:///folder, "
+    "postgresql://host/database, qdrant+http://host:6333, qdrant:///folder, lancedb:///folder, chroma:///folder, "
     "chroma+http://host:8000, milvus:///file.db or milvus+http://host:19530"
 )
 _WORD = re.compile(r"(?<=[?&])(?:password|api_key|token|passfile|sslpassword)=[^&]*&?")
@@ -41,10 +41,10 @@ def open_store(
         StoreError: If the store is down or lacks what is asked for.
 
     Example:
-        >>> open_store("oracle://host", "passages", "all-MiniLM-L6-v2")
+        >>> open_store("oracle://host", "passages", "all-MiniLM-L6-v2")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        radio_dspy.core.errors.SettingsError: --store cannot be 'oracle'; give postgresql://user@host/database, ...
+        radio_dspy.core.errors.SettingsError: --store cannot be 'oracle'; give postgresql://host/database, ...
     """
     kind, _, protocol = address.partition("://")[0].partition("+")
     kind = "postgresql" if kind == "postgres" else kind

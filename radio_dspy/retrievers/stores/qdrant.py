@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from radio_dspy.core.errors import DataError, StoreError
+from radio_dspy.core.errors import StoreError
 from radio_dspy.core.passages import Passage
 from radio_dspy.retrievers.stores import shared
 
@@ -17,9 +17,8 @@ class QdrantStore(shared.Store):
     """A collection; passages are known by a field of the payload, else by the point's own id."""
 
     def __init__(self, client: Any, collection: str, fields: shared.Fields) -> None:
-        self._models, self.fields, self.name = shared.needed("qdrant_client.models", "qdrant"), fields, collection
-        self._client, self._where = client, {"collection_name": collection}
-        self.name = f"collection {collection}"
+        self._models, self.fields = shared.needed("qdrant_client.models", "qdrant"), fields
+        self._client, self._where, self.name = client, {"collection_name": collection}, f"collection {collection}"
         with shared.asking(self.name):
             vectors = client.get_collection(collection).config.params.vectors
             named = vectors if isinstance(vectors, Mapping) else {"": vectors}
@@ -29,12 +28,11 @@ class QdrantStore(shared.Store):
             metric = shared.similarity_of(about.distance.value, self.name, _METRICS)
             points = client.scroll(collection, limit=shared.SAMPLE, with_vectors=self._wanted(True))[0]
         self.check_sample(map(self._pair, points), metric, about.size)
-        if fields.id:
-            with suppress(Exception):  # a server counts only fields with an index; copies show when they are met
-                most = client.facet(collection, key=fields.id, limit=1, exact=True).hits
-                doubled = most[0].value if most and most[0].count > 1 else None
-            if doubled is not None:
-                raise DataError(f"{self.name}: id {doubled!r} is there more than once; give each point its own.")
+        errors, grpc = (shared.needed(one, "qdrant") for one in ("qdrant_client.http.exceptions", "grpc"))
+        hits: list[Any] = []
+        with suppress(errors.ApiException, grpc.RpcError):  # a server counts only fields with an index
+            hits = client.facet(collection, key=fields.id, limit=1, exact=True).hits if fields.id else []
+        self._keep({}, ((one.value, None) for one in hits for _ in range(one.count)))
 
     def _wanted(self, vectors: bool) -> Any:
         return [self.fields.embedding] if vectors and self.fields.embedding else vectors
