@@ -52,11 +52,8 @@ class MilvusStore(shared.Store):
 
     def _search(self, vectors: Any, k: int, wanted: Mapping[str, list[Any]]) -> list[shared.Hits]:
         every = [[f"{self._field(name)} == {_literal(one)}" for one in some] for name, some in wanted.items()]
-        about: dict[str, Any] = {
-            "filter": " and ".join(f"({' or '.join(one)})" for one in every),
-            "anns_field": self.fields.embedding,
-        }
-        about |= {**self._where, "output_fields": self._output()}
+        where = " and ".join(f"({' or '.join(one)})" for one in every)
+        about = {**self._where, "anns_field": self.fields.embedding, "output_fields": self._output(), "filter": where}
         found = self._client.search(data=vectors.tolist(), limit=k, **about) if len(vectors) else []
         key = str(self.fields.id)  # stands beside the other fields, under its own name or as "id"
         return [[(self.fields.passage(one["entity"], one.get(key, one.get("id"))), one["distance"]) for one in hits]
