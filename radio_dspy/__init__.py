@@ -58,14 +58,23 @@ if TYPE_CHECKING:
     from radio_dspy.rerankers.rerank import NoRerank as NoRerank
     from radio_dspy.rerankers.rerank import Rerank as Rerank
     from radio_dspy.retrievers.aligned import aligned_retriever as aligned_retriever
+    from radio_dspy.retrievers.bm25 import BM25Retriever as BM25Retriever
     from radio_dspy.retrievers.faiss import FaissRetriever as FaissRetriever
+    from radio_dspy.retrievers.hybrid import HybridRetriever as HybridRetriever
+    from radio_dspy.retrievers.stores.chroma import ChromaRetriever as ChromaRetriever
+    from radio_dspy.retrievers.stores.lancedb import LanceDBRetriever as LanceDBRetriever
+    from radio_dspy.retrievers.stores.milvus import MilvusRetriever as MilvusRetriever
+    from radio_dspy.retrievers.stores.pgvector import PgVectorRetriever as PgVectorRetriever
+    from radio_dspy.retrievers.stores.qdrant import QdrantRetriever as QdrantRetriever
     from radio_dspy.retrievers.vector import VectorRetriever as VectorRetriever
     from radio_dspy.retrievers.vector import VectorStore as VectorStore
 
 
 _HOMES = {
+    "BM25Retriever": "radio_dspy.retrievers.bm25",
     "Budget": "radio_dspy.lm.limits",
     "ChooseOption": "radio_dspy.lm.signatures",
+    "ChromaRetriever": "radio_dspy.retrievers.stores.chroma",
     "Comparison": "radio_dspy.reporting.comparison",
     "Encoder": "radio_dspy.models.encoder",
     "ExtractRationale": "radio_dspy.lm.signatures",
@@ -74,16 +83,21 @@ _HOMES = {
     "Gate": "radio_dspy.distillation.gate.decision",
     "GenerateAnswer": "radio_dspy.lm.signatures",
     "GroupFinetune": "radio_dspy.optimizers.group_finetune",
+    "HybridRetriever": "radio_dspy.retrievers.hybrid",
+    "LanceDBRetriever": "radio_dspy.retrievers.stores.lancedb",
     "LMRerank": "radio_dspy.rerankers.lm",
     "LoraSettings": "radio_dspy.distillation.training.settings",
+    "MilvusRetriever": "radio_dspy.retrievers.stores.milvus",
     "MultiHop": "radio_dspy.programs.multi_hop",
     "MultipleChoice": "radio_dspy.programs.multiple_choice",
     "NextQuery": "radio_dspy.lm.signatures",
     "NoRerank": "radio_dspy.rerankers.rerank",
     "Passage": "radio_dspy.core.passages",
+    "PgVectorRetriever": "radio_dspy.retrievers.stores.pgvector",
     "PreferenceSettings": "radio_dspy.distillation.preferences.settings",
     "PlainAdapter": "radio_dspy.lm.adapters",
     "PlainStreamListener": "radio_dspy.lm.streaming",
+    "QdrantRetriever": "radio_dspy.retrievers.stores.qdrant",
     "RADIO": "radio_dspy.optimizers.radio",
     "RadioError": "radio_dspy.core.errors",
     "RankRequest": "radio_dspy.core.passages",

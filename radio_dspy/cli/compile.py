@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radio_dspy.cli.command import command, say, write_result
-from radio_dspy.cli.inputs import build_index, open_retriever, read_rationales
+from radio_dspy.cli.inputs import build_index, open_first_stage, open_retriever, read_rationales
 from radio_dspy.cli.options import (
     DEFAULT_ENCODER,
     Architecture,
@@ -28,6 +28,9 @@ from radio_dspy.cli.options import (
     ReadPassages,
     RunDir,
     Scoring,
+    StoreAddress,
+    StoreColumns,
+    StoreTable,
     Task,
     TrainedTower,
     declared,
@@ -91,6 +94,9 @@ def compile_(
     given: dict[str, Any],
     corpus: CorpusFile = None,
     index_folder: IndexFolder = None,
+    store: StoreAddress = None,
+    table: StoreTable = None,
+    column: StoreColumns = None,
     dev: Judges = None,
     lm: Lm = "local",
     rationales: GivenRationales = None,
@@ -130,7 +136,7 @@ def compile_(
     questions, valset = radio.load_questions(train), radio.load_questions(dev) if dev else []
     trainset = questions[:limit]
     texts = read_rationales(rationales, [*questions, *valset], [*trainset, *valset]) if rationales else {}
-    retriever = open_retriever(index_folder, corpus, encoder)
+    retriever = open_first_stage(index_folder, corpus, encoder, store, table, column)
     rerank = radio.Rerank(reranker, architecture=architecture)
     student = open_program(task, retriever, rerank, candidates=candidates, k=k, hops=hops)
     with open_lm(lm, seed=seed, max_tokens=max_tokens) as model:

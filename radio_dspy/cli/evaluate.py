@@ -9,8 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from radio_dspy.cli.command import command, say, write_result
-from radio_dspy.cli.inputs import open_retriever
-from radio_dspy.cli.options import CorpusFile, EncoderName, IndexFolder, JsonFile, Limit, Lm, Program
+from radio_dspy.cli.inputs import open_first_stage
+from radio_dspy.cli.options import (
+    CorpusFile,
+    EncoderName,
+    IndexFolder,
+    JsonFile,
+    Limit,
+    Lm,
+    Program,
+    StoreAddress,
+    StoreColumns,
+    StoreTable,
+)
 from radio_dspy.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -28,6 +39,9 @@ def evaluate(
     questions: Annotated[Path, typer.Option(help="Questions to judge by, as JSON Lines.")],
     corpus: CorpusFile = None,
     index_folder: IndexFolder = None,
+    store: StoreAddress = None,
+    table: StoreTable = None,
+    column: StoreColumns = None,
     encoder: EncoderName = None,
     lm: Lm = "none",
     baseline: Annotated[
@@ -59,7 +73,7 @@ def evaluate(
 
     examples = radio.load_questions(questions)[:limit]
     check_judgeable(examples, str(questions))
-    retriever = open_retriever(index_folder, corpus, encoder)
+    retriever = open_first_stage(index_folder, corpus, encoder, store, table, column)
     examples = known_labels(examples, retriever)
     aligned: Any = radio.load(program, retriever=retriever)
     requests = rank_requests(examples, retriever, aligned.candidates)
@@ -111,6 +125,9 @@ def ask(
     ] = None,
     corpus: CorpusFile = None,
     index_folder: IndexFolder = None,
+    store: StoreAddress = None,
+    table: StoreTable = None,
+    column: StoreColumns = None,
     encoder: EncoderName = None,
     lm: Lm = "local",
     json_file: JsonFile = None,
@@ -124,7 +141,7 @@ def ask(
     import radio_dspy as radio
     from radio_dspy.lm.opening import open_lm
 
-    retriever = open_retriever(index_folder, corpus, encoder)
+    retriever = open_first_stage(index_folder, corpus, encoder, store, table, column)
     aligned = radio.load(program, retriever=retriever)
     if isinstance(aligned, radio.MultipleChoice) != bool(choice):
         raise SettingsError(

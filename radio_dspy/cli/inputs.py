@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from radio_dspy.models.encoder import TextEncoder
     from radio_dspy.retrievers.faiss import FaissRetriever
+    from radio_dspy.retrievers.vector import VectorRetriever
+
+_COLUMNS = ("id", "text", "title", "embedding", "metadata")
 
 
 def build_index(corpus: Path, encoder: TextEncoder | str) -> FaissRetriever:
@@ -22,6 +25,31 @@ def build_index(corpus: Path, encoder: TextEncoder | str) -> FaissRetriever:
     import radio_dspy as radio
 
     return radio.FaissRetriever.build(radio.load_corpus(corpus), encoder=encoder, show_progress=True)
+
+
+def open_first_stage(
+    index_folder: Path | None,
+    corpus: Path | None,
+    encoder: str | None,
+    store: str | None,
+    table: str | None,
+    columns: Sequence[str] | None,
+) -> VectorRetriever:
+    """A vector store; else a saved index, or a new one of a corpus file."""
+    from radio_dspy.retrievers.stores.opening import open_store
+
+    if store is None:
+        if table or columns:
+            raise SettingsError("--table and --column belong to a store; give its address with --store.")
+        return open_retriever(index_folder, corpus, encoder)
+    if index_folder or corpus:
+        raise SettingsError("Give one of --store, --index and --corpus.")
+    if not table or not encoder:
+        raise SettingsError("--store needs --table and --encoder: the encoder that made the table's vectors.")
+    pairs = [one.partition("=") for one in columns or ()]
+    if wrong := [part for part, _, name in pairs if part not in _COLUMNS or not name]:
+        raise SettingsError(f"--column {wrong[0]!r:.40} must be one of {', '.join(_COLUMNS)}, as in text=body.")
+    return open_store(store, table, encoder, names={part: name for part, _, name in pairs})
 
 
 def open_retriever(index_folder: Path | None, corpus: Path | None, encoder: str | None) -> FaissRetriever:

@@ -31,6 +31,25 @@ EncoderName = Annotated[
 ]
 IndexFolder = Annotated[Path | None, typer.Option("--index", help="Folder that `radio-dspy index` wrote.")]
 CorpusFile = Annotated[Path | None, typer.Option("--corpus", help="Passages as JSON Lines, instead of --index.")]
+StoreAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        help="Vector store, instead of --index: postgresql://user@host/database, qdrant+http://host:6333, "
+        "lancedb:///folder, chroma:///folder, milvus:///file.db. Needs --table and --encoder.",
+        metavar="ADDRESS",
+    ),
+]
+StoreTable = Annotated[str | None, typer.Option("--table", help="Table or collection of the store.")]
+StoreColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        help="Name of a column or field of the store, such as text=body (id, text, title, embedding, metadata). Give "
+        "it once for each.",
+        metavar="PART=NAME",
+    ),
+]
 BaseWeights = Annotated[str, typer.Option(help="Folder or hub name of the weights to start from.")]
 Scoring = Annotated[Architecture, typer.Option(help="How the reranker scores.")]
 TrainedTower = Annotated[

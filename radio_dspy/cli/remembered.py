@@ -19,11 +19,16 @@ _LARGEST = 2**62  # of a whole number; DSPy and torch take none of more than 64 
 def remember_command(run_dir: Path | None, command: str, arguments: Mapping[str, Any]) -> None:
     """Keep a command in its run folder, for ``radio-dspy runs resume``."""
     from radio_dspy.models.endpoint import shown_name
+    from radio_dspy.retrievers.stores.opening import shown_store
     from radio_dspy.runs.run import Run
 
     if run_dir is not None:
         told = {name: str(value) if isinstance(value, Path) else value for name, value in arguments.items()}
-        told = {name: shown_name(value) if isinstance(value, str) else value for name, value in told.items()}
+        shown = {"store": shown_store}  # the password comes from PGPASSWORD or ~/.pgpass when the run goes on
+        told = {
+            name: shown.get(name, shown_name)(value) if isinstance(value, str) else value
+            for name, value in told.items()
+        }
         Run(run_dir).remember_command({"command": command, "folder": str(Path.cwd()), "arguments": told})
 
 

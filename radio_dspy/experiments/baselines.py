@@ -1,72 +1,18 @@
-"""Baselines for experiments: BM25, reciprocal rank fusion, fine-tuning on passages with the answer."""
+"""Baselines for experiments: given rankings, fine-tuning on passages with the answer."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from radio_dspy.core.errors import DataError, MissingExtraError
-from radio_dspy.core.passages import Passage, Ranking, RankRequest
+from radio_dspy.core.passages import Ranking, RankRequest
 from radio_dspy.core.text import contains_answer, telling
 from radio_dspy.distillation.training.settings import TrainingSettings
 from radio_dspy.models.encoder import quiet_loading
 from radio_dspy.retrievers.base import Retriever
 
-RRF_K = 60  # Cormack et al. 2009
 _INSTALL = "pip install 'radio-dspy[experiments]'"
-
-
-class BM25Retriever(Retriever):
-    """BM25 over the words of title and text (bm25s, Lucene's variant, English stop words).
-
-    Example:
-        >>> found = BM25Retriever([Passage("a", "Yeast dies in heat."), Passage("b", "Ice floats.")]).search(["ice"], 1)
-        >>> found[0].ids
-        ('b',)
-    """
-
-    def __init__(self, passages: Sequence[Passage], k: int = 20) -> None:
-        super().__init__(k)
-        try:
-            import bm25s
-        except ImportError as error:
-            raise MissingExtraError(f"BM25 needs bm25s: {_INSTALL}") from error
-        self.passages = tuple(passages)
-        self._tokenize = bm25s.tokenize
-        self._index = bm25s.BM25()
-        self._index.index(self._tokens([one.contents for one in self.passages]), show_progress=False)
-
-    def search(self, queries: Sequence[str], k: int) -> list[Ranking]:
-        """Find the ``k`` best passages for each query."""
-        tokens = self._tokens(list(queries))
-        rows, scores = self._index.retrieve(tokens, k=min(k, len(self.passages)), show_progress=False)
-        return [
-            Ranking(query, tuple(self.passages[row] for row in found), tuple(map(float, values)))
-            for query, found, values in zip(queries, rows, scores, strict=True)
-        ]
-
-    def _tokens(self, texts: list[str]) -> list[list[str]]:
-        found: list[list[str]] = self._tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
-        return found
-
-
-def reciprocal_rank_fusion(rankings: Sequence[Ranking], k: int | None = None) -> Ranking:
-    """One ranking of several: a passage scores the sum of ``1 / (60 + rank)``.
-
-    Example:
-        >>> a, b, c = (Passage(one, one) for one in "abc")
-        >>> first, second = Ranking("q", (a, b), (2.0, 1.0)), Ranking("q", (b, c), (9.0, 8.0))
-        >>> reciprocal_rank_fusion([first, second]).ids
-        ('b', 'a', 'c')
-    """
-    scores: dict[str, float] = defaultdict(float)
-    passages: dict[str, Passage] = {}
-    for ranking in rankings:
-        for rank, passage in enumerate(ranking.passages, start=1):
-            scores[passage.id] += 1 / (RRF_K + rank)
-            passages.setdefault(passage.id, passage)
-    return Ranking.from_scores(rankings[0].query, list(passages.values()), [scores[key] for key in passages]).top(k)
 
 
 class FixedRankings(Retriever):

@@ -17,7 +17,7 @@ from radio_dspy.core.files import sha256_of, write_json
 from radio_dspy.core.passages import Ranking, RankRequest
 from radio_dspy.distillation.teacher.ranking import fused_rankings
 from radio_dspy.evaluation.relevance import compare
-from radio_dspy.experiments.baselines import BM25Retriever, finetune_on_answers, reciprocal_rank_fusion
+from radio_dspy.experiments.baselines import finetune_on_answers
 from radio_dspy.experiments.materials import Materials, Questions
 from radio_dspy.experiments.records import hash_of_settings
 from radio_dspy.experiments.settings import RowSettings
@@ -25,6 +25,8 @@ from radio_dspy.lm.budget import Ledger
 from radio_dspy.models.weights import RerankerWeights
 from radio_dspy.programs.tasks import open_program
 from radio_dspy.rerankers.rerank import Rerank
+from radio_dspy.retrievers.bm25 import BM25Retriever
+from radio_dspy.retrievers.hybrid import reciprocal_rank_fusion
 from radio_dspy.retrievers.requests import rank_requests, usable
 
 if TYPE_CHECKING:
@@ -106,7 +108,8 @@ def _bm25(materials: Materials, task: Task) -> Outcome:
 def _rrf(materials: Materials, task: Task) -> Outcome:
     lexical = _bm25(materials, task).rankings
     pairs = zip(task.requests, lexical, strict=True)
-    return Outcome([reciprocal_rank_fusion([one.ranking(), other], len(other)) for one, other in pairs])
+    k = task.settings.first_stage.candidates
+    return Outcome([reciprocal_rank_fusion([one.ranking(), other], k) for one, other in pairs])
 
 
 def _off_the_shelf(materials: Materials, task: Task) -> Outcome:

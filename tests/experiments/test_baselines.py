@@ -6,29 +6,12 @@ from radio_dspy import Passage, Ranking, RankRequest
 from radio_dspy.core.errors import DataError
 from radio_dspy.distillation.training.settings import TrainingSettings
 from radio_dspy.experiments.baselines import (
-    BM25Retriever,
     FixedRankings,
     answer_triplets,
     finetune_on_answers,
-    reciprocal_rank_fusion,
 )
 
 A, B, C = Passage("a", "Yeast dies in hot water."), Passage("b", "Ice floats."), Passage("c", "Yeast is alive.")
-
-
-def test_bm25_finds_words():
-    retriever = BM25Retriever([A, B, C])
-    first, second = retriever.search(["does ice float? ice!", "hot yeast"], 2)
-    assert first.ids[0] == "b"
-    assert second.ids == ("a", "c")
-    assert retriever("ice", k=1).passages == [B]
-    assert len(retriever.search(["ice"], 10)[0]) == 3
-
-
-def test_fusion_by_hand():
-    fused = reciprocal_rank_fusion([Ranking("q", (A, B), (2.0, 1.0)), Ranking("q", (B, C), (9.0, 8.0))], 2)
-    assert fused.ids == ("b", "a")
-    assert fused.scores == (pytest.approx(1 / 62 + 1 / 61), pytest.approx(1 / 61))
 
 
 def test_rankings_that_are_there_are_given():

@@ -1,0 +1,252 @@
+"""What the adapters of all vector stores share: reading passages, errors, checks before anything is paid for."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from radio_dspy.core.errors import DataError, MissingExtraError, RadioError, SettingsError, StoreError
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.redaction import cause_of, told
+from radio_dspy.core.validation import checked_text
+from radio_dspy.models.encoder import TextEncoder
+from radio_dspy.models.vectors import checked_vectors, length_problem
+from radio_dspy.retrievers.base import Filter
+from radio_dspy.retrievers.vector import VectorRetriever
+
+if TYPE_CHECKING:
+    from radio_dspy.models.vectors import Vectors
+
+SAMPLE = 8  # passages that are looked at before a store is used
+COSINE, INNER_PRODUCT = "cosine", "inner product"
+_BATCH = 500  # ids asked for at a time
+Hits = list[tuple[Passage, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What a store calls the parts of a passage: columns of a table, or fields of a payload.
+
+    Attributes:
+        id: The passage's id; None where the engine itself knows it.
+        text: Its text.
+        title: Its heading; None, or a field that a passage lacks, gives none.
+        embedding: Its vector.
+        metadata: One field that holds all metadata by name, or the names of several fields; None takes all others.
+    """
+
+    id: str | None = "id"
+    text: str = "text"
+    title: str | None = None
+    embedding: str = "vector"
+    metadata: str | Sequence[str] | None = None
+
+    def passage(self, row: Mapping[str, Any], key: Any = None) -> Passage:
+        """The passage of a row; ``key`` is its id where that is no field.
+
+        Raises:
+            DataError: If it has no id or no text.
+        """
+        key = row.get(str(self.id)) if key is None else key
+        text = row.get(self.text)
+        if key is None or key == "" or not isinstance(text, str):
+            missing = self.text if key else str(self.id)
+            raise DataError(
+                f"Passage {key!r} holds nothing that can be read in {missing!r}; it has {sorted(row)}. Say which field "
+                "is meant with id= and text=."
+            )
+        title = row.get(self.title) if self.title else None
+        return Passage(str(key), checked_text(text, f"Passage {key!r}"), str(title or ""), self._metadata(row))
+
+    def names(self, others: Iterable[str]) -> list[str]:
+        """The fields that a passage is read from, without its vector; ``others`` are all that the store has."""
+        listed = [self.metadata] if isinstance(self.metadata, str) else self.metadata
+        found = (self.id, self.text, self.title, *(others if listed is None else listed))
+        return [name for name in dict.fromkeys(found) if name and name != self.embedding]
+
+    def _metadata(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        if isinstance(self.metadata, str):
+            row = row.get(self.metadata) or {}
+            names: Iterable[str] = row
+        elif self.metadata is not None:
+            names = self.metadata
+        else:
+            names = row.keys() - {self.id, self.text, self.title, self.embedding}
+        return {name: _plain(row[name]) for name in names if row.get(name) is not None}
+
+    def check(self, known: Iterable[str], place: str) -> None:
+        """See that a store with a schema has every field.
+
+        Raises:
+            StoreError: If one is missing.
+        """
+        held = set(known)
+        for name in [*self.names(()), self.embedding]:
+            if name not in held:
+                raise StoreError(f"{place}: has no {name!r}; it has {sorted(held)}. Give the name that is meant.")
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it; dates and the like become texts."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(one) for one in value]
+    value = value.item() if type(value).__module__ == "numpy" else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def needed(module: str, extra: str) -> Any:
+    """A store's client package.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(f'{module} is missing: pip install "radio-dspy[{extra}]"') from error
+
+
+@contextlib.contextmanager
+def asking(name: str) -> Iterator[None]:
+    """Turn what a client raises into a ``StoreError`` without secrets; our own errors pass.
+
+    Raises:
+        StoreError: If the store is down or refuses.
+    """
+    try:
+        yield
+    except RadioError:
+        raise
+    except Exception as error:  # every client has errors of its own, some several
+        raise StoreError(
+            f"{name}: {told(error):.400} See that it runs and holds what is asked for; what a run folder has is kept, "
+            "and the same compile goes on from there."
+        ) from cause_of(error)
+
+
+class Store(ABC):
+    """A ``VectorStore`` over one engine: adapters say how it searches and how it fetches by id."""
+
+    name: str
+    dimension: int
+    fields: Fields
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+    def search(self, vectors: Vectors, k: int, filter: Filter | None = None) -> list[Hits]:
+        """Find the ``k`` nearest passages of each vector."""
+        wanted = {name: list(one) if _is_many(one) else [one] for name, one in (filter or {}).items()}
+        with asking(self.name):
+            return self._search(vectors, k, wanted)
+
+    def passages(self, ids: Sequence[str]) -> list[Passage]:
+        """The passages of these ids that the store holds, in the order of ``ids``."""
+        held: dict[str, Passage] = {}
+        with asking(self.name):
+            for part in _parts(ids):
+                self._keep(held, ((one.id, one) for one, _ in self._fetch(part, vectors=False)))
+        return [held[one] for one in ids if one in held]
+
+    def vectors(self, ids: Sequence[str]) -> Vectors:
+        """The stored vectors of passages, brought to length 1 where they are not."""
+        import numpy as np
+
+        if not len(ids):
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        held: dict[str, Any] = {}
+        with asking(self.name):
+            for part in _parts(ids):
+                self._keep(held, ((one.id, vector) for one, vector in self._fetch(part, vectors=True)))
+        if missing := [one for one in ids if one not in held]:
+            raise DataError(f"Passage {missing[0]!r} is not in {self.name}, nor are {len(missing) - 1} others.")
+        return checked_vectors([held[one] for one in ids], len(ids), self.name, of="passages", dimension=self.dimension)
+
+    def _keep(self, held: dict[str, Any], found: Iterable[tuple[str, Any]]) -> None:
+        for key, one in found:
+            if key in held:
+                raise DataError(f"{self.name}: passage id {key!r} is there more than once; give each its own.")
+            held[key] = one
+
+    @abstractmethod
+    def _search(self, vectors: Vectors, k: int, wanted: Mapping[str, list[Any]]) -> list[Hits]:
+        """As ``search``; for each metadata field the values of which a passage must have one."""
+
+    @abstractmethod
+    def _fetch(self, ids: Sequence[str], vectors: bool) -> Iterable[tuple[Passage, Any]]:
+        """The passages of these ids that are there, in any order, and where it is asked for their vectors."""
+
+    def check_sample(self, sample: Iterable[tuple[Passage, Any]], metric: str, dimension: int | None = None) -> None:
+        """See that the first passages of a store can be used, and learn its dimension from them.
+
+        Raises:
+            StoreError: If there are none.
+            DataError: If they share an id.
+            SettingsError: If they are compared by inner product and are not of length 1.
+        """
+        import numpy as np
+
+        held: dict[str, Any] = {}
+        self._keep(held, ((one.id, vector) for one, vector in sample))
+        if not held:
+            raise StoreError(f"{self.name}: holds no passage with a vector; fill it first.")
+        found = np.asarray(list(held.values()), dtype=np.float32)
+        self.dimension = dimension or found.shape[1]
+        if metric == INNER_PRODUCT and (problem := length_problem(found)):
+            raise SettingsError(
+                f"{self.name}: compares by inner product, but a vector {problem}; store unit vectors, or compare by "
+                "cosine."
+            )
+
+
+class StoreRetriever(VectorRetriever):
+    """A ``VectorRetriever`` whose store is held against its encoder first; takes what ``VectorRetriever`` takes."""
+
+    def __init__(
+        self,
+        store: Store,
+        encoder: TextEncoder | str,
+        k: int = 20,
+        *,
+        filter: Filter | None = None,
+        query_encoder: TextEncoder | None = None,
+    ) -> None:
+        super().__init__(store, encoder, k, filter=filter, query_encoder=query_encoder)
+        length = self.query_encoder.encode_queries([]).shape[1]  # 0 where a hosted encoder was not asked yet
+        if length not in (0, store.dimension):
+            raise SettingsError(
+                f"{store.name}: its vectors have {store.dimension} dimensions, those of {self.query_encoder.name} have "
+                f"{length}; give the encoder that made them."
+            )
+
+
+def similarity_of(metric: Any, place: str, known: Mapping[Any, str]) -> str:
+    """Cosine or inner product, by the name that an engine gives it.
+
+    Raises:
+        SettingsError: For any other metric.
+    """
+    if metric not in known:
+        raise SettingsError(
+            f"{place}: compares vectors by {str(metric)!r}; make it with one of {sorted(map(str, known))}, which is "
+            "how the encoder's vectors are compared."
+        )
+    return known[metric]
+
+
+def _is_many(value: Any) -> bool:
+    return isinstance(value, list | tuple | set | frozenset)
+
+
+def _parts(ids: Sequence[str]) -> Iterator[list[str]]:
+    distinct = list(dict.fromkeys(ids))
+    return (distinct[start : start + _BATCH] for start in range(0, len(distinct), _BATCH))
