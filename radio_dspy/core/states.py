@@ -138,6 +138,7 @@ class _WeightsState(Strict):
     max_length: int | None = Field(ge=1, le=1 << 20)
     query_prefix: Prefix | None
     passage_prefix: Prefix | None
+    prompt: Prefix | None
     training: list[_Training]
 
 

@@ -11,13 +11,14 @@ from dspy.predict.parameter import Parameter
 
 from radio_dspy.core.errors import CheckpointError, SettingsError
 from radio_dspy.core.states import check_weights
-from radio_dspy.core.validation import is_whole
+from radio_dspy.core.validation import checked_text, is_whole, shown
 from radio_dspy.models.encoder import Encoder, TextEncoder
 from radio_dspy.models.files import fingerprint, weights, weights_name
 
 Architecture = Literal["cross-encoder", "bi-encoder"]
 ScoringPrecision = Literal["fp32", "bf16", "fp16", "int8"]
-_ADDED_LATER: dict[str, Any] = {"passage_checkpoint": None, "training": ()}  # what states without these stand for
+LONGEST_PROMPT = 10_000  # characters, as a saved state may have
+_ADDED_LATER: dict[str, Any] = {"passage_checkpoint": None, "prompt": None, "training": ()}  # what states without these stand for
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -36,6 +37,7 @@ class RerankerWeights(Parameter):
         max_length: Longest input in tokens; None keeps the checkpoint's own.
         query_prefix: A bi-encoder's query prefix; None takes what the model declares.
         passage_prefix: A bi-encoder's passage prefix; None as above.
+        prompt: A cross-encoder's prompt; None takes what the model declares, ``""`` none.
         training: What trained them, one record for each ``RADIO.compile`` whose weights were taken, the first one
             first: settings, teacher, counts, figures before and after. Empty for weights as they came.
 
@@ -52,6 +54,7 @@ class RerankerWeights(Parameter):
     max_length: int | None
     query_prefix: str | None
     passage_prefix: str | None
+    prompt: str | None
     training: tuple[dict[str, Any], ...] = field(compare=False)
 
     def __init__(
@@ -60,11 +63,13 @@ class RerankerWeights(Parameter):
         architecture: Architecture = "cross-encoder",
         *,
         max_length: int | None = None,
+        prompt: str | None = None,
     ) -> None:
         if architecture not in get_args(Architecture):
             raise SettingsError(f"architecture must be one of {get_args(Architecture)}, got {architecture!r}.")
         if max_length is not None and not (is_whole(max_length) and max_length >= 8):
             raise SettingsError(f"max_length must be at least 8 tokens, got {max_length!r}.")
+        _check_prompt(prompt, architecture)
         encoder = Encoder(checkpoint) if isinstance(checkpoint, str) else checkpoint
         if not isinstance(encoder, Encoder):
             raise SettingsError(
@@ -79,6 +84,7 @@ class RerankerWeights(Parameter):
             max_length=max_length if max_length is not None else encoder.max_length,
             query_prefix=encoder.query_prefix,
             passage_prefix=encoder.passage_prefix,
+            prompt=prompt,
             training=(),
         )
 
@@ -147,3 +153,20 @@ class RerankerWeights(Parameter):
         other = copy.copy(self)
         vars(other).update(values)
         return other
+
+
+def _check_prompt(prompt: Any, architecture: Architecture) -> None:
+    if prompt is None:
+        return
+    if not isinstance(prompt, str) or len(prompt) > LONGEST_PROMPT:
+        raise SettingsError(
+            f"prompt must be a text of at most {LONGEST_PROMPT:,} characters, or None for the model's own; got "
+            f"{shown(prompt)}."
+        )
+    if prompt:
+        checked_text(prompt, "The prompt")
+    if architecture == "bi-encoder":
+        raise SettingsError(
+            "prompt= is a cross-encoder's. A bi-encoder has one for each side: give "
+            "Rerank(Encoder(name, query_prefix=..., passage_prefix=...))."
+        )
