@@ -132,7 +132,7 @@ class _WeightsState(Strict):
     """What ``RerankerWeights`` writes."""
 
     checkpoint: Name
-    architecture: Literal["cross-encoder", "bi-encoder"]
+    architecture: Literal["cross-encoder", "bi-encoder"] | None
     base: Name
     passage_checkpoint: Name | None
     max_length: int | None = Field(ge=1, le=1 << 20)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from radio_dspy.core.errors import CheckpointError
 from radio_dspy.core.validation import is_whole, shown
+from radio_dspy.models.architecture import check_architecture
 from radio_dspy.models.encoder import quiet_loading
 from radio_dspy.models.files import fetched_weights, safe_loading
 from radio_dspy.models.randomness import RandomState
@@ -54,6 +55,7 @@ class CrossEncoderScorer:
 
         name = weights.checkpoint
         folder = fetched_weights(name)
+        check_architecture(folder, "cross-encoder")
         outputs = outputs_of(folder)
         # Weights without a scoring head get a fresh one: seeded, so that the base is the same in every process.
         try:

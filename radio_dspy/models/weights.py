@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dspy.predict.parameter import Parameter
@@ -12,13 +13,17 @@ from dspy.predict.parameter import Parameter
 from radio_dspy.core.errors import CheckpointError, SettingsError
 from radio_dspy.core.states import check_weights
 from radio_dspy.core.validation import checked_text, is_whole, shown
+from radio_dspy.models.architecture import Architecture, check_architecture, chosen_architecture
 from radio_dspy.models.encoder import Encoder, TextEncoder
-from radio_dspy.models.files import fingerprint, weights, weights_name
+from radio_dspy.models.files import fetched_weights, fingerprint, weights, weights_name
 
-Architecture = Literal["cross-encoder", "bi-encoder"]
 ScoringPrecision = Literal["fp32", "bf16", "fp16", "int8"]
 LONGEST_PROMPT = 10_000  # characters, as a saved state may have
-_ADDED_LATER: dict[str, Any] = {"passage_checkpoint": None, "prompt": None, "training": ()}  # what states without these stand for
+_ADDED_LATER: dict[str, Any] = {
+    "passage_checkpoint": None,
+    "prompt": None,
+    "training": (),
+}  # what states without these stand for
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -31,7 +36,7 @@ class RerankerWeights(Parameter):
 
     Attributes:
         checkpoint: A folder or hub name.
-        architecture: ``"cross-encoder"`` or ``"bi-encoder"``.
+        chosen: ``"cross-encoder"`` or ``"bi-encoder"``; None until weights of the hub are on this machine.
         base: The name of the weights that training started from.
         passage_checkpoint: A bi-encoder's passage side, where only the query side was trained; None: ``checkpoint``.
         max_length: Longest input in tokens; None keeps the checkpoint's own.
@@ -48,7 +53,7 @@ class RerankerWeights(Parameter):
     """
 
     checkpoint: str
-    architecture: Architecture
+    chosen: Architecture | None
     base: str = field(compare=False)
     passage_checkpoint: str | None
     max_length: int | None
@@ -60,25 +65,28 @@ class RerankerWeights(Parameter):
     def __init__(
         self,
         checkpoint: str | TextEncoder,
-        architecture: Architecture = "cross-encoder",
+        architecture: Architecture | None = None,
         *,
         max_length: int | None = None,
         prompt: str | None = None,
     ) -> None:
-        if architecture not in get_args(Architecture):
-            raise SettingsError(f"architecture must be one of {get_args(Architecture)}, got {architecture!r}.")
+        if architecture is not None and architecture not in get_args(Architecture):
+            raise SettingsError(f"architecture must be one of {get_args(Architecture)} or None, got {architecture!r}.")
         if max_length is not None and not (is_whole(max_length) and max_length >= 8):
             raise SettingsError(f"max_length must be at least 8 tokens, got {max_length!r}.")
-        _check_prompt(prompt, architecture)
         encoder = Encoder(checkpoint) if isinstance(checkpoint, str) else checkpoint
         if not isinstance(encoder, Encoder):
             raise SettingsError(
                 f"{encoder.name} is asked for vectors and has no weights here, so it cannot be trained; give Rerank a "
                 "folder or hub name, or an Encoder. It can still build the index and compare passages with rationales."
             )
+        if (folder := Path(encoder.name)).is_dir():
+            architecture = architecture or chosen_architecture(folder)
+            check_architecture(folder, architecture)
+        _check_prompt(prompt, architecture)
         vars(self).update(
             checkpoint=encoder.name,
-            architecture=architecture,
+            chosen=architecture,
             base=weights_name(encoder.name),
             passage_checkpoint=None,
             max_length=max_length if max_length is not None else encoder.max_length,
@@ -89,7 +97,23 @@ class RerankerWeights(Parameter):
         )
 
     def __repr__(self) -> str:
-        return f"RerankerWeights({weights_name(self.checkpoint)!r}, {self.architecture!r}, base={self.base!r})"
+        return f"RerankerWeights({weights_name(self.checkpoint)!r}, {self.chosen!r}, base={self.base!r})"
+
+    @property
+    def architecture(self) -> Architecture:
+        """``"cross-encoder"`` or ``"bi-encoder"``; weights that are not on this machine are fetched to see it.
+
+        Raises:
+            CheckpointError: If they cannot be found, or are neither.
+            SettingsError: If they do not say which, or have a prompt that they have no place for.
+        """
+        found = self.chosen or chosen_architecture(fetched_weights(self.checkpoint))
+        _check_prompt(self.prompt, found)
+        return found
+
+    def settled(self) -> RerankerWeights:
+        """A copy that has looked which architecture it is."""
+        return self._changed(chosen=self.architecture)
 
     @property
     def fingerprint(self) -> str:
@@ -101,7 +125,8 @@ class RerankerWeights(Parameter):
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
         """The state as JSON types."""
-        return {**vars(self), "training": list(self.training)}
+        own = {**vars(self), "training": list(self.training)}
+        return {"checkpoint": own.pop("checkpoint"), "architecture": own.pop("chosen"), **own}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take over a dumped state; no model is loaded.
@@ -112,14 +137,14 @@ class RerankerWeights(Parameter):
         if not isinstance(state, dict):
             raise CheckpointError(f"Not a state of reranker weights, but {type(state).__name__}.")
         known = {**_ADDED_LATER, **state}
-        unknown = set(known) ^ set(vars(self))
+        unknown = set(known) ^ set(self.dump_state())
         if unknown:
             raise CheckpointError(
                 f"Not a state of reranker weights: unexpected or missing {sorted(unknown)}. If a newer release "
                 "saved it, upgrade radio-dspy."
             )
         check_weights(known)
-        vars(self).update(known, training=tuple(known["training"]))
+        vars(self).update(known, chosen=known.pop("architecture"), training=tuple(known["training"]))
 
     def take_over(self, other: RerankerWeights) -> None:
         """Become equal to others in place, as by ``load_state``: the rerankers that share these keep sharing them."""
@@ -155,7 +180,7 @@ class RerankerWeights(Parameter):
         return other
 
 
-def _check_prompt(prompt: Any, architecture: Architecture) -> None:
+def _check_prompt(prompt: Any, architecture: Architecture | None) -> None:
     if prompt is None:
         return
     if not isinstance(prompt, str) or len(prompt) > LONGEST_PROMPT:

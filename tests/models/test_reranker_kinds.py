@@ -1,9 +1,6 @@
 """Every kind of reranker goes the whole way: loaded, scored, trained, saved, moved, opened elsewhere and exported."""
 
-import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +17,12 @@ from sentence_transformers.sentence_transformer.modules import Pooling, StaticEm
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 import radio_dspy as radio
-from radio_dspy.core.errors import CheckpointError, SettingsError
+from radio_dspy.core.errors import SettingsError
 from radio_dspy.distillation import PreferenceGroup, TrainingSettings, train_reranker
 from radio_dspy.models.bi_encoder import COSINE_TEMPERATURE
 from radio_dspy.models.cache import open_scorer
 from radio_dspy.models.encoder import quiet_loading
 from radio_dspy.models.shared import forget_models
-from tests.conftest import ROOT
 
 QUESTION = "why does the kettle sing?"
 TEXTS = ["Bubbles of steam collapse.", "A kettle of tea, and a longer text about cups.", "no"]
