@@ -113,7 +113,7 @@ class CrossEncoderScorer:
 
 
 def _check_tokens(model: Any, name: str) -> None:
-    """A causal LM scores by one token, or by two that differ; a tokenizer may have one for all that it does not know."""
+    """See that a causal LM scores by tokens that it knows: a tokenizer may have one for all that it does not know."""
     from sentence_transformers.cross_encoder.modules import LogitScore
 
     for one in model.modules():

@@ -19,11 +19,9 @@ from radio_dspy.models.files import fetched_weights, fingerprint, weights, weigh
 
 ScoringPrecision = Literal["fp32", "bf16", "fp16", "int8"]
 LONGEST_PROMPT = 10_000  # characters, as a saved state may have
-_ADDED_LATER: dict[str, Any] = {
-    "passage_checkpoint": None,
-    "prompt": None,
-    "training": (),
-}  # what states without these stand for
+# What states without these stand for. A prompt is written where there is one: earlier releases, which would leave it
+# out, refuse such a state and read all others.
+_ADDED_LATER: dict[str, Any] = {"passage_checkpoint": None, "prompt": None, "training": ()}
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -126,6 +124,8 @@ class RerankerWeights(Parameter):
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
         """The state as JSON types."""
         own = {**vars(self), "training": list(self.training)}
+        if self.prompt is None:
+            del own["prompt"]
         return {"checkpoint": own.pop("checkpoint"), "architecture": own.pop("chosen"), **own}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -137,7 +137,7 @@ class RerankerWeights(Parameter):
         if not isinstance(state, dict):
             raise CheckpointError(f"Not a state of reranker weights, but {type(state).__name__}.")
         known = {**_ADDED_LATER, **state}
-        unknown = set(known) ^ set(self.dump_state())
+        unknown = set(known) ^ {*self.dump_state(), "prompt"}
         if unknown:
             raise CheckpointError(
                 f"Not a state of reranker weights: unexpected or missing {sorted(unknown)}. If a newer release "

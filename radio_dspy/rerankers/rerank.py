@@ -22,9 +22,9 @@ class Rerank(dspy.Module):
     Args:
         checkpoint: A folder or hub name, for example ``"BAAI/bge-reranker-base"``, or an ``Encoder``; always weights
             on this machine (for hosted ones there is ``RemoteRerank``).
-        architecture: ``"cross-encoder"`` reads query and passage together; ``"bi-encoder"`` compares their vectors. None
-            takes what the checkpoint says that it is. A checkpoint that is known to be another is an error: here where
-            it is on this machine, else when it is first used.
+        architecture: ``"cross-encoder"`` reads query and passage together; ``"bi-encoder"`` compares their vectors.
+            None takes what the checkpoint says that it is. One that cannot be used so is an error: here where it is on
+            this machine, else when it is first used.
         k: How many passages a call returns when it does not say; None returns all.
         max_length: Longest input in tokens; None keeps the checkpoint's own.
         prompt: What a cross-encoder is told to look for: a system message where the model has a chat template
