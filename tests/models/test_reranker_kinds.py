@@ -1,4 +1,4 @@
-"""Every kind of reranker goes the whole way: loaded, scored, trained, saved, moved, opened elsewhere and exported."""
+"""Every kind of reranker goes the whole way: loaded, scored, trained, saved, moved, loaded and exported."""
 
 import shutil
 from collections.abc import Callable
@@ -177,15 +177,6 @@ class Desk(dspy.Module):
         return [found.scores[found.indices.index(place)] for place in range(len(TEXTS))]
 
 
-ELSEWHERE = """
-import json, sys
-import radio_dspy as radio
-from tests.models.test_reranker_kinds import Desk
-saved, other = sys.argv[1:]
-print(json.dumps([Desk(radio.Rerank(other))(), radio.load(saved, program=Desk(radio.Rerank(other)))()]))
-"""
-
-
 @pytest.fixture(autouse=True)
 def _nothing_kept():
     yield
@@ -230,3 +221,20 @@ def test_scores_stay_the_same_on_the_whole_way(kind, tmp_path):
     loaded = radio.load(moved, program=Desk(radio.Rerank(str(exported))))
     assert loaded.rerank.weights.prompt == kind.settings.get("prompt")
     np.testing.assert_allclose(loaded(), after, atol=1e-5)
+
+
+class TestArchitecture:
+    def test_a_cross_encoder_gives_no_vectors_and_says_so_at_once(self, tmp_path):
+        for folder in (plain(tmp_path / "plain", "bert", CROSS), causal(tmp_path / "causal")):
+            with pytest.raises(CheckpointError, match="is a cross-encoder"):
+                radio.Rerank(str(folder), "bi-encoder")
+
+    def test_an_encoder_that_says_nothing_is_asked_about(self, tmp_path):
+        folder = plain(tmp_path / "model", "bert", "AutoModel")
+        with pytest.raises(SettingsError, match="does not say what it was made for"):
+            radio.Rerank(str(folder))
+        assert radio.Rerank(str(folder), "cross-encoder").weights.architecture == "cross-encoder"
+
+    def test_a_prompt_needs_a_cross_encoder(self, tmp_path):
+        with pytest.raises(SettingsError, match="prompt= is a cross-encoder's"):
+            radio.Rerank(str(static(tmp_path / "static")), prompt="is it an answer?")

@@ -225,4 +225,5 @@ def test_names_of_litellm_are_told_from_folders_and_hub_names(tmp_path, monkeypa
     assert as_reranker("BAAI/bge-reranker-base").weights.checkpoint == "BAAI/bge-reranker-base"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cohere" / "mine").mkdir(parents=True)
+    (tmp_path / "cohere" / "mine" / "config.json").write_text('{"architectures": ["BertForSequenceClassification"]}')
     assert isinstance(as_reranker("cohere/mine"), Rerank)
