@@ -17,7 +17,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, StaticEm
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 import radio_dspy as radio
-from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.errors import CheckpointError, SettingsError
 from radio_dspy.distillation import PreferenceGroup, TrainingSettings, train_reranker
 from radio_dspy.models.bi_encoder import COSINE_TEMPERATURE
 from radio_dspy.models.cache import open_scorer
