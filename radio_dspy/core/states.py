@@ -132,12 +132,13 @@ class _WeightsState(Strict):
     """The state of ``RerankerWeights``."""
 
     checkpoint: Name
-    architecture: Literal["cross-encoder", "bi-encoder"]
+    architecture: Literal["cross-encoder", "bi-encoder"] | None
     base: Name
     passage_checkpoint: Name | None
     max_length: int | None = Field(ge=1, le=1 << 20)
     query_prefix: Prefix | None
     passage_prefix: Prefix | None
+    prompt: Prefix | None
     training: list[_Training]
 
 

@@ -20,12 +20,12 @@ from transformers import PreTrainedModel
 from radio_dspy.core.errors import CheckpointError, RadioError, SettingsError
 from radio_dspy.core.locks import ThreadLock
 from radio_dspy.core.redaction import logger_of
+from radio_dspy.models.architecture import HEAD
 from radio_dspy.models.settings_rules import read_settings
 from radio_dspy.models.weights_folder import panics_as_errors
 
 logger = logger_of(__name__)
 UNLIMITED = 10**9  # tokenizers without a limit name 1e30
-HEAD = "ForSequenceClassification"
 _POSITIONS = re.compile(r"(^|\.)(position_embeddings?|wpe|embed_positions|positions_embed)$")
 _LAST = r"(^|\.)(classifier|score|logits_proj|(classifier|classification_head)\.out_proj)"
 _HEAD_TENSORS, _LAST_LAYER = re.compile(rf"{_LAST}\.weight$"), re.compile(rf"{_LAST}\.(weight|bias)$")

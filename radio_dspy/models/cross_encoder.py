@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from radio_dspy.core.errors import CheckpointError
-from radio_dspy.models.encoder import (
-    quiet_loading,
-)
+from radio_dspy.core.validation import is_whole, shown
+from radio_dspy.models.architecture import check_architecture
+from radio_dspy.models.encoder import quiet_loading
 from radio_dspy.models.files import fetched_weights, safe_loading
 from radio_dspy.models.randomness import RandomState
 from radio_dspy.models.scorer import Pairs, _batch_size, _in_batches, _on_device
@@ -25,10 +25,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _HEAD_SEED = 0
+_PROMPT = "rerank"  # its name in a checkpoint whose base names none
 
 
 class CrossEncoderScorer:
-    """Reads query and passage together; the score is the raw logit."""
+    """Reads query and passage together; the score is the raw logit.
+
+    That of a causal LM is the logit of its "yes" token minus that of "no", as its ``LogitScore`` module says; that of a
+    head with two outputs is the second minus the first.
+    """
 
     def __init__(
         self, weights: RerankerWeights, device: str | None = None, precision: ScoringPrecision = "fp32"
@@ -50,6 +55,7 @@ class CrossEncoderScorer:
 
         name = weights.checkpoint
         folder = fetched_weights(name)
+        check_architecture(folder, "cross-encoder")
         outputs = outputs_of(folder)
         # Weights without a scoring head get a fresh one: seeded, so that the base is the same in every process.
         try:
@@ -70,6 +76,10 @@ class CrossEncoderScorer:
             if check_tensors(name, reports, cross_encoder=True):
                 _warn_of_a_new_head(name)
             join_outputs(self.module, name)
+            _check_tokens(self.module, name)
+            if weights.prompt is not None:  # for scoring, training, saving and exporting alike
+                self.module.default_prompt_name = self.module.default_prompt_name or _PROMPT
+                self.module.prompts = {**self.module.prompts, self.module.default_prompt_name: weights.prompt}
             prepare_model(self.module, name, weights.max_length)
             enable_packing(self.module.eval())
             read = functools.partial(self.module.predict, show_progress_bar=False)
@@ -100,6 +110,21 @@ class CrossEncoderScorer:
         """See ``Scorer``."""
         with quiet_loading():
             self.module.save_pretrained(str(folder), create_model_card=False)
+
+
+def _check_tokens(model: Any, name: str) -> None:
+    """See that a causal LM scores by tokens that it knows: a tokenizer may have one for all that it does not know."""
+    from sentence_transformers.cross_encoder.modules import LogitScore
+
+    for one in model.modules():
+        if not isinstance(one, LogitScore):
+            continue
+        yes, no = one.true_token_id, one.false_token_id
+        if not is_whole(yes) or not (no is None or is_whole(no)) or yes == no or min(yes, no or 0) < 0:
+            raise CheckpointError(
+                f"{name}: cannot be loaded: it scores by the tokens {shown(yes)} and {shown(no)}, which are not the "
+                "numbers of two different ones. Give its LogitScore module the tokens that it was trained to answer."
+            )
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from radio_dspy.core.locks import ThreadLock
 from radio_dspy.core.passages import Passage
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.validation import checked_text, is_whole
+from radio_dspy.models.architecture import check_architecture
 from radio_dspy.models.files import (
     fetched_weights,
     fingerprint,
@@ -23,7 +24,6 @@ from radio_dspy.models.files import (
     weights,
     weights_name,
 )
-from radio_dspy.models.settings_rules import read_settings
 from radio_dspy.models.settings_values import MODULES
 from radio_dspy.models.shared import shared
 from radio_dspy.models.vectors import checked_vectors
@@ -224,7 +224,9 @@ def open_sentence_transformer(name: str, device: str | None, max_length: int | N
     from radio_dspy.models.packing import enable_packing
 
     folder = fetched_weights(name)
-    _check_kind(folder)
+    check_architecture(folder, "bi-encoder")
+    if not (folder / MODULES).is_file():
+        _log_pooling(str(folder))
     try:
         with quiet_loading(), loading_reports() as reports:
             model = SentenceTransformer(
@@ -246,28 +248,6 @@ def open_sentence_transformer(name: str, device: str | None, max_length: int | N
         for encode in (model.encode_query, model.encode_document):
             try_model(functools.partial(encode, show_progress_bar=False), zeros=not reports)
     return model
-
-
-def _check_kind(folder: Path) -> None:
-    """A cross-encoder's vectors mean nothing; a model without pooling gets the mean over its tokens."""
-    from radio_dspy.models.checks import HEAD
-
-    if (folder / MODULES).is_file():
-        path = folder / "config_sentence_transformers.json"
-        kind = read_settings(path).get("model_type", "SentenceTransformer") if path.is_file() else "SentenceTransformer"
-    else:
-        path = folder / "config.json"
-        named = (read_settings(path).get("architectures") or [""]) if path.is_file() else [""]
-        kind = "CrossEncoder" if str(named[0]).endswith(HEAD) else ""
-    if kind == "CrossEncoder":
-        raise CheckpointError(
-            f"{folder}: is a cross-encoder, which reads question and passage together and gives no vectors; give "
-            "Rerank(..., architecture='cross-encoder'), or the weights of an encoder."
-        )
-    if kind not in ("", "SentenceTransformer"):
-        raise CheckpointError(f"{folder}: is a {kind}; give the weights of a SentenceTransformer, one vector a text.")
-    if not kind:
-        _log_pooling(str(folder))
 
 
 @functools.cache

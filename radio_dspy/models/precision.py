@@ -31,7 +31,7 @@ def lower_precision(model: Any, precision: ScoringPrecision) -> None:
 
     Raises:
         SettingsError: For ``"int8"`` on another device than a CPU, or on a processor without 8-bit dot products; for a
-            model without an encoder like BERT's.
+            model whose layers are not found.
     """
     if precision == "fp32":
         return
@@ -40,24 +40,35 @@ def lower_precision(model: Any, precision: ScoringPrecision) -> None:
     model.float()  # weights may be stored in half precision
     found = [one.model for one in model.modules() if isinstance(one, Transformer)]
     for transformer in found or [getattr(model[0], "model", model[0])]:
-        layers = getattr(getattr(transformer, "base_model", transformer), "encoder", None)
-        if not isinstance(layers, torch.nn.Module):
+        layers = _layers(transformer)
+        if not layers:
             raise SettingsError(
-                f"precision={precision!r} is known for encoders like BERT, and {type(transformer).__name__} is built "
-                "in another way; score it with precision='fp32'."
+                f"precision={precision!r} is known for encoders like BERT and for decoders, and "
+                f"{type(transformer).__name__} is built in another way; score it with precision='fp32'."
             )
-        if precision == "int8":
-            _quantize(layers)
-        else:
-            _lower(layers, _DTYPES[precision])
+        for layer in layers:
+            if precision == "int8":
+                _quantize(layer)
+            else:
+                _lower(layer, _DTYPES[precision])
+        if precision != "int8":
+            layers[-1].register_forward_hook(lambda _, inputs, output: _cast(output, torch.float32))
 
 
-def _lower(layers: torch.nn.Module, dtype: torch.dtype) -> None:
-    layers.to(dtype)
-    layers.register_forward_pre_hook(
+def _layers(transformer: torch.nn.Module) -> list[torch.nn.Module]:
+    """BERT's encoder as a whole; ModernBERT and decoders call their layers one by one."""
+    body = getattr(transformer, "base_model", transformer)
+    encoder, layers = getattr(body, "encoder", None), getattr(body, "layers", None)
+    if isinstance(encoder, torch.nn.Module):
+        return [encoder]
+    return list(layers) if isinstance(layers, torch.nn.ModuleList) else []
+
+
+def _lower(layer: torch.nn.Module, dtype: torch.dtype) -> None:
+    layer.to(dtype)
+    layer.register_forward_pre_hook(
         lambda _, inputs, named: (_cast(inputs, dtype), _cast(named, dtype)), with_kwargs=True
     )
-    layers.register_forward_hook(lambda _, inputs, output: _cast(output, torch.float32))
 
 
 def _check_int8(device: torch.device) -> None:

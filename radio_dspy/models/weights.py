@@ -8,7 +8,10 @@ import sys
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
+<<<<<<< HEAD
 from types import FrameType
+=======
+>>>>>>> w-rerankers
 from typing import Any, Literal, get_args
 
 from dspy.predict.parameter import Parameter
@@ -16,14 +19,21 @@ from dspy.predict.parameter import Parameter
 from radio_dspy.core.errors import CheckpointError, SettingsError
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.states import check_weights
-from radio_dspy.core.validation import is_whole
+from radio_dspy.core.validation import checked_text, is_whole, shown
+from radio_dspy.models.architecture import Architecture, check_architecture, chosen_architecture
 from radio_dspy.models.encoder import Encoder, TextEncoder
-from radio_dspy.models.files import fingerprint, weights, weights_name
+from radio_dspy.models.files import fetched_weights, fingerprint, weights, weights_name
 
+<<<<<<< HEAD
 logger = logger_of(__name__)
 Architecture = Literal["cross-encoder", "bi-encoder"]
+=======
+>>>>>>> w-rerankers
 ScoringPrecision = Literal["fp32", "bf16", "fp16", "int8"]
-_ADDED_LATER: dict[str, Any] = {"passage_checkpoint": None, "training": ()}  # what states without these stand for
+LONGEST_PROMPT = 10_000  # characters, as a saved state may have
+# What states without these stand for. A prompt is written where there is one: earlier releases, which would leave it
+# out, refuse such a state and read all others.
+_ADDED_LATER: dict[str, Any] = {"passage_checkpoint": None, "prompt": None, "training": ()}
 
 
 @functools.lru_cache(maxsize=64)  # once for each checkpoint
@@ -56,12 +66,13 @@ class RerankerWeights(Parameter):
 
     Attributes:
         checkpoint: A folder or hub name.
-        architecture: ``"cross-encoder"`` or ``"bi-encoder"``.
+        chosen: ``"cross-encoder"`` or ``"bi-encoder"``; None until weights of the hub are on this machine.
         base: The name of the weights that training started from.
         passage_checkpoint: A bi-encoder's passage side, where only the query side was trained; None: ``checkpoint``.
         max_length: Longest input in tokens; None keeps the checkpoint's own.
         query_prefix: A bi-encoder's query prefix; None takes what the model declares.
         passage_prefix: A bi-encoder's passage prefix; None as above.
+        prompt: A cross-encoder's prompt; None takes what the model declares, ``""`` none.
         training: What trained them, one record for each ``RADIO.compile`` whose weights were taken, the first one
             first: settings, teacher, counts, figures before and after. Empty for weights as they came.
 
@@ -72,23 +83,25 @@ class RerankerWeights(Parameter):
     """
 
     checkpoint: str
-    architecture: Architecture
+    chosen: Architecture | None
     base: str = field(compare=False)
     passage_checkpoint: str | None
     max_length: int | None
     query_prefix: str | None
     passage_prefix: str | None
+    prompt: str | None
     training: tuple[dict[str, Any], ...] = field(compare=False)
 
     def __init__(
         self,
         checkpoint: str | TextEncoder,
-        architecture: Architecture = "cross-encoder",
+        architecture: Architecture | None = None,
         *,
         max_length: int | None = None,
+        prompt: str | None = None,
     ) -> None:
-        if architecture not in get_args(Architecture):
-            raise SettingsError(f"architecture must be one of {get_args(Architecture)}, got {architecture!r}.")
+        if architecture is not None and architecture not in get_args(Architecture):
+            raise SettingsError(f"architecture must be one of {get_args(Architecture)} or None, got {architecture!r}.")
         if max_length is not None and not (is_whole(max_length) and max_length >= 8):
             raise SettingsError(f"max_length must be at least 8 tokens, got {max_length!r}.")
         encoder = Encoder(checkpoint) if isinstance(checkpoint, str) else checkpoint
@@ -97,19 +110,44 @@ class RerankerWeights(Parameter):
                 f"{encoder.name} is asked for vectors and has no weights here, so it cannot be trained; give Rerank a "
                 "folder or hub name, or an Encoder. It can still build the index and compare passages with rationales."
             )
+<<<<<<< HEAD
         self.__dict__.update(
+=======
+        if (folder := Path(encoder.name)).is_dir():
+            architecture = architecture or chosen_architecture(folder)
+            check_architecture(folder, architecture)
+        _check_prompt(prompt, architecture)
+        vars(self).update(
+>>>>>>> w-rerankers
             checkpoint=encoder.name,
-            architecture=architecture,
+            chosen=architecture,
             base=weights_name(encoder.name),
             passage_checkpoint=None,
             max_length=max_length if max_length is not None else encoder.max_length,
             query_prefix=encoder.query_prefix,
             passage_prefix=encoder.passage_prefix,
+            prompt=prompt,
             training=(),
         )
 
     def __repr__(self) -> str:
-        return f"RerankerWeights({weights_name(self.checkpoint)!r}, {self.architecture!r}, base={self.base!r})"
+        return f"RerankerWeights({weights_name(self.checkpoint)!r}, {self.chosen!r}, base={self.base!r})"
+
+    @property
+    def architecture(self) -> Architecture:
+        """``"cross-encoder"`` or ``"bi-encoder"``; weights that are not on this machine are fetched to see it.
+
+        Raises:
+            CheckpointError: If they cannot be found, or are neither.
+            SettingsError: If they do not say which, or have a prompt that they have no place for.
+        """
+        found = self.chosen or chosen_architecture(fetched_weights(self.checkpoint))
+        _check_prompt(self.prompt, found)
+        return found
+
+    def settled(self) -> RerankerWeights:
+        """A copy that has looked which architecture it is."""
+        return self._changed(chosen=self.architecture)
 
     @property
     def fingerprint(self) -> str:
@@ -120,10 +158,18 @@ class RerankerWeights(Parameter):
         """Keep the weights: DSPy's ``reset_copy`` clears prompts and demonstrations, and this is neither."""
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
+<<<<<<< HEAD
         """The state as JSON types. Called by DSPy's ``save``, it says in the log where the weights lie."""
         if _saved_by_dspy(sys._getframe(1)) and Path(self.checkpoint).is_absolute():
             _say_where(self.checkpoint)
         return {**vars(self), "training": list(self.training)}
+=======
+        """The state as JSON types."""
+        own = {**vars(self), "training": list(self.training)}
+        if self.prompt is None:
+            del own["prompt"]
+        return {"checkpoint": own.pop("checkpoint"), "architecture": own.pop("chosen"), **own}
+>>>>>>> w-rerankers
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take over a dumped state; no model is loaded.
@@ -134,14 +180,18 @@ class RerankerWeights(Parameter):
         if not isinstance(state, dict):
             raise CheckpointError(f"Not a state of reranker weights, but {type(state).__name__}.")
         known = {**_ADDED_LATER, **state}
-        unknown = set(known) ^ set(vars(self))
+        unknown = set(known) ^ {*self.dump_state(), "prompt"}
         if unknown:
             raise CheckpointError(
                 f"Not a state of reranker weights: unexpected or missing {sorted(unknown)}. If a newer release "
                 "saved it, upgrade radio-dspy."
             )
         check_weights(known)
+<<<<<<< HEAD
         self.__dict__.update(known, training=tuple(known["training"]))
+=======
+        vars(self).update(known, chosen=known.pop("architecture"), training=tuple(known["training"]))
+>>>>>>> w-rerankers
 
     def take_over(self, other: RerankerWeights) -> None:
         """Become equal to others in place, as by ``load_state``: the rerankers that share these keep sharing them."""
@@ -175,3 +225,20 @@ class RerankerWeights(Parameter):
         other = copy.copy(self)
         other.__dict__.update(values)
         return other
+
+
+def _check_prompt(prompt: Any, architecture: Architecture | None) -> None:
+    if prompt is None:
+        return
+    if not isinstance(prompt, str) or len(prompt) > LONGEST_PROMPT:
+        raise SettingsError(
+            f"prompt must be a text of at most {LONGEST_PROMPT:,} characters, or None for the model's own; got "
+            f"{shown(prompt)}."
+        )
+    if prompt:
+        checked_text(prompt, "The prompt")
+    if architecture == "bi-encoder":
+        raise SettingsError(
+            "prompt= is a cross-encoder's. A bi-encoder has one for each side: give "
+            "Rerank(Encoder(name, query_prefix=..., passage_prefix=...))."
+        )

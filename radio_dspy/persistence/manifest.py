@@ -16,6 +16,7 @@ from radio_dspy._version import __version__
 from radio_dspy.core.errors import CheckpointError, UnsafeFileError
 from radio_dspy.core.files import SYSTEM_FILES, sha256_of, write_json
 from radio_dspy.core.states import problem_of, read_json
+from radio_dspy.models.architecture import Architecture
 from radio_dspy.models.files import fingerprint
 from radio_dspy.models.weights import RerankerWeights
 
@@ -54,6 +55,7 @@ class _Reranker(BaseModel):
     model_config = ConfigDict(strict=True)  # later releases may say more
 
     folder: Annotated[str, AfterValidator(folder_name)]
+    architecture: Architecture | None = None
 
 
 class _Manifest(BaseModel):

@@ -59,7 +59,7 @@ def save(program: dspy.Module, path: str | PathLike[str]) -> Path:
                 if checkpoint not in names:
                     names[checkpoint] = "reranker" if not names else f"reranker-{len(names) + 1}"
                     copy_weights(checkpoint, making / names[checkpoint])
-            weights.take_over(_renamed(weights, names.__getitem__))
+            weights.take_over(_renamed(weights.settled(), names.__getitem__))
         copied.save(making / PROGRAM)
         check_state(copied, read_json(making / PROGRAM))  # what `load` would refuse is not given away
         write_manifest(making, copied, found)
@@ -137,7 +137,7 @@ def load_weights(path: str | PathLike[str]) -> dict[str, RerankerWeights]:
     try:
         states = read_json(folder / PROGRAM)
         for name, one in manifest["rerankers"].items():
-            weights = RerankerWeights(_folder_of(folder, one["folder"]))
+            weights = RerankerWeights(_folder_of(folder, one["folder"]), one.get("architecture"))
             weights.load_state(states[name])
             found[name] = _renamed(weights, functools.partial(_folder_of, folder))
     except CheckpointError:
@@ -155,7 +155,8 @@ def _fresh(folder: Path, manifest: Mapping[str, Any], retriever: dspy.Module | N
     if retriever is None:
         raise SettingsError(f"{folder}: give load(..., retriever=) the first stage that the program searches.")
     kind = getattr(programs, name)
-    rerank = Rerank(_folder_of(folder, next(iter(manifest["rerankers"].values()))["folder"]))
+    first = next(iter(manifest["rerankers"].values()))
+    rerank = Rerank(_folder_of(folder, first["folder"]), first.get("architecture"))
     if unknown := set(settings) - set(inspect.signature(kind.__init__).parameters):
         raise CheckpointError(f"{folder}: {kind.__name__} has no settings {sorted(unknown)}; copy the folder again.")
     try:

@@ -162,7 +162,7 @@ def as_reranker(name: str) -> RemoteRerank | Rerank:
     """Open a reranker by its name.
 
     A name whose first part is in ``RERANK_PROVIDERS`` is LiteLLM's and gives a ``RemoteRerank``, unless there is a
-    folder of that name; every other name is a folder or a hub name and gives a cross-encoder ``Rerank``.
+    folder of that name; every other name is a folder or a hub name and gives a ``Rerank``.
 
     Example:
         >>> as_reranker("cohere/rerank-v3.5").model

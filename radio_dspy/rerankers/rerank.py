@@ -23,8 +23,13 @@ class Rerank(dspy.Module):
         checkpoint: A folder or hub name, for example ``"BAAI/bge-reranker-base"``, or an ``Encoder``; always weights
             on this machine (for hosted ones there is ``RemoteRerank``).
         architecture: ``"cross-encoder"`` reads query and passage together; ``"bi-encoder"`` compares their vectors.
+            None takes what the checkpoint says that it is. One that cannot be used so is an error: here where it is on
+            this machine, else when it is first used.
         k: How many passages a call returns when it does not say; None returns all.
         max_length: Longest input in tokens; None keeps the checkpoint's own.
+        prompt: What a cross-encoder is told to look for: a system message where the model has a chat template
+            (Qwen3-Reranker), else put before the query. None takes the model's own prompt, ``""`` none. Training,
+            scoring, saved programs and exports use the same one.
         device: Where to run; None chooses.
         precision: Of the layers when they score; training and the weights are not touched by it. ``"bf16"`` is several
             times as fast where the processor computes it (AMX, most GPUs), ``"int8"`` on a CPU with 8-bit dot products
@@ -39,10 +44,11 @@ class Rerank(dspy.Module):
     def __init__(
         self,
         checkpoint: str | TextEncoder,
-        architecture: Architecture = "cross-encoder",
+        architecture: Architecture | None = None,
         *,
         k: int | None = None,
         max_length: int | None = None,
+        prompt: str | None = None,
         device: str | None = None,
         precision: ScoringPrecision = "fp32",
     ) -> None:
@@ -50,7 +56,7 @@ class Rerank(dspy.Module):
         _check_k(k)
         if precision not in get_args(ScoringPrecision):
             raise SettingsError(f"precision must be one of {get_args(ScoringPrecision)}, got {precision!r}.")
-        self.weights = RerankerWeights(checkpoint, architecture, max_length=max_length)
+        self.weights = RerankerWeights(checkpoint, architecture, max_length=max_length, prompt=prompt)
         self.k = k
         self.device = device
         self.precision: ScoringPrecision = precision

@@ -58,7 +58,8 @@ def program_key(program: dspy.Module) -> str:
     for name, one in program.named_parameters():
         if isinstance(one, RerankerWeights):  # the same weights may lie elsewhere
             sides = [one.fingerprint, fingerprint(one.passage_side)]
-            parts.append([name, sides, one.architecture, one.max_length, one.query_prefix, one.passage_prefix])
+            about = [name, sides, one.architecture, one.max_length, one.query_prefix, one.passage_prefix]
+            parts.append(about if one.prompt is None else [*about, one.prompt])  # keys of earlier releases stay true
             continue
         try:
             parts.append([name, one.dump_state(json_mode=True)])

@@ -222,7 +222,8 @@ def test_names_of_litellm_are_told_from_folders_and_hub_names(tmp_path, monkeypa
 
     assert set(RERANK_PROVIDERS) <= {provider.value for provider in litellm.LlmProviders}
     assert as_reranker("hosted_vllm/BAAI/bge-reranker-v2-m3").model == "hosted_vllm/BAAI/bge-reranker-v2-m3"
-    assert as_reranker("BAAI/bge-reranker-base").weights.architecture == "cross-encoder"
+    assert as_reranker("BAAI/bge-reranker-base").weights.checkpoint == "BAAI/bge-reranker-base"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cohere" / "mine").mkdir(parents=True)
+    (tmp_path / "cohere" / "mine" / "config.json").write_text('{"architectures": ["BertForSequenceClassification"]}')
     assert isinstance(as_reranker("cohere/mine"), Rerank)

@@ -124,7 +124,7 @@ def test_a_folder_without_a_model_is_named(tmp_path):
 
 def test_an_encoder_taken_for_a_cross_encoder_is_told_once(small, tmp_path, caplog):
     cross_encoder._warn_of_a_new_head.cache_clear()
-    taken = Rerank(small.name)
+    taken = Rerank(small.name, "cross-encoder")
     for _ in range(2):
         cross_encoder.CrossEncoderScorer(taken.weights)
     told = [record.getMessage() for record in caplog.records if "no head that scores pairs" in record.getMessage()]

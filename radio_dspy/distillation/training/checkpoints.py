@@ -233,7 +233,8 @@ def training_key(
     """A hash of what decides a training: base, groups, settings, and what the arithmetic depends on."""
     how = {**settings.decisive(), "device": settings.device}
     loss = settings.open_loss()
-    base = {name: getattr(weights, name) for name in ("architecture", "max_length", "query_prefix", "passage_prefix")}
+    reading = ("architecture", "max_length", "query_prefix", "passage_prefix", "prompt")
+    base = {name: getattr(weights, name) for name in reading}
     sides = [weights.fingerprint, fingerprint(weights.passage_side)]
     about = [
         {**how, "lora": asdict(settings.lora) if settings.lora else None, "loss": type(loss).__qualname__},
