@@ -8,10 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-<<<<<<< HEAD
 from types import FrameType
-=======
->>>>>>> w-rerankers
 from typing import Any, Literal, get_args
 
 from dspy.predict.parameter import Parameter
@@ -24,11 +21,7 @@ from radio_dspy.models.architecture import Architecture, check_architecture, cho
 from radio_dspy.models.encoder import Encoder, TextEncoder
 from radio_dspy.models.files import fetched_weights, fingerprint, weights, weights_name
 
-<<<<<<< HEAD
 logger = logger_of(__name__)
-Architecture = Literal["cross-encoder", "bi-encoder"]
-=======
->>>>>>> w-rerankers
 ScoringPrecision = Literal["fp32", "bf16", "fp16", "int8"]
 LONGEST_PROMPT = 10_000  # characters, as a saved state may have
 # What states without these stand for. A prompt is written where there is one: earlier releases, which would leave it
@@ -110,15 +103,11 @@ class RerankerWeights(Parameter):
                 f"{encoder.name} is asked for vectors and has no weights here, so it cannot be trained; give Rerank a "
                 "folder or hub name, or an Encoder. It can still build the index and compare passages with rationales."
             )
-<<<<<<< HEAD
-        self.__dict__.update(
-=======
         if (folder := Path(encoder.name)).is_dir():
             architecture = architecture or chosen_architecture(folder)
             check_architecture(folder, architecture)
         _check_prompt(prompt, architecture)
-        vars(self).update(
->>>>>>> w-rerankers
+        self.__dict__.update(
             checkpoint=encoder.name,
             chosen=architecture,
             base=weights_name(encoder.name),
@@ -158,18 +147,13 @@ class RerankerWeights(Parameter):
         """Keep the weights: DSPy's ``reset_copy`` clears prompts and demonstrations, and this is neither."""
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
-<<<<<<< HEAD
         """The state as JSON types. Called by DSPy's ``save``, it says in the log where the weights lie."""
         if _saved_by_dspy(sys._getframe(1)) and Path(self.checkpoint).is_absolute():
             _say_where(self.checkpoint)
-        return {**vars(self), "training": list(self.training)}
-=======
-        """The state as JSON types."""
         own = {**vars(self), "training": list(self.training)}
         if self.prompt is None:
             del own["prompt"]
         return {"checkpoint": own.pop("checkpoint"), "architecture": own.pop("chosen"), **own}
->>>>>>> w-rerankers
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take over a dumped state; no model is loaded.
@@ -187,11 +171,7 @@ class RerankerWeights(Parameter):
                 "saved it, upgrade radio-dspy."
             )
         check_weights(known)
-<<<<<<< HEAD
-        self.__dict__.update(known, training=tuple(known["training"]))
-=======
-        vars(self).update(known, chosen=known.pop("architecture"), training=tuple(known["training"]))
->>>>>>> w-rerankers
+        self.__dict__.update(known, chosen=known.pop("architecture"), training=tuple(known["training"]))
 
     def take_over(self, other: RerankerWeights) -> None:
         """Become equal to others in place, as by ``load_state``: the rerankers that share these keep sharing them."""
