@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import dspy
 
@@ -11,14 +11,14 @@ from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.redaction import logger_of
 
 if TYPE_CHECKING:
-    from radio_dspy.distillation.rationales.writing import Question
+    from radio_dspy.distillation.rationales.asking import Question
     from radio_dspy.distillation.teacher.signals import Signal
 
 logger = logger_of(__name__)
-RationaleLM = dspy.LM | str | Literal[False] | None
+RationaleLM: TypeAlias = dspy.LM | str | Literal[False] | None
 
 
-def opened_lm(given: RationaleLM) -> dspy.LM | Literal[False] | None:
+def opened_lm(given: Any) -> dspy.LM | Literal[False] | None:
     """The LM of a name; anything else as it is.
 
     Raises:

@@ -66,11 +66,11 @@ class Reranked(dspy.Module):
         stage = self._first_stage
         return (getattr(stage, self.method) if self.method else stage)(*args, **kwargs)
 
-    async def _later(self, found: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return self._reranked(await found, args, kwargs)
+    async def _later(self, found: Any, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        return self._reranked(await found, args, named)
 
-    def _reranked(self, found: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        query = _query_of(args, kwargs)
+    def _reranked(self, found: Any, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        query = _query_of(args, named)
         if isinstance(found, list | tuple):
             return self.rerank(query, list(found)).passages
         fields = dict(found.items()) if hasattr(found, "items") else {}
@@ -82,8 +82,8 @@ class Reranked(dspy.Module):
             )
         passages = list(fields[name])
         scores = fields.get("scores")
-        known = isinstance(scores, list | tuple) and len(scores) == len(passages)
-        ranked = self.rerank(query, passages, **({"scores": list(scores)} if known else {}))
+        known = list(scores) if isinstance(scores, list | tuple) and len(scores) == len(passages) else None
+        ranked = self.rerank(query, passages, **({"scores": known} if known else {}))
         # Whatever stands beside the passages, one for each, moves with them.
         moved = {
             key: [value[row] for row in ranked.indices]
@@ -191,9 +191,9 @@ def _bound_to(function: FunctionType, names: Sequence[str]) -> Callable[..., Any
     return call
 
 
-def _query_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    named = [kwargs[one] for one in _QUERIES if one in kwargs]
-    query = next((one for one in (*args, *named, *kwargs.values()) if isinstance(one, str)), None)
+def _query_of(args: Sequence[Any], named: Mapping[str, Any]) -> str:
+    known = [named[one] for one in _QUERIES if one in named]
+    query = next((one for one in (*args, *known, *named.values()) if isinstance(one, str)), None)
     if query is None:
-        raise SettingsError(f"The first stage was called without a query that is a text: {args!r:.80} {kwargs!r:.80}.")
+        raise SettingsError(f"The first stage was called without a query that is a text: {args!r:.80} {named!r:.80}.")
     return query

@@ -120,8 +120,9 @@ def score_of(item: Any) -> Any:
 
 def as_score(value: Any) -> float | None:
     """A score as a number; None for what is none, or none that float32 has room for."""
-    usable = isinstance(value, Real) and not isinstance(value, bool) and abs(float(value)) <= _LARGEST_SCORE
-    return float(value) if usable else None
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    return float(value) if abs(float(value)) <= _LARGEST_SCORE else None
 
 
 def _fields(item: Any) -> Mapping[str, Any]:

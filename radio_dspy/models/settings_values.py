@@ -287,7 +287,7 @@ SETTINGS: dict[str, Mapping[str, Rule]] = {
         "keep_in_fp32_modules": anything,  # names of layers
         "default_prompt_name": _is_text,
         "requirements": lambda value: (
-            value is None or (isinstance(value, list) and all(map(_KNOWN_PACKAGES.fullmatch, map(str, value))))
+            value is None or (isinstance(value, dict | list) and all(map(_KNOWN_PACKAGES.fullmatch, map(str, value))))
         ),
     },
     MODULES: {"idx": _is_number, "kwargs": _is_plain, "name": is_word, "path": _is_text, "type": _is_text},

@@ -11,9 +11,10 @@ import dspy
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.passages import Ranking, RankRequest, as_passages, best_first, texts_of
 from radio_dspy.core.validation import checked_text, is_whole, shown
+from radio_dspy.models.architecture import Architecture
 from radio_dspy.models.cache import score_lists
 from radio_dspy.models.encoder import TextEncoder
-from radio_dspy.models.weights import Architecture, RerankerWeights, ScoringPrecision
+from radio_dspy.models.weights import RerankerWeights, ScoringPrecision
 
 
 class Rerank(dspy.Module):

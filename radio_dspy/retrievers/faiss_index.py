@@ -154,11 +154,12 @@ def search_rows(index: Any, layout: IndexLayout, among: Any, queries: Vectors, k
     """
     import faiss
 
+    given: Any = faiss  # its type stubs know the parameters of a search only in part
     if layout.kind != "flat" and len(among) > _BLOCK:
-        selector = faiss.IDSelectorBatch(among)
+        selector = given.IDSelectorBatch(among)
         if layout.kind == "hnsw":
-            return index.search(queries, k, params=faiss.SearchParametersHNSW(sel=selector, efSearch=layout.effort))
-        return index.search(queries, k, params=faiss.SearchParametersIVF(sel=selector, nprobe=layout.effort))
+            return index.search(queries, k, params=given.SearchParametersHNSW(sel=selector, efSearch=layout.effort))
+        return index.search(queries, k, params=given.SearchParametersIVF(sel=selector, nprobe=layout.effort))
     best = faiss.ResultHeap(len(queries), k, keep_max=True)
     for start in range(0, len(among), _BLOCK):
         rows = among[start : start + _BLOCK]

@@ -29,8 +29,11 @@ class VectorStore(Protocol):
         dimension: The length of its vectors.
     """
 
-    name: str
-    dimension: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dimension(self) -> int: ...
 
     def search(self, vectors: Vectors, k: int, filter: Filter | None = None) -> list[list[tuple[Passage, float]]]:
         """Find the ``k`` nearest passages of each vector, best first, each with its similarity (higher is nearer).
@@ -128,7 +131,8 @@ class VectorRetriever(Retriever):
         Args:
             texts: The id of each passage, by its ``contents``.
         """
-        given, found = list(texts.items()), {}
+        given = list(texts.items())
+        found: dict[str, Any] = {}
         for start in range(0, len(given), _FETCHED):
             part = given[start : start + _FETCHED]
             held = {one.id: one.contents for one in self.store.passages([key for _, key in part])}

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from radio_dspy import load_corpus, load_questions
 from radio_dspy.cli.app import app
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.passages import Passage, as_passages
+from radio_dspy.core.passages import Passage, as_passages, content_id
 from radio_dspy.datasets.examples import answer_texts, answers_of, check_judgeable, check_labels, letters_of
 from radio_dspy.datasets.shapes import first_of, options_of
 
@@ -308,7 +308,7 @@ def test_documents_that_a_retriever_returns():
     document = SimpleNamespace(id="1", page_content="They rise.", metadata={})
     assert as_passages([document, {"content": "They fall."}]) == [
         Passage("1", "They rise."),
-        Passage("1", "They fall."),
+        Passage(content_id("They fall."), "They fall."),
     ]
 
 

@@ -316,6 +316,6 @@ class TestRetrieval:
         student = RetrieveRerankAnswer(index, rerank(small), candidates=10, k=3)
         optimizer = radio_of(UnaskedLM({}), small, gate=Gate(retrieval=True), **FAST, **settings)
         with pytest.raises(
-            SettingsError, match=r"Gate\(retrieval=True\) judges .* it needs tower='query', a FaissRetriev"
+            SettingsError, match=r"Gate\(retrieval=True\) judges .* it needs tower='query', a VectorRetriev"
         ):
             optimizer.compile(student, trainset=topic.train[:4], valset=topic.test)

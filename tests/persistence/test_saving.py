@@ -432,7 +432,7 @@ class TestRefused:
 def test_dspys_own_save_says_once_where_the_weights_lie(small, tmp_path, caplog):
     program = dspy.Module()
     program.rerank = radio.Rerank(small, "bi-encoder")
-    program.rerank.weights.checkpoint = str(tmp_path / "weights")
+    program.rerank.weights = program.rerank.weights.with_checkpoint(str(tmp_path / "weights"))
     with caplog.at_level(logging.WARNING):
         program.dump_state()
         program.deepcopy()

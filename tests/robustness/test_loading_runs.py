@@ -247,7 +247,12 @@ LINES = [
     ("requests", "calls", [{"seat": -1, "query": "x", "named": True, "passages": []}], "calls.0.seat"),
     ("requests", "calls", [{"seat": 0, "query": 1, "named": True, "passages": []}], "calls.0.query"),
     ("requests", "calls", [{"seat": 0, "query": "x", "named": True, "passages": [["p"]]}], "calls.0.passages.0"),
-    ("requests", "calls", [{"seat": 0, "query": "x", "named": True, "passages": [["p", 1, ""]]}], "passages.0.1"),
+    (
+        "requests",
+        "calls",
+        [{"seat": 0, "query": "x", "named": True, "passages": [["p", 1, ""]]}],
+        "passages.0: a passage is",
+    ),
     ("requests", "error", ..., "error"),
     ("requests", "error", {"a": 1}, "error"),
     ("rationales", "id", 5, "id"),

@@ -841,7 +841,7 @@ def examples(**first):
 def compiled(pantry, train, rationales, folder):
     program = radio.RetrieveRerankAnswer(pantry, radio.Rerank(pantry.encoder, "bi-encoder"), candidates=6, k=3)
     optimizer = radio_of(
-        None,
+        False,
         rationales=rationales,
         gate=False,
         epochs=1,
@@ -888,7 +888,7 @@ def try_questions(pantry, count):
         {"id": ids, "answers": st.lists(texts, max_size=2), "relevant": st.lists(ids, max_size=2), "choices": odd},
         odd,
     ).map(lambda row: dspy.Example(**row).with_inputs("question"))
-    check = radio_of(None, gate=False)
+    check = radio_of(False, gate=False)
     student = radio.RetrieveRerankAnswer(pantry, radio.Rerank(pantry.encoder, "bi-encoder"), candidates=6, k=3)
 
     @thorough(count)
@@ -1287,7 +1287,7 @@ def test_an_id_that_is_no_number_is_no_id(key):
 def test_a_trainset_that_is_none(examples_given, pantry):
     student = radio.RetrieveRerankAnswer(pantry, radio.Rerank(pantry.encoder, "bi-encoder"), candidates=6, k=3)
     with pytest.raises(DataError, match=r"trainset (must be a list of dspy\.Example, got|is empty)"):
-        radio_of(None).estimate(student, trainset=examples_given)
+        radio_of(False).estimate(student, trainset=examples_given)
 
 
 def test_a_trainset_that_can_be_gone_through_only_once(pantry):
@@ -1303,7 +1303,7 @@ def test_a_trainset_that_can_be_gone_through_only_once(pantry):
 @pytest.mark.parametrize("seed", [2**80, -(10**400), 1.5, True])
 def test_a_seed_that_torch_would_refuse(seed):
     with pytest.raises(SettingsError, match="seed must be a whole number between"):
-        radio_of(None, seed=seed)
+        radio_of(False, seed=seed)
 
 
 @pytest.mark.parametrize("name", ["learning_rate", "weight_decay", "temperature", "target_temperature"])
@@ -1312,7 +1312,7 @@ def test_settings_that_are_no_numbers(name, value):
     if value is None and name == "learning_rate":
         pytest.skip("None is the default of RADIO's own argument")
     with pytest.raises(SettingsError, match=f"{name} must be a number, got"):
-        radio_of(None, **{name: value})
+        radio_of(False, **{name: value})
 
 
 def test_an_index_is_not_saved_onto_a_file(pantry, tmp_path):
@@ -1342,6 +1342,6 @@ def test_evaluate_refuses_labels_of_another_corpus(pantry, tmp_path):
 @pytest.mark.parametrize("title", [np.array(["x", "y"]), [], False, {}], ids=["array", "list", "false", "dict"])
 def test_a_title_that_is_no_text(title):
     """An array has no truth value to ask for, and an empty list was taken for no title."""
-    with pytest.raises(DataError, match="Passage '0', title: needs a string or a number"):
+    with pytest.raises(DataError, match="Passage 0, title: needs a string or a number"):
         as_passage({"text": "ice", "title": title})
     assert as_passage({"text": "ice", "title": None}).title == as_passage({"text": "ice"}).title == ""

@@ -99,11 +99,14 @@ def look(
     if rehearsed is not None and not any(one.before for one in rehearsed.values()):
         outcomes = _outcomes(program, examples, slots, run=run, needed=(), given=rehearsed)
     else:
-        needed = rehearsed and frozenset().union(*(one.before for one in rehearsed.values()))
-        outcomes = _outcomes(program, examples, slots, run=run, needed=needed)
+        outcomes = _outcomes(program, examples, slots, run=run, needed=_before(rehearsed))
         rehearsed = outcomes if rehearsed is None and all(one.whole for one in outcomes.values()) else rehearsed
-    needed = rehearsed and frozenset().union(*(one.before for one in rehearsed.values()))
-    return (*_seen(outcomes, examples, slots), needed)
+    return (*_seen(outcomes, examples, slots), _before(rehearsed))
+
+
+def _before(outcomes: Mapping[str, _Outcome] | None) -> frozenset[str] | None:
+    """The predictors that were asked before a reranker; None where no run has shown it."""
+    return None if outcomes is None else frozenset().union(*(one.before for one in outcomes.values()))
 
 
 def _seen(
