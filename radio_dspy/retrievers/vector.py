@@ -22,18 +22,17 @@ _FETCHED = 1000  # passages that a store is asked for at a time
 
 
 class VectorStore(Protocol):
-    """Passages with their vectors, in whatever engine they lie. Nothing is ever written to it.
-
-    Attributes:
-        name: What error messages call it, without a password or a key.
-        dimension: The length of its vectors.
-    """
+    """Passages with their vectors, in whatever engine they lie. Nothing is ever written to it."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What error messages call it, without a password or a key."""
+        ...
 
     @property
-    def dimension(self) -> int: ...
+    def dimension(self) -> int:
+        """The length of its vectors."""
+        ...
 
     def search(self, vectors: Vectors, k: int, filter: Filter | None = None) -> list[list[tuple[Passage, float]]]:
         """Find the ``k`` nearest passages of each vector, best first, each with its similarity (higher is nearer).
