@@ -114,6 +114,9 @@ class MultipleChoice(dspy.Module):
         return _chosen(reply, choices, ranked)
 
 
+_BOXED = re.compile(r"\\boxed\{\s*(?:\\(?:text|mathrm|textbf|mathbf)\{)?([^{}]{1,2000})\}")
+
+
 def read_letter(reply: str, choices: Sequence[str]) -> str:
     """The letter that a reply chooses.
 
@@ -140,6 +143,8 @@ def read_letter(reply: str, choices: Sequence[str]) -> str:
     """
     options = dict(zip(_letters_for(choices), choices, strict=True))
     reply = reply if len(reply) <= _LONGEST else f"{reply[: _LONGEST // 2]}\n{reply[-_LONGEST // 2 :]}"
+    if boxed := _BOXED.findall(reply):  # the last line of many reasoning LMs
+        reply = boxed[-1]
     plain = reply.translate(_NARROW)
     text = _COPULA.sub(r"\1", plain).replace("**", "").strip(" \t\r\n*_#\"'`")
     if (lone := _LONE.fullmatch(text)) and lone[1].upper() in options:

@@ -6,8 +6,10 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Set
+from decimal import Decimal
 from numbers import Integral
 from typing import Any
+from uuid import UUID
 
 from radio_dspy.core.errors import DataError
 
@@ -160,6 +162,10 @@ def json_fields(given: Any) -> dict[str, Any]:
 
 
 def _as_json(value: Any) -> Any:
+    if isinstance(value, Decimal | UUID):
+        return str(value)
+    if isinstance(value, Set):
+        return sorted(value, key=str)
     for name in ("isoformat", "tolist"):
         if hasattr(value, name) and not isinstance(value, type):
             return getattr(value, name)()

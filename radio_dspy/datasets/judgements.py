@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Set
 from os import PathLike, fspath
 from typing import Any
@@ -16,6 +17,7 @@ from radio_dspy.datasets.shapes import PASSAGE_IDS, QUESTION_IDS, first_of, iden
 
 logger = logger_of(__name__)
 _GRADE = re.compile(r"[+-]?[0-9]{1,9}(\.[0-9]{0,9})?")
+_HEADING = re.compile(r"score|grade|rel(evance|evancy)?$|label|judg|rating|value", re.IGNORECASE)  # of the last column
 _QUERY, _PASSAGE = ([name for name in names if "id" != name != "_id"] for names in (QUESTION_IDS, PASSAGE_IDS))
 _SCORE = ("score", "grade", "relevance", "rel", "label")
 Grades = dict[str, dict[str, float]]
@@ -26,11 +28,13 @@ def read_grades(source: Qrels) -> Grades:
     """For each question the grade of each judged passage; where a pair comes twice, the last counts.
 
     Raises:
-        DataError: For a line that is no judgement, with file and line.
+        DataError: For a line that is no judgement, with file and line; for no judgement at all.
     """
     found: Grades = {}
     for where, query, passage, grade in _mapping(source) if isinstance(source, Mapping) else _file(source):
         found.setdefault(checked_text(query, where), {})[checked_text(passage, where)] = _number(where, grade)
+    if not found:
+        raise DataError(f"{_name(source)}: holds no judgement; give some, or leave qrels out.")
     return found
 
 
@@ -71,7 +75,7 @@ def _mapping(source: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Any]]:
 
 
 def _file(source: Any) -> Iterator[tuple[str, str, str, Any]]:
-    if not isinstance(source, Iterable | PathLike):
+    if not isinstance(source, Iterable | PathLike) and not hasattr(source, "to_pylist"):  # Arrow's
         raise DataError(f"qrels: needs a file, rows, or a mapping of grades, got {type(source).__name__}.")
     path = file_of(source) if isinstance(source, str | PathLike) else None
     if path is None or path.name.removesuffix(".gz").endswith((".jsonl", ".json")):
@@ -86,13 +90,12 @@ def _file(source: Any) -> Iterator[tuple[str, str, str, Any]]:
     try:
         with opened(path) as lines:
             text = lines.read()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     for number, line in enumerate(text.split("\n"), start=1):
         where = f"{path}:{number}"
         columns = _columns(as_utf8(where, line))
-        # The first line may be a heading, which ends in a word.
-        if not columns or (number == 1 and len(columns) in (3, 4) and columns[-1][:1].isalpha()):
+        if not columns or (number == 1 and len(columns) in (3, 4) and _HEADING.search(columns[-1])):
             continue
         if len(columns) not in (3, 4) or not all(columns) or not _GRADE.fullmatch(columns[-1]):
             raise DataError(

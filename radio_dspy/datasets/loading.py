@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -88,13 +88,22 @@ def _passage(where: str, key: str, row: Mapping[str, Any]) -> Passage:
     except BlankRowError:
         if not title:
             raise
-        return Passage(key, title, metadata=json_fields(plain(row.get("metadata", row.get("meta")))))
+        return Passage(key, title, metadata=_passage_metadata(where, row))
     if name == "contents":
         head, newline, rest = text.partition("\n")
-        if newline:
+        if newline and title in ("", head.strip(), head.strip(' "')):  # a title of its own may not be repeated there
             title, text = head.strip(), rest
-    metadata = json_fields(plain(row.get("metadata", row.get("meta"))))
+    metadata = _passage_metadata(where, row)
     return Passage(key, text.strip(), title, metadata) if text.strip() else Passage(key, title, metadata=metadata)
+
+
+def _passage_metadata(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of ``metadata``, or else of ``meta``; a table may keep them as JSON."""
+    try:
+        given = next((row[name] for name in ("metadata", "meta") if not is_empty(row.get(name))), None)
+        return json_fields(plain(_as_object(given)))
+    except RecursionError:
+        raise DataError(f"{where}: its metadata is nested too deeply; give fewer levels.") from None
 
 
 def _with_metadata(row: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
@@ -184,10 +193,7 @@ def _question(where: str, key: str, row: Mapping[str, Any], grades: Grades | Non
 
 
 def _metadata(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    given = row.get("metadata")
-    if isinstance(given, str) and given.lstrip().startswith("{"):  # as a table keeps it
-        with contextlib.suppress(ValueError, RecursionError):
-            given = json.loads(given)
+    given = _as_object(row.get("metadata"))
     given = {} if is_empty(given) else {"metadata": given} if isinstance(given, list) else given  # RAGAS' is a list
     if not isinstance(given, Mapping):
         raise DataError(f"{where}: 'metadata' must be an object, got {type(given).__name__}.")
@@ -195,13 +201,24 @@ def _metadata(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
     return {**subject, **given}
 
 
+def _as_object(given: Any) -> Any:
+    """An object that a table keeps as JSON; anything else as it is."""
+    if isinstance(given, str) and given.lstrip().startswith("{"):
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(given)
+    return given
+
+
 def _labels(where: str, row: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
     named = strings(where, metadata, "supporting_ids")
     if named:
         return named
-    name = next((name for name in LABELS if isinstance(row.get(name), list)), None)
-    if name:
-        return strings(where, row, name)
+    for name in LABELS:
+        value = plain(row.get(name))
+        if isinstance(value, Mapping):  # grades by id
+            value = [one for one, grade in value.items() if grade]
+        if isinstance(value, str | list | tuple | set | frozenset):
+            return strings(where, {name: sorted(value, key=str) if isinstance(value, Set) else value}, name)
     documents = row.get("positive_passages")  # MIRACL's
     labelled = [one for one in documents if isinstance(one, Mapping)] if isinstance(documents, list) else []
     return [identifier(where, one, PASSAGE_IDS) for one in labelled if first_of(one, PASSAGE_IDS)]

@@ -19,9 +19,10 @@ TEXTS = (
     "long_text",
 )  # fmt: skip
 QUESTIONS = ("question", "query", "question_stem", "question_text", "user_input", "text")
+# What says that it is gold comes first: beside it, RAGAS' "answer" is the program's own.
 ANSWERS = (
-    "golden_answers", "answers", "answer", "golden_answer", "gold_answers", "gold_answer", "ground_truths",
-    "ground_truth", "reference_answers", "reference_answer", "possible_answers", "short_answers", "correct_answer",
+    "golden_answers", "golden_answer", "gold_answers", "gold_answer", "ground_truths", "ground_truth", "answers",
+    "answer", "reference_answers", "reference_answer", "possible_answers", "short_answers", "correct_answer",
     "correct_answers", "answerKey", "answer_key", "answer_idx", "answer_index", "cop", "final_decision",
 )  # fmt: skip
 _ALIASES = ("answer_aliases", "answer_alias", "alt_ans")  # MuSiQue's, 2Wiki's, CRAG's: as right as the answer
@@ -116,7 +117,7 @@ def golds(where: str, row: Any) -> list[Any]:
     for name in (*ANSWERS, "reference") if "user_input" in row else ANSWERS:  # RAGAS' sets
         found = _gold(where, row, name)
         if found and (found[0] not in _NO_ANSWER or any(one in row for one in OPTIONS)):
-            further = [one for alias in _ALIASES for one in strings(where, row, alias)]
+            further = [one for alias in _ALIASES for one in _gold(where, row, alias)]
             return list(dict.fromkeys([*found, *further]))
     return []
 
@@ -196,9 +197,12 @@ def options_of(where: str, row: Any) -> tuple[list[str], list[str]]:
         name, value = "choices", stem.get("choices")
     if value is None:
         for names in _OPTION_COLUMNS:
-            there = [one for one in names if isinstance(row.get(one), str) and row[one].strip()]
+            there = [one for one in names if _is_option(row.get(one))]
             if len(there) > 1 and there == list(names[: len(there)]):
-                return [row[one] for one in there], list("ABCDEFGHIJ"[: len(there)])
+                return [plain_text(row[one], f"{where}: {one!r}") for one in there], list("ABCDEFGHIJ"[: len(there)])
+            if len(there) > 2 and there[:2] == list(names[:2]):
+                missing = next(one for one in names if one not in there)
+                raise DataError(f"{where}: has the options {there} and none as {missing!r}; fill it in.")
         return [], []
     labels: Any = []
     if isinstance(value, Sequence) and value and all(isinstance(one, Mapping) for one in value):
@@ -207,6 +211,7 @@ def options_of(where: str, row: Any) -> tuple[list[str], list[str]]:
         if "text" in value:
             value, labels = value["text"], value.get("label") or []
         else:
+            value = {label: one for label, one in value.items() if not is_missing(one)}  # a table fills all alike
             value, labels = list(value.values()), list(value)
     where_named = {name or "choices": value, "label": [one for one in labels if one is not None]}
     texts, named = strings(where, where_named, name or "choices"), strings(where, where_named, "label")
@@ -215,6 +220,10 @@ def options_of(where: str, row: Any) -> tuple[list[str], list[str]]:
     if named and len(named) != len(texts):
         raise DataError(f"{where}: {len(named)} labels for {len(texts)} {name!r}.")
     return texts, named
+
+
+def _is_option(value: Any) -> bool:
+    return is_plain_number(value) or (isinstance(value, str) and bool(value.strip()))
 
 
 def lettered(where: str, gold: Sequence[Any], choices: Sequence[str], labels: Sequence[str]) -> list[str]:

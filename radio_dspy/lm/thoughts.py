@@ -23,6 +23,7 @@ _TAGS = (
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
     ("<|channel>thought", "<channel|>"),  # Gemma
+    ("<unused94>thought", "<unused95>"),  # MedGemma
     ("Here is my thought process:", "Here is my response:"),  # Granite 3.2
     ("Here's my thought process:", "Here's my response:"),
 )
@@ -31,12 +32,15 @@ _START = re.compile(rf"(?=[<\[\u25c1H])(?:{'|'.join(re.escape(start) for start, 
 _ENDS = "|".join(re.escape(end) for _, end in _TAGS if not end[0].isalpha())
 _END = re.compile(rf"(?=[<\[\u25c1])(?:{_ENDS})", re.IGNORECASE)
 # What a server may leave before thoughts, and what some put around the answer behind them.
-_HEADER = re.compile(r"[\s\ufeff\u200b]*(?:<\|\w+\|>\s*(?:assistant\b\s*)?)*")
+_SPECIAL = r"(?:<[|\uff5c][\w\u2581]+[|\uff5c]>|</?s>|<bos>|<eos>|<(?:start|end)_of_turn>)"
+_HEADER = re.compile(rf"[\s\ufeff\u200b]*(?:{_SPECIAL}\s*(?:(?:assistant|model)\b\s*)?)*")
+_TRAILER = re.compile(rf"(?:\s*{_SPECIAL})+\s*\Z")
 _ANSWER = re.compile(
-    r"(?:<(answer|response|output)>|<\|(?:begin_of_solution|start_response|begin_of_box)\|>)(.*)"
+    r"(?:<(answer|response|output|final|final_answer)>|<\|(?:begin_of_solution|start_response|begin_of_box)\|>)(.*)"
     r"(?:</\1>|<\|(?:end_of_solution|end_response|end_of_box)\|>)",
     re.DOTALL | re.IGNORECASE,
 )
+_CUT_OFF_ANSWER = re.compile(r"<(answer|final|final_answer)>((?:(?!</?\1>).)*)", re.DOTALL | re.IGNORECASE)
 _FIELD = re.compile(r"\[\[ ## \w+ ## \]\]\s*\Z")  # DSPy's ChatAdapter
 _MOST = 20  # tags looked at in one reply: a loop of them says nothing
 # gpt-oss: <|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...
@@ -85,9 +89,17 @@ def without_thoughts(text: str, fields: Container[str] = ()) -> str:
         kept = kept[lone[-1].end() :]
     if kept == text:
         return text
-    while (answer := _ANSWER.fullmatch(kept.strip())) and str(answer[1]).lower() not in fields:
-        kept = answer[2]
+    kept = _without_tags(_TRAILER.sub("", _without_tags(kept, fields)), fields)
+    if (cut_off := _CUT_OFF_ANSWER.fullmatch(kept)) and cut_off[1].lower() not in fields:
+        kept = cut_off[2]  # the server stopped at the tag that would have closed it
     return kept.strip()
+
+
+def _without_tags(text: str, fields: Container[str]) -> str:
+    """The answer without the tags that stand around the whole of it."""
+    while (answer := _ANSWER.fullmatch(text.strip())) and str(answer[1]).lower() not in fields:
+        text = answer[2]
+    return text.strip()
 
 
 def may_open_thoughts(text: str) -> bool:

@@ -1,6 +1,7 @@
 import gzip
 import json
 
+import pyarrow as pa
 import pytest
 
 from radio_dspy import load_corpus, load_questions
@@ -119,3 +120,30 @@ def test_an_unknown_question_in_the_judgements_is_named(tmp_path):
     qrels = write(tmp_path / "test.tsv", "q9\tp1\t1")
     with pytest.raises(DataError, match=r"test\.tsv: judges question 'q9'"):
         load_questions(questions, qrels=qrels)
+
+
+@pytest.mark.parametrize("qrels", [[], {}, "", "query-id\tcorpus-id\tscore\n"], ids=repr)
+def test_judgements_that_judge_nothing(tmp_path, qrels):
+    if isinstance(qrels, str):
+        (tmp_path / "test.tsv").write_text(qrels)
+        qrels = tmp_path / "test.tsv"
+    with pytest.raises(DataError, match="holds no judgement"):
+        load_questions([{"id": "q1", "question": "Why?"}], qrels=qrels)
+
+
+def test_a_first_line_whose_grade_is_a_word_is_no_heading(tmp_path):
+    qrels = write(tmp_path / "test.tsv", "q1\td1\ttrue", "q2\td2\t1")
+    with pytest.raises(DataError, match=r"test\.tsv:1: expected query id"):
+        load_questions([{"id": "q1", "question": "Why?"}], qrels=qrels)
+
+
+def test_judgements_in_a_damaged_file(tmp_path):
+    path = tmp_path / "qrels.tsv.gz"
+    path.write_bytes(gzip.compress(b"1\td1\t1\n" * 3000)[:15] + b"\xff" * 120)
+    with pytest.raises(DataError, match=r"qrels\.tsv\.gz: cannot be read"):
+        load_questions([{"id": "1", "question": "Why?"}], qrels=path)
+
+
+def test_judgements_in_an_arrow_table():
+    table = pa.table({"query_id": ["1"], "doc_id": ["d"], "relevance": [3]})
+    assert load_questions([{"id": "1", "question": "Why?"}], qrels=table)[0].relevant == ["d"]

@@ -5,6 +5,7 @@ import json
 import lzma
 import sqlite3
 from collections import namedtuple
+from decimal import Decimal
 from types import SimpleNamespace
 
 import dspy
@@ -435,3 +436,77 @@ def test_files_of_another_kind_are_told_what_to_do(data, advice, tmp_path):
     path.write_bytes(data)
     with pytest.raises(DataError, match=advice):
         load_questions(path)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"contexts": ["c"], "answer": "I think Lyon", "ground_truth": "Paris"},
+        {"contexts": ["c"], "answer": "I think Lyon", "ground_truths": ["Paris"]},
+        {"answer": "I think Lyon", "gold_answer": "Paris"},
+    ],
+)
+def test_what_is_called_gold_comes_before_an_answer(row):
+    assert load_questions([{"id": "q", "question": "Capital?", **row}])[0].answers == ["Paris"]
+
+
+def test_options_that_are_numbers():
+    row = {"id": "q", "question": "2+2?", "A": 3, "B": 4, "C": 5.0, "D": 6, "answer": "B"}
+    example = load_questions([row])[0]
+    assert (example.choices, example.answers) == (["3", "4", "5", "6"], ["B"])
+
+
+def test_a_gap_between_options_is_named():
+    with pytest.raises(DataError, match="none as 'C'"):
+        load_questions([{"id": "q", "question": "q", "A": "x", "B": "y", "C": None, "D": "w", "answer": "D"}])
+
+
+def test_options_that_a_table_filled_up():
+    rows = [
+        {"id": "1", "question": "q", "options": {"A": "x", "B": "y", "C": None}, "answer": "B"},
+        {"id": "2", "question": "r", "options": {"A": "x", "B": "y", "C": "z"}, "answer": "C"},
+    ]
+    assert [(one.choices, one.answers) for one in load_questions(rows)] == [
+        (["x", "y"], ["B"]),
+        (["x", "y", "z"], ["C"]),
+    ]
+
+
+@pytest.mark.parametrize("labels", [("p1",), {"p1"}, "p1", {"p1": 1, "p2": 0}, np.array(["p1"])], ids=repr)
+def test_labels_in_any_collection(labels):
+    assert load_questions([{"id": "q", "question": "q", "answer": "a", "relevant": labels}])[0].relevant == ["p1"]
+
+
+def test_aliases_that_a_table_keeps_as_text():
+    row = {"id": "q", "question": "q", "answer": "x", "answer_aliases": '["y", "z"]'}
+    assert load_questions([row])[0].answers == ["x", "y", "z"]
+
+
+def test_a_title_of_its_own_stays():
+    rows = [
+        {"id": "a", "title": "Harrison", "contents": "Fever is common.\nIt is treated with rest."},
+        {"id": "b", "title": "Fever", "contents": '"Fever"\nIt is common.'},
+    ]
+    found = [(one.title, one.text) for one in load_corpus(rows)]
+    assert found == [("Harrison", "Fever is common.\nIt is treated with rest."), ('"Fever"', "It is common.")]
+
+
+@pytest.mark.parametrize(
+    ("given", "metadata"),
+    [
+        ({"metadata": '{"tenant": "a"}'}, {"tenant": "a"}),
+        ({"metadata": {}, "meta": {"tenant": "a"}}, {"tenant": "a"}),
+        ({"metadata": "abc"}, {}),
+        ({"metadata": {"price": Decimal("1.5"), "tags": {"b", "a"}}}, {"price": "1.5", "tags": ["a", "b"]}),
+    ],
+)
+def test_metadata_of_passages(given, metadata):
+    assert load_corpus([{"id": "a", "text": "Ice floats.", **given}])[0].metadata == metadata
+
+
+def test_metadata_too_deep_to_read():
+    deep: dict = {}
+    for _ in range(3000):
+        deep = {"a": deep}
+    with pytest.raises(DataError, match="nested too deeply"):
+        load_corpus([{"id": "a", "text": "Ice floats.", "metadata": deep}])

@@ -159,3 +159,24 @@ def test_the_users_own_settings_win():
     lm = dspy.LM("openai/gpt-5-mini", api_key="none", temperature=1.0, max_tokens=16000)
     with dspy.context(lm=lm):
         assert radio.RationaleExtractor(max_tokens=20_000).settings() == {"max_tokens": 20_000}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "<\uff5cAssistant\uff5c><think>cold</think>hot water<\uff5cend\u2581of\u2581sentence\uff5c>",
+        "<s><think>cold</think>hot water</s>",
+        "<|im_start|>assistant\n<think>cold</think>\nhot water<|im_end|>",
+        "<unused94>thought\ncold<unused95>hot water",
+        "<think>cold</think>\n<answer>hot water",
+        "<think>cold</think><final_answer>hot water</final_answer><|im_end|>",
+        "<start_of_turn>model\n<think>cold</think>hot water<end_of_turn>",
+    ],
+)
+def test_special_tokens_that_a_server_leaves_around_a_reply(reply):
+    assert without_thoughts(reply) == "hot water"
+
+
+@pytest.mark.parametrize("text", ["hot water</s>", "<s>hot</s> water", "<answer>hot water", "water <|im_end|>"])
+def test_without_thoughts_a_reply_stays_as_it_is(text):
+    assert without_thoughts(text) == text

@@ -295,3 +295,17 @@ def test_only_the_prompt_and_the_weights_are_parameters(chooser):
 def test_k_and_candidates_must_fit(retriever):
     with pytest.raises(SettingsError, match="1 <= k <= candidates, got k=5 and candidates=3"):
         MultipleChoice(retriever, NoRerank(), candidates=3)
+
+
+@pytest.mark.parametrize(
+    ("reply", "letter"),
+    [
+        (r"\boxed{B}", "B"),
+        (r"So the dough dies.\n\nAnswer: $\boxed{B}$", "B"),
+        (r"\boxed{\text{heat}}", "B"),
+        (r"First \boxed{A}, no: \boxed{B}.", "B"),
+        (r"\boxed{42}", ""),
+    ],
+)
+def test_a_boxed_answer_is_read(reply, letter):
+    assert read_letter(reply, ["cold", "heat"]) == letter

@@ -37,14 +37,15 @@ def rationale_problem(rationale: str, answers: Sequence[str], *, tokens: int = 0
         >>> rationale_problem("I cannot help with that.", ["evaporation"])
         'refusal'
     """
-    if not rationale.strip():
+    named = any(one.strip() and one in rationale for one in answers)
+    if not named and not any(map(str.isalnum, rationale)):
         return "empty"
     if _REFUSAL.search(rationale[:_REFUSAL_WITHIN].replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")):
         return "refusal"
     if _loops(rationale):
         return "repetition"
-    named = telling(answers)
-    if named and not any(_names(rationale, answer) for answer in named):
+    expected = telling(answers)
+    if expected and not any(_names(rationale, answer) for answer in expected):
         return "answer missing"
     if window is not None and tokens > window:
         return "longer than the encoder's window"
