@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from radio_dspy.core.errors import DataError, SettingsError
 
 ELSEWHERE = "give another place."
 Out = Literal["whole", "index", "shared"]
+_STREAM = re.compile(r"/dev/(stdout|stderr|stdin|fd/)|/proc/")
 _WRITTEN = {  # arguments that name places to write to
     "out": "the output folder",
     "run_dir": "the run folder",
@@ -64,6 +66,8 @@ def _check_result(path: Path, read: Sequence[Any]) -> None:
     from radio_dspy.runs.folders import MANIFEST, is_file_of_runs, is_run
     from radio_dspy.runs.journal import read_object
 
+    if _STREAM.match(path.absolute().as_posix()):  # a name of an open file, which cannot be replaced
+        raise SettingsError(f"{path}: is no file of its own; {ELSEWHERE}")
     target = check_file(path, ELSEWHERE)
     if not target.exists():
         return

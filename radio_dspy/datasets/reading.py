@@ -87,7 +87,10 @@ def rows_of(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:
         found = _row(row)
         if found is None:
             raise DataError(f"row {number}: expected a mapping, got {type(row).__name__}.")
-        whole = _whole(plain(found))
+        try:
+            whole = _whole(plain(found))
+        except RecursionError:
+            raise DataError(f"row {number}: is nested too deeply; give fewer levels.") from None
         yield f"row {number}", whole | {name: _class(names, whole.get(name)) for name, names in classes.items()}
 
 

@@ -3,15 +3,19 @@
 import io
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from radio_dspy.cli.places import check_places
 from radio_dspy.cli.streams import LastingStream
+from radio_dspy.core.errors import SettingsError
 
 SCRIPT = """
 from radio_dspy.cli.streams import keep_streams
 keep_streams()
 import sys
+from pathlib import Path
 for _ in range(5000):
     print("nDCG \\u00b1 0.1 \\u2192 \\u4e2d")
     print("progress", file=sys.stderr)
@@ -41,3 +45,9 @@ def test_a_stream_that_ends_ends_nothing(end, tmp_path):
 
 def test_a_program_without_a_console():
     assert LastingStream(None).write("nobody reads it") == 15
+
+
+@pytest.mark.parametrize("place", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_a_result_cannot_be_written_over_an_open_stream(place):
+    with pytest.raises(SettingsError, match="is no file of its own"):
+        check_places({"json_file": Path(place)}, "whole")
