@@ -13,6 +13,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 # What a page's LM says, whatever it is asked: the library's own signatures, and those of MIPROv2's proposer.
 REPLIES = {
     **{"rationale": "Yeast dies in hot water.", "answer": "yeast", "order": "[0]", "letter": "A", "query": "DONE"},
+    **{"reasoning": "Yeast dies.", "response": "yeast"},
     **dict.fromkeys(("observations", "summary", "program_description", "module_description"), "COMPLETE"),
     "proposed_instruction": "Answer in one word.",
 }
@@ -22,7 +23,7 @@ def blocks(page) -> str:
     return "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL))
 
 
-LONG = {"optimizers"}  # compiles half a dozen times
+LONG = {"optimizers", "your-program"}  # these compile several times, or run MIPROv2
 WITH_CODE = [
     pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in LONG else [])
     for page in PAGES

@@ -29,6 +29,7 @@ PRINTS = {
     "own_lm_and_encoder": ["20 questions to learn from, 10 to judge by", "10 held-out questions", "-> ", "read: "],
     "prompts_and_reranker": ["before: ", "between: ", "after: "],
     "quickstart": ["10 held-out questions", "-> "],
+    "stock_rag": ["10 held-out questions", "of five responses"],
 }
 
 

@@ -81,7 +81,7 @@ def source_of(kind: Any) -> str:
         return _OWN
     try:
         return inspect.getsource(kind)
-    except (OSError, TypeError):  # typed into an interpreter
+    except (OSError, TypeError, SyntaxError):  # typed into an interpreter, or made of another kind of file
         return ""
 
 
@@ -89,7 +89,11 @@ def retriever_identity(retriever: Retriever) -> dict[str, Any]:
     """Everything that decides a retriever's results, as JSON types; the corpus as a hash of its ids and texts."""
     encoders = [getattr(retriever, name, None) for name in ("encoder", "query_encoder")]
     told = [{**one.identity, **one.query_settings} for one in encoders if isinstance(one, TextEncoder)]
-    return {"retriever": type(retriever).__name__, "encoders": told, "corpus": _corpus_hash(retriever)}
+    found = {"retriever": type(retriever).__name__, "encoders": told, "corpus": _corpus_hash(retriever)}
+    store, bound = getattr(retriever, "store", None), getattr(retriever, "filter", None)
+    if store is not None and not hasattr(retriever, "passages"):  # what it holds is not seen from here
+        found["store"] = store.name
+    return {**found, "filter": bound} if bound else found
 
 
 _CORPUS_HASHES: WeakKeyDictionary[Retriever, str] = WeakKeyDictionary()  # a corpus does not change
