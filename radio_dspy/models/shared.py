@@ -33,3 +33,6 @@ def forget_models() -> None:
     """Let go of every model, vector and hash of weights: a folder holds other files than it did."""
     for one in _shared:
         one.cache_clear()
+
+
+forget_scorers = forget_models  # its name in the first release
