@@ -52,7 +52,7 @@ def exact(example: dspy.Example, prediction: dspy.Prediction, trace: object = No
 
 def main() -> None:
     """Align, bootstrap, judge, save and load."""
-    train, dev = examples(data.train), examples(data.test)
+    train, dev = examples(data.train)[:10], examples(data.test)[:10]
     rerank = radio.Rerank(encoder, architecture="bi-encoder", k=3)
     with radio.local_lm(max_tokens=64) as lm, tempfile.TemporaryDirectory() as folder:
         dspy.configure(lm=lm)
@@ -61,8 +61,8 @@ def main() -> None:
         aligned = optimizer.compile(rag, trainset=train, valset=dev)
         print(optimizer.report)
         bootstrap = dspy.BootstrapFewShot(metric=exact, max_bootstrapped_demos=1, max_labeled_demos=1, max_rounds=1)
-        both = bootstrap.compile(aligned, trainset=train[:4])
-        evaluate = dspy.Evaluate(devset=dev[:4], metric=exact, num_threads=1, display_progress=False)
+        both = bootstrap.compile(aligned, trainset=train[:2])
+        evaluate = dspy.Evaluate(devset=dev[:3], metric=exact, num_threads=1, display_progress=False)
         for name, program in (("before", RAG()), ("after", both)):
             print(f"{name}: {evaluate(program).score:.0f} % of the responses hold the answer")
         radio.save(both, f"{folder}/aligned")

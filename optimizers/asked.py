@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import dspy
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from radio_dspy.distillation.teacher.signals import Signal
 
 logger = logger_of(__name__)
-RationaleLM = dspy.LM | str | Literal[False] | None
+RationaleLM: TypeAlias = "dspy.LM | str | Literal[False] | None"
 
 
 def opened_lm(given: RationaleLM) -> dspy.LM | Literal[False] | None:
@@ -24,7 +24,8 @@ def opened_lm(given: RationaleLM) -> dspy.LM | Literal[False] | None:
     Raises:
         SettingsError: For what is neither an LM nor a name, nor False or None.
     """
-    if given is True or (isinstance(given, int | float) and given is not False):
+    checked: Any = given
+    if isinstance(checked, int | float) and checked is not False:
         raise SettingsError(f"rationale_lm must be a dspy.LM, its name, None or False, got {given!r}.")
     return dspy.LM(given) if isinstance(given, str) else given
 

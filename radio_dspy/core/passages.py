@@ -120,8 +120,10 @@ def score_of(item: Any) -> Any:
 
 def as_score(value: Any) -> float | None:
     """A score as a number; None for what is none, or none that float32 has room for."""
-    usable = isinstance(value, Real) and not isinstance(value, bool) and abs(float(value)) <= _LARGEST_SCORE
-    return float(value) if usable else None
+    if value is True or value is False or not isinstance(value, Real):
+        return None
+    number = float(value)
+    return number if abs(number) <= _LARGEST_SCORE else None
 
 
 def _fields(item: Any) -> Mapping[str, Any]:
@@ -137,7 +139,7 @@ def _id_of(item: Mapping[str, Any]) -> Any:
 
 def _metadata_of(item: Mapping[str, Any]) -> dict[str, Any]:
     """What can be written as JSON of a passage's metadata."""
-    given = next((item[name] for name in _METADATA if isinstance(item.get(name), Mapping)), {})
+    given: Mapping[Any, Any] = next((item[name] for name in _METADATA if isinstance(item.get(name), Mapping)), {})
     return {name: value for name, value in given.items() if isinstance(name, str) and _is_json(value)}
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from radio_dspy.core.lazy import lazy_module
 
 if TYPE_CHECKING:
-    from radio_dspy.distillation.candidates.recording import observe as observe
+    from radio_dspy.distillation.candidates.observing import observe as observe
     from radio_dspy.distillation.gate.decision import Gate as Gate
     from radio_dspy.distillation.gate.decision import decide as decide
     from radio_dspy.distillation.losses import InfoNCE as InfoNCE
@@ -73,7 +73,7 @@ _HOMES = {
     "fused_rankings": "radio_dspy.distillation.teacher.ranking",
     "min_max": "radio_dspy.distillation.teacher.fusion",
     "mix_weights": "radio_dspy.distillation.training.averaging",
-    "observe": "radio_dspy.distillation.candidates.recording",
+    "observe": "radio_dspy.distillation.candidates.observing",
     "preference_groups": "radio_dspy.distillation.preferences.groups",
     "train_reranker": "radio_dspy.distillation.training.loop",
 }

@@ -81,7 +81,7 @@ class EmbeddingsRetriever(VectorRetriever):
     def passages(self) -> Sequence[Passage]:
         """The whole corpus, each text once."""
         store: Any = self.store
-        return store.all  # type: ignore[no-any-return]
+        return store.all
 
 
 def first_stage_of(program: dspy.Module) -> Retriever | None:

@@ -80,7 +80,7 @@ def source_of(kind: Any) -> str:
         return _OWN
     try:
         return inspect.getsource(kind)
-    except (OSError, TypeError):  # typed into an interpreter
+    except (OSError, TypeError, SyntaxError):  # typed into an interpreter, or run from a page
         return ""
 
 

@@ -93,14 +93,19 @@ def look(
     if not lms_of(program):
         return (*record(program, examples, slots, run=run, needed=()), frozenset())
     rehearsed = None if acts(program) else _rehearse(program, examples, slots)
-    if rehearsed is not None and not any(one.before for one in rehearsed.values()):
-        outcomes = _outcomes(program, examples, slots, run=run, needed=(), given=rehearsed)
-    else:
-        needed = rehearsed and frozenset().union(*(one.before for one in rehearsed.values()))
-        outcomes = _outcomes(program, examples, slots, run=run, needed=needed)
-        rehearsed = outcomes if rehearsed is None and all(one.whole for one in outcomes.values()) else rehearsed
-    needed = rehearsed and frozenset().union(*(one.before for one in rehearsed.values()))
-    return (*_seen(outcomes, examples, slots), needed)
+    if rehearsed is not None:
+        needed = _before(rehearsed)
+        given = None if needed else rehearsed  # no made-up reply came before a reranker: this is what a real run shows
+        outcomes = _outcomes(program, examples, slots, run=run, needed=needed, given=given)
+        return (*_seen(outcomes, examples, slots), needed)
+    outcomes = _outcomes(program, examples, slots, run=run)
+    whole = all(outcomes[name].whole for name in distinct_questions(examples))
+    return (*_seen(outcomes, examples, slots), _before(outcomes) if whole else None)
+
+
+def _before(outcomes: Mapping[str, _Outcome]) -> frozenset[str]:
+    """The predictors that were asked before a reranker."""
+    return frozenset[str]().union(*(one.before for one in outcomes.values()))
 
 
 def _seen(
