@@ -24,7 +24,8 @@ def opened_lm(given: Any) -> dspy.LM | Literal[False] | None:
     Raises:
         SettingsError: For what is neither an LM nor a name, nor False or None.
     """
-    if given is True or (isinstance(given, int | float) and given is not False):
+    checked: Any = given
+    if isinstance(checked, int | float) and checked is not False:
         raise SettingsError(f"rationale_lm must be a dspy.LM, its name, None or False, got {given!r}.")
     return dspy.LM(given) if isinstance(given, str) else given
 

@@ -73,14 +73,14 @@ class Reranked(dspy.Module):
         query = _query_of(args, named)
         if isinstance(found, list | tuple):
             return self.rerank(query, list(found)).passages
-        fields = dict(found.items()) if hasattr(found, "items") else {}
+        fields: dict[str, Any] = dict(found.items()) if hasattr(found, "items") else {}
         name = next((one for one in _LISTS if isinstance(fields.get(one), list | tuple)), None)
         if name is None:
             raise SettingsError(
                 f"What was found is {type(found).__name__} with {sorted(fields)}; with_rerank needs a list of passages "
                 f"or something that holds one as {', '.join(_LISTS)}."
             )
-        passages = list(fields[name])
+        passages: list[Any] = [*fields[name]]
         scores = fields.get("scores")
         known = list(scores) if isinstance(scores, list | tuple) and len(scores) == len(passages) else None
         ranked = self.rerank(query, passages, **({"scores": known} if known else {}))

@@ -28,6 +28,7 @@ PRINTS = {
     "from_flagembedding": ["by sentence-transformers"],
     "own_lm_and_encoder": ["20 questions to learn from, 10 to judge by", "10 held-out questions", "-> ", "read: "],
     "prompts_and_reranker": ["before: ", "between: ", "after: "],
+    "stock_rag": ["before: ", "after: ", "saved and loaded: True"],
     "quickstart": ["10 held-out questions", "-> "],
     "stock_rag": ["10 held-out questions", "of five responses"],
 }
