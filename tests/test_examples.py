@@ -30,7 +30,6 @@ PRINTS = {
     "prompts_and_reranker": ["before: ", "between: ", "after: "],
     "stock_rag": ["before: ", "after: ", "saved and loaded: True"],
     "quickstart": ["10 held-out questions", "-> "],
-    "stock_rag": ["10 held-out questions", "of five responses"],
 }
 
 
