@@ -21,8 +21,9 @@ class CallableEncoder(TextEncoder):
         function: Takes a list of strings and gives one vector for each; a ``dspy.Embedder`` is one.
 
     Example:
-        >>> CallableEncoder(lambda texts: [[3.0, 4.0] for _ in texts]).encode_queries(["why?"]).round(1).tolist()
-        [[0.6, 0.8]]
+        >>> encoder = CallableEncoder(lambda texts: [[3.0, 4.0] for _ in texts])
+        >>> encoder.encode_queries(["why?"])[0].astype(float).round(6)
+        array([0.6, 0.8])
     """
 
     def __init__(self, function: Callable[[list[str]], Any]) -> None:

@@ -284,10 +284,12 @@ def test_a_student_without_a_reranker_or_retriever_is_told_what_to_add(index, sm
             super().__init__()
             self.rerank = Rerank(small, "bi-encoder")
 
-    with pytest.raises(SettingsError, match="Give RADIO an encoder=: the retriever has none to share"):
-        radio_of(**FAST).compile(Bare(), trainset=topic.train)
     with pytest.raises(SettingsError, match=r"give RADIO\(retriever=\.\.\.\)"):
-        radio_of(encoder=small, **FAST).compile(Bare(), trainset=topic.train)
+        radio_of(**FAST).compile(Bare(), trainset=topic.train)
+    bare = Bare()
+    bare.rerank = Rerank(small, "cross-encoder")
+    with pytest.raises(SettingsError, match="Give RADIO an encoder=: the retriever has none to share"):
+        radio_of(**FAST).compile(bare, trainset=topic.train)
     aligned = radio_of(retriever=index, **TRAINED).compile(Bare(), trainset=topic.train[:4], valset=topic.test[:2])
     assert aligned.rerank.weights.checkpoint != Bare().rerank.weights.checkpoint
 

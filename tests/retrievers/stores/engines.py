@@ -28,11 +28,13 @@ class Engine(ABC):
     Attributes:
         metrics: What it calls cosine, inner product and a metric that is neither; empty where there is no choice.
         unique: Whether it lets no id in twice.
+        exact: Whether it finds the nearest for certain.
         package: The module of its client that is looked for first.
     """
 
     metrics: tuple[str, str, str] | tuple[()] = ()
     unique = True
+    exact = True
     package = ""
 
     @abstractmethod
@@ -162,6 +164,7 @@ class Qdrant(Engine):
 
 class Chroma(Engine):
     package = "chromadb"
+    exact = False  # its index is a graph, whatever is asked of it
     metrics = ("cosine", "ip", "l2")
 
     def __init__(self, folder: Path) -> None:

@@ -209,6 +209,18 @@ def test_an_id_that_is_there_twice(engine, passages, vectors, small):
         engine.open("twice", small)
 
 
+def check_nearly(found, ids, scores):
+    """An approximate index finds most of what is nearest (random vectors are the hardest), with the right scores."""
+    shares = []
+    for ranking, names, values in zip(found, ids, scores, strict=True):
+        known = dict(zip(names, values, strict=True))
+        assert list(ranking.scores) == sorted(ranking.scores, reverse=True)
+        pairs = [(known[key], value) for key, value in zip(ranking.ids, ranking.scores, strict=True) if key in known]
+        assert [value for _, value in pairs] == pytest.approx([value for value, _ in pairs], abs=CLOSE)
+        shares.append(len(pairs) / len(names))
+    assert np.mean(shares) > 0.6
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ENGINES)
 def test_twelve_thousand_passages(name, tmp_path, small):
@@ -221,9 +233,12 @@ def test_twelve_thousand_passages(name, tmp_path, small):
     try:
         engine.fill("passages", passages, vectors)
         opened = engine.open("passages", small)
-        check(opened.search(questions, 50), *expected(passages, vectors, small, questions, 50))
+        compare = check if engine.exact else check_nearly
+        compare(opened.search(questions, 50), *expected(passages, vectors, small, questions, 50))
         ids, scores = expected(passages, vectors, small, questions, 50, lambda one: one.metadata["year"] == 3)
-        check(opened.search(questions, 50, filter={"year": 3}), ids, scores)
+        found = opened.search(questions, 50, filter={"year": 3})
+        assert {passage.metadata["year"] for ranking in found for passage in ranking.passages} == {3}
+        compare(found, ids, scores)
     finally:
         engine.close()
 
