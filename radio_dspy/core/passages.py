@@ -85,7 +85,7 @@ def as_passage(item: Any, position: int = 0) -> Passage:
             "give a Passage, a string, or a mapping with 'text' or 'contents'."
         )
     given = _id_of(item)
-    name = f"Passage {position}" if given is None else f"Passage {shown(given)}"
+    name = f"Passage {given!r:.80}" if isinstance(given, str) else f"Passage {position}"
     title = "" if item.get("title") is None else plain_text(item["title"], f"{name}, title")
     if not title and "contents" in item and "\n" in text:
         title, _, text = text.partition("\n")

@@ -82,7 +82,7 @@ def redacted_value(value: Any, depth: int = 0, clean: Callable[[str], str] = _hi
     if type(value) is bytes:
         return redacted_value(value.decode("latin-1")).encode("latin-1")
     if depth > _DEPTH:
-        return value
+        return _whole_or_hidden(value, clean)
     if type(value) is dict:
         found: Any = {
             redacted_value(key, _DEPTH, clean): redacted_value(one, depth + 1, clean) for key, one in value.items()
@@ -92,6 +92,15 @@ def redacted_value(value: Any, depth: int = 0, clean: Callable[[str], str] = _hi
     else:
         return value
     return value if found == value else found
+
+
+def _whole_or_hidden(value: Any, clean: Callable[[str], str]) -> Any:
+    """A value too deep to go through: as it is, or nothing of it where a secret is in it."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "***"
+    return value if clean(text) == text else "***"
 
 
 def presentable(text: str) -> str:

@@ -25,8 +25,9 @@ LARGEST = 64 << 20  # bytes of a JSON file that says what something is
 _DROPPED_BY_DSPY = ("api_base", "base_url", "model_list")  # of an LM's state, with a warning
 _EMPTY: tuple[Any, ...] = (None, {}, [], "")
 # An image or file in a text, which DSPy makes a part of the message: the LM, or its client, would fetch it.
-_FETCHED = re.compile(
-    rf"{CUSTOM_TYPE_START_IDENTIFIER}(?:(?!{CUSTOM_TYPE_END_IDENTIFIER}).)*?(?:://|\\[u/])", re.DOTALL
+_IMAGE = re.compile(  # one that is in the text itself, and nothing else
+    rf'{CUSTOM_TYPE_START_IDENTIFIER}\[\{{"type": ?"image_url", ?"image_url": ?\{{"url": ?"data:[\w.+/-]+;base64,'
+    rf'[\w+/=]*"\}}\}}\]{CUSTOM_TYPE_END_IDENTIFIER}'
 )
 ADDRESS = re.compile(r"://|^[\\/]{2}")  # a URL, or a share of another machine
 Version = Annotated[str, StringConstraints(pattern=r"^[\w.+-]{1,40}$")]
@@ -213,8 +214,11 @@ def check_predictor(state: Any, name: str = "A predictor", *, lm: bool = False) 
         known = {**state, "lm": None}
     try:
         _PredictorState.model_validate(known)
-        if any(map(_FETCHED.search, _texts(known["demos"]))):
-            raise UnsafeFileError(f"{name}: its demonstrations name addresses, as of images; do not trust the file.")
+        if any(CUSTOM_TYPE_START_IDENTIFIER in text and not _IMAGE.fullmatch(text) for text in _texts(known["demos"])):
+            raise UnsafeFileError(
+                f"{name}: its demonstrations hold DSPy's mark of an image or a file that may lie at any address; do "
+                "not trust the file."
+            )
     except ValidationError as error:
         for one in error.errors():
             if one["type"] == "extra_forbidden" or (one["loc"][:1] == ("lm",) and one["type"] != "missing"):
@@ -227,10 +231,10 @@ def check_predictor(state: Any, name: str = "A predictor", *, lm: bool = False) 
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text in a JSON value."""
+    """Every text in a JSON value, names of fields among them."""
     if isinstance(value, str):
         yield value
-    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+    for one in (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from _texts(one)
 
 

@@ -51,10 +51,12 @@ class Predict(dspy.Predict):
 def _as_text(value: Any) -> Any:
     """The same without DSPy's mark, in whatever text of it."""
     if isinstance(value, str):
-        return value.replace(CUSTOM_TYPE_START_IDENTIFIER, CUSTOM_TYPE_START_IDENTIFIER.strip("<>"))
+        while CUSTOM_TYPE_START_IDENTIFIER in value:  # what is left of one may be another
+            value = value.replace(CUSTOM_TYPE_START_IDENTIFIER, CUSTOM_TYPE_START_IDENTIFIER.strip("<>"))
+        return value
     if type(value) in (list, tuple):
         return type(value)(map(_as_text, value))
     if isinstance(value, dict | dspy.Example):
-        texts = {name: _as_text(one) for name, one in value.items()}
+        texts = {_as_text(name): _as_text(one) for name, one in value.items()}
         return texts if isinstance(value, dict) else value.copy(**texts)
     return value

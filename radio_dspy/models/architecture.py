@@ -26,7 +26,7 @@ def declared_architecture(folder: Path) -> Architecture | None:
         kind = read_settings(path).get("model_type") if path.is_file() else None
         if kind is None:  # releases of sentence-transformers that did not say so
             kind = "CrossEncoder" if _scores_by_logits(folder / MODULES) else "SentenceTransformer"
-        if kind not in _KINDS:
+        if not isinstance(kind, str) or kind not in _KINDS:
             raise CheckpointError(
                 f"{folder}: is a {kind!s:.100}; give the weights of a CrossEncoder, or of a SentenceTransformer, one "
                 "vector a text."

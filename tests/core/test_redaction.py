@@ -14,7 +14,7 @@ from radio_dspy.core.credentials import learn
 from radio_dspy.core.errors import LanguageModelError, RadioError, SettingsError
 from radio_dspy.core.files import write_json
 from radio_dspy.core.html import paragraph
-from radio_dspy.core.redaction import hide_in, logger_of, redacted, told, watch_logs
+from radio_dspy.core.redaction import hide_in, logger_of, redacted, redacted_value, told, watch_logs
 from radio_dspy.lm.calls import lm_failure
 from radio_dspy.lm.secrets import check_keys, hiding_secrets
 from radio_dspy.runs.run import Run
@@ -224,3 +224,15 @@ def test_a_hosted_models_error_and_its_chain(kind):
         with pytest.raises(LanguageModelError) as caught:
             model.encode_queries(["why?"]) if kind is radio.RemoteEncoder else model("why?", ["Ice floats."])
     assert MARK not in everything_of(caught.value)
+
+
+def test_a_secret_at_any_depth():
+    learn({"api_key": "DeepSecretKey-998877"})
+    for depth in (3, 20, 5000):
+        value = "key=DeepSecretKey-998877"
+        for _ in range(depth):
+            value = {"x": [value]}
+        found = redacted_value(value)
+        while isinstance(found, dict):
+            found = found["x"] if isinstance(found["x"], str) else found["x"][0]
+        assert found in ("key=***", "***")

@@ -478,7 +478,7 @@ def try_judgements(folder, count):
     @given(lines, st.sampled_from(["\n", "\r\n"]))
     def each(rows, end):
         path = written(folder, end.join(rows).encode("utf-8", "surrogatepass"), "qrels.tsv")
-        names = r"qrels\.tsv(:\d+: expected query id|:\d+: not UTF-8|: judges question)"
+        names = r"qrels\.tsv(:\d+: expected query id|:\d+: not UTF-8|: judges question|: holds no judgement)"
         found = outcome(radio.load_questions, questions, path, names=names)
         if found.error is None:
             cells = [line.split("\t") for line in re.split(r"\r\n|\r|\n", end.join(rows))]
