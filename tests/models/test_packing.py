@@ -1,7 +1,5 @@
 """Packed batches: the numbers of padded ones, in scores and in gradients, for every kind of encoder that packs."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
@@ -13,6 +11,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 import radio_dspy as radio
+from radio_dspy.core.passages import Ranking
 from radio_dspy.models.cache import open_scorer
 from radio_dspy.models.encoder import open_sentence_transformer
 from radio_dspy.models.files import weights
@@ -152,7 +151,4 @@ def test_rankings_of_the_demo_set_are_those_of_padded_batches(architecture):
             scores = module.encode(texts, normalize_embeddings=True) @ module.encode(
                 request.query, normalize_embeddings=True
             )
-        padded = dict(zip((one.id for one in request.candidates), scores.tolist(), strict=True))
-        values = [padded[key] for key in ranking.ids]
-        assert ranking.scores == pytest.approx(values, abs=1e-5)
-        assert all(one >= other - 1e-6 for one, other in pairwise(values))  # in this order, but for ties by rounding
+        assert ranking.ids == Ranking.from_scores(request.query, request.candidates, scores.tolist()).ids
