@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import Self
 
+from radio_dspy.core.modules import Shared
 from radio_dspy.core.passages import Passage, Ranking
 from radio_dspy.models.encoder import Encoder, TextEncoder
 from radio_dspy.models.open_encoder import as_encoder
@@ -86,7 +87,7 @@ class VectorRetriever(Retriever):
         query_encoder: TextEncoder | None = None,
     ) -> None:
         super().__init__(k)
-        self._store = _Shared(store)
+        self._store = Shared(store)  # connections cannot be copied
         self.encoder = as_encoder(encoder)
         self.query_encoder = query_encoder or self.encoder
         self.filter = checked_filter(filter)
@@ -94,7 +95,8 @@ class VectorRetriever(Retriever):
     @property
     def store(self) -> VectorStore:
         """Where passages and vectors lie."""
-        return self._store.store
+        store: VectorStore = self._store.held
+        return store
 
     def with_query_encoder(self, query_encoder: Encoder) -> Self:
         """The same store searched with another query encoder, one that was trained for these passage vectors."""
@@ -162,16 +164,3 @@ def _joined(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         one, other = (value if isinstance(value, list) else [value] for value in (own[name], given[name]))
         found[name] = [value for value in one if value in other]
     return found
-
-
-class _Shared:
-    """Holds a store so that copies of a program share it: connections cannot be copied."""
-
-    def __init__(self, store: VectorStore) -> None:
-        self.store = store
-
-    def __copy__(self) -> _Shared:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
-        return self
