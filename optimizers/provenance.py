@@ -51,7 +51,7 @@ def remember(slots: Sequence[Slot], report: Report, how: Mapping[str, Any]) -> N
 def settings_of(
     preferences: PreferenceSettings, training: TrainingSettings, rationales: RationaleSettings
 ) -> dict[str, Any]:
-    """The settings that decide the result, in JSON types; an object of the user's own is told by its name."""
+    """The settings that decide the result, in JSON types; an object of the user's own by its name."""
     found = preferences.decisive()
     if not rationales.check:
         found["guards"] = {"rationales": False, **found["guards"]} if preferences.false_negatives else False

@@ -3,7 +3,7 @@
     accelerate launch --multi_gpu --num_processes 8 examples/many_machines/encode.py corpus.jsonl WORK/index
 
 The corpus is read as Arrow, memory-mapped: a process holds the texts of its block and no others. The folder must be
-one that all processes see. Started again, it goes on from the blocks that are there.
+one that all processes see. Started again, it skips the blocks that are finished.
 """
 
 import argparse

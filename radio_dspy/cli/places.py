@@ -22,7 +22,7 @@ _WRITTEN = {  # arguments that name places to write to
 
 
 def check_places(arguments: Mapping[str, Any], out: Out) -> None:
-    """See that a command can write where it is told to, before it does anything.
+    """Check that a command can write to its output places before it starts.
 
     Args:
         arguments: Of the command, by name.

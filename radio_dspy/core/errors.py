@@ -40,7 +40,7 @@ class StoreError(RadioError, RuntimeError):
 
 
 class BudgetError(RadioError, RuntimeError):
-    """The limit of LM calls or dollars is reached; what was bought is kept."""
+    """The limit of LM calls or dollars is reached; replies received so far are kept."""
 
 
 class LanguageModelError(RadioError, RuntimeError):
