@@ -13,6 +13,7 @@ from radio_dspy.core.passages import RankRequest
 from radio_dspy.distillation.candidates.observing import Reached
 from radio_dspy.distillation.candidates.recording import Observed
 from radio_dspy.distillation.candidates.reranker_slots import Slot
+from radio_dspy.distillation.gate.decision import Judge
 from radio_dspy.distillation.preferences.building import build_groups
 from radio_dspy.distillation.rationales.settings import PAPER_WEIGHT
 from radio_dspy.distillation.rationales.writing import RationaleCounts, explain
@@ -28,11 +29,11 @@ def try_metric(optimizer: Settings, job: Job) -> None:
     """Judge a few questions before rationales and training are paid for; the gate finds the values kept."""
     if optimizer.gate is None or optimizer.metric is None:
         return
-    from radio_dspy.distillation.gate.metrics import by_metric
+    from radio_dspy.distillation.gate.metrics import MetricJudge
 
     slot, few = job.slots[0], job.held_out[:TRIED]
     with job.stage("training"):
-        by_metric(job.program, slot, few, optimizer.metric, optimizer.num_threads, job.run, trial=True)(slot.weights)
+        MetricJudge(job.program, slot, few, optimizer.metric, optimizer.num_threads, job.run, trial=True)(slot.weights)
 
 
 def explain_questions(optimizer: Settings, job: Job, reached: Reached) -> tuple[dict[str, str], RationaleCounts]:
@@ -106,7 +107,9 @@ def _judging(
         return {}
     device = optimizer.training.device
     if optimizer.metric is not None:
-        by = judges.by_metric(job.program, slot, job.held_out, optimizer.metric, optimizer.num_threads, job.run)
+        by: Judge = judges.MetricJudge(
+            job.program, slot, job.held_out, optimizer.metric, optimizer.num_threads, job.run
+        )
         found = {"judge": by, "metric": getattr(optimizer.metric, "__name__", "metric")}
     elif any(one.relevant for one in judged):
         found = {"judge": judges.by_labels(judged, device), "metric": "nDCG@10 against labels"}

@@ -27,6 +27,7 @@ from radio_dspy.core.errors import SettingsError
 if TYPE_CHECKING:
     import dspy
 
+    from radio_dspy.core.passages import Ranking, RankRequest
     from radio_dspy.rerankers.rerank import Rerank
 
 ReportForm = Literal["html", "markdown", "json"]
@@ -65,7 +66,6 @@ def evaluate(
     from radio_dspy.datasets.examples import check_judgeable
     from radio_dspy.reporting.report import metrics_table
     from radio_dspy.reporting.writing import check_free
-    from radio_dspy.rerankers.remote import as_reranker
     from radio_dspy.retrievers.requests import known_labels, rank_requests
 
     if report_dir is not None:  # before anything is paid for
@@ -77,25 +77,35 @@ def evaluate(
     examples = known_labels(examples, retriever)
     aligned: Any = radio.load(program, retriever=retriever)
     requests = rank_requests(examples, retriever, aligned.candidates)
-    rows = {"first_stage": [one.ranking() for one in requests]}
-    base = aligned.rerank.deepcopy()
-    base.weights = base.weights.untrained()
-    if Path(base.weights.checkpoint).is_dir():  # never download a model only for a row of a table
-        rows["base"] = base.rank_all(requests)
-    rows["aligned"] = aligned.rerank.rank_all(requests)
-    rows |= {name: as_reranker(name).rank_all(requests) for name in baseline or []}
-    compared = radio.Comparison(requests, rows, before="base" if "base" in rows else "first_stage")
+    base, rows = _rows(aligned.rerank, requests, baseline or [])
+    compared = radio.Comparison(requests, rows, before="base" if base else "first_stage")
     verdict = compared.judgement
     result: dict[str, Any] = {"metrics": compared.means, "judged": verdict.judged, "relevance": verdict.source}
     write_result(json_file, result)  # the LM may fail
     say(metrics_table(result["metrics"], f"{verdict.judged} questions, relevant by {verdict.source}"))
-    answers = _answers(lm, aligned, base if "base" in rows else None, examples)
+    answers = _answers(lm, aligned, base, examples)
     result |= {{"base": "base_answers", "aligned": "answers"}[name]: values for name, values in answers.items()}
     write_result(json_file, result)
     for name, values in answers.items():
         say(f"answers, {name}: " + ", ".join(f"{metric} {value:.3f}" for metric, value in values.items()))
     if report_dir is not None:
         say(f"report in {compared.save(report_dir, answers)}")
+
+
+def _rows(
+    aligned: Rerank, requests: Sequence[RankRequest], baselines: Sequence[str]
+) -> tuple[Rerank | None, dict[str, Sequence[Ranking]]]:
+    """The base reranker, where its weights are on this machine; and the rankings of each row of the table."""
+    from radio_dspy.rerankers.remote import as_reranker
+
+    rows: dict[str, Sequence[Ranking]] = {"first_stage": [one.ranking() for one in requests]}
+    base = aligned.deepcopy()
+    base.weights = base.weights.untrained()
+    here = Path(base.weights.checkpoint).is_dir()  # never download a model only for a row of a table
+    if here:
+        rows["base"] = base.rank_all(requests)
+    rows["aligned"] = aligned.rank_all(requests)
+    return base if here else None, rows | {name: as_reranker(name).rank_all(requests) for name in baselines}
 
 
 def _answers(

@@ -89,8 +89,7 @@ class _Asking:
     """One question: all of it but the waiting for the LM."""
 
     def __init__(self, module: dspy.Module, field: str) -> None:
-        self.field = field
-        self.lms = lms_of(module)
+        self.module, self.field = module, field
         self.lm = getattr(module, "lm", None) or dspy.settings.lm
         self.reply = Reply(None, "nothing")
         self._asked = self._garbage = False
@@ -119,7 +118,7 @@ class _Asking:
 
     def fail(self, error: Exception, asked: bool) -> None:
         """Take in a reply that cannot be read; raise any other error again."""
-        came = what_came(error, *self.lms)
+        came = what_came(error, *lms_of(self.module))
         tries = self.reply.tries + 1 if self._garbage else 1
         self._garbage = _no_reply(error) and not isinstance(error, dspy.LMServerError)
         if isinstance(error, dspy.LMServerError):  # DSPy has tried again already

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dspy
@@ -56,51 +57,62 @@ def _by_ndcg(
     return values
 
 
-def by_metric(
-    program: dspy.Module,
-    slot: Slot,
-    examples: Sequence[dspy.Example],
-    metric: Callable[..., Any],
-    num_threads: int = 1,
-    run: Run | None = None,
-    *,
-    trial: bool = False,
-) -> Judge:
-    """The user's own ``metric(example, prediction)`` on what the program gives with these weights.
+@dataclass(frozen=True)
+class MetricJudge:
+    """The user's own ``metric(example, prediction)`` on what the program gives with some weights.
 
-    A question on which the program fails scores 0, as in ``dspy.Evaluate``. With a run, each value is kept in its
-    ``judged.jsonl`` the moment it is there, and the same program with the same weights is not asked again. With
-    ``trial`` only the metric is looked at: the program may fail on every question.
+    A question on which the program fails scores 0, as in ``dspy.Evaluate``.
 
-    Raises:
-        LanguageModelError: While judging, if the program's LM fails.
-        SettingsError: While judging, if the program fails on every question: that says nothing of the weights; or if
-            the metric raises, or gives no finite number.
+    Attributes:
+        program: Who answers.
+        slot: Where the weights go.
+        examples: The held-out questions.
+        metric: The user's metric.
+        num_threads: Questions at the same time.
+        run: Keeps each value in its ``judged.jsonl`` the moment it is there; the same program with the same weights is
+            not asked again.
+        trial: Only the metric is looked at: the program may fail on every question.
     """
-    lms = lms_of(program)
-    about = [getattr(metric, "__qualname__", type(metric).__qualname__), source_of(metric)]
 
-    def value_of(example: dspy.Example) -> tuple[float, str]:
+    program: dspy.Module
+    slot: Slot
+    examples: Sequence[dspy.Example]
+    metric: Callable[..., Any]
+    num_threads: int = 1
+    run: Run | None = None
+    trial: bool = False
+
+    def __call__(self, weights: RerankerWeights) -> list[float]:
+        """The value of each question.
+
+        Raises:
+            LanguageModelError: If the program's LM fails.
+            SettingsError: If the program fails on every question, which says nothing of the weights; or if the metric
+                raises, or gives no finite number.
+        """
+        before = self.slot.weights
+        self.slot.assign(weights)
         try:
-            prediction = program(**example.inputs())
-        except dspy.LMError as error:  # the LM is away: that is not the reranker's fault
-            raise lm_failure(
-                f"The program's LM failed ({told(error, *lms)}). What was judged before is kept in run_dir; mend it "
-                "and start again.",
-                error,
-                lms[0] if len(lms) == 1 else None,
-            ) from cause_of(error, *lms)
-        except Exception as error:
-            return 0.0, told(error, *lms)[:200]
-        kept = f" What was done before is kept in {run.path}." if run is not None and run.keeps() else ""
-        return metric_value(metric, example, prediction, question_id(example), kept)
+            with dspy.context(trace=None, disable_history=True):
+                found = self._outcomes()
+        finally:
+            self.slot.assign(before)
+        if found and not self.trial and all(failure for _, failure in found):
+            raise SettingsError(
+                "The metric cannot judge: the program failed on every held-out question, at first with "
+                f"{found[0][1]}. Configure the LM that it needs."
+            )
+        return [value for value, _ in found]
 
-    def outcomes() -> list[tuple[float, str]]:
+    def _outcomes(self) -> list[tuple[float, str]]:
+        """The value of each question and why the program failed on it, from the run folder where it is kept."""
+        run = self.run
         if run is None:
-            return call_each(value_of, examples, num_threads)
+            return call_each(self._outcome, self.examples, self.num_threads)
+        about = [getattr(self.metric, "__qualname__", type(self.metric).__qualname__), source_of(self.metric)]
         keys = [
             hash_of([about, key, example.toDict()])
-            for key, example in zip(run_keys(program, examples), examples, strict=True)
+            for key, example in zip(run_keys(self.program, self.examples), self.examples, strict=True)
         ]
         lines = run.records("judged", reader_of(JudgedLine))
         known = {one["key"]: (one["value"], one["failure"]) for one in lines}
@@ -109,28 +121,28 @@ def by_metric(
             key, example = item
             if key in known:
                 return known[key]
-            value, failure = value_of(example)
+            value, failure = self._outcome(example)
             run.append_record("judged", {"id": question_id(example), "value": value, "failure": failure, "key": key})
             return value, failure
 
-        return call_each(one, list(zip(keys, examples, strict=True)), num_threads)
+        return call_each(one, list(zip(keys, self.examples, strict=True)), self.num_threads)
 
-    def values(weights: RerankerWeights) -> list[float]:
-        before = slot.weights
-        slot.assign(weights)
+    def _outcome(self, example: dspy.Example) -> tuple[float, str]:
         try:
-            with dspy.context(trace=None, disable_history=True):
-                found = outcomes()
-        finally:
-            slot.assign(before)
-        if found and not trial and all(failure for _, failure in found):
-            raise SettingsError(
-                "The metric cannot judge: the program failed on every held-out question, at first with "
-                f"{found[0][1]}. Configure the LM that it needs."
-            )
-        return [value for value, _ in found]
-
-    return values
+            prediction = self.program(**example.inputs())
+        except dspy.LMError as error:  # the LM is away: that is not the reranker's fault
+            lms = lms_of(self.program)
+            raise lm_failure(
+                f"The program's LM failed ({told(error, *lms)}). What was judged before is kept in run_dir; mend it "
+                "and start again.",
+                error,
+                lms[0] if len(lms) == 1 else None,
+            ) from cause_of(error, *lms)
+        except Exception as error:
+            return 0.0, told(error, *lms_of(self.program))[:200]
+        run = self.run
+        kept = f" What was done before is kept in {run.path}." if run is not None and run.keeps() else ""
+        return metric_value(self.metric, example, prediction, question_id(example), kept)
 
 
 def by_recall(retriever: VectorRetriever, requests: Sequence[RankRequest]) -> Judge:

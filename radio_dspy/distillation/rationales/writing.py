@@ -107,13 +107,14 @@ def explain(
             show_progress=show_progress,
         )
     texts = {**found, **reused, **{record.id: record.rationale for record in records}}
-    known = {record.id: record.problem for record in records}  # those of this run were looked at when they came
     useless: Counter[str] = Counter()
-    for key, question, answers in questions if check else ():
-        problem = texts.get(key) and (known[key] if key in known else problem_of(texts[key], question, answers))
-        if problem:
-            useless[problem] += 1
-            texts[key] = ""
+    if check:
+        known = {record.id: record.problem for record in records}  # those of this run were looked at when they came
+        for key, question, answers in questions:
+            problem = texts.get(key) and (known[key] if key in known else problem_of(texts[key], question, answers))
+            if problem:
+                useless[problem] += 1
+                texts[key] = ""
     counts = _counts(found, reused, records, texts, useless)
     if lm is not None and counts.written + counts.reused > 0 and not any(texts.values()):
         tokens = max((one.completion_tokens for one in records if not one.rationale), default=0)
