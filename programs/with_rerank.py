@@ -10,8 +10,9 @@ from typing import Any
 
 import dspy
 
+from radio_dspy.core.copies import Shared
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.modules import Shared, _modules, methods_of, read_by
+from radio_dspy.core.modules import _modules, methods_of, read_by
 
 _QUERIES = ("query", "question", "search_query", "input", "text", "q")
 _LISTS = ("passages", "documents", "docs", "nodes", "contexts", "results")

@@ -11,6 +11,8 @@ from typing import Any
 
 import dspy
 
+from radio_dspy.core.copies import Shared
+
 # Where DSPy's optimizers note the programs that they tried: no part of the program that they return.
 _TRIED = frozenset({"candidate_programs", "mb_candidate_programs", "trial_logs"})
 
@@ -45,19 +47,6 @@ def _modules(program: dspy.Module, original: dspy.Module) -> Iterator[tuple[str,
 def _owner(item: Any) -> Any:
     """The module that a tool, or a method, belongs to."""
     return getattr(item.func if isinstance(item, dspy.Tool) else item, "__self__", None)
-
-
-class Shared:
-    """Holds an object that copies of a program share: an index, a connection, a function."""
-
-    def __init__(self, held: Any) -> None:
-        self.held = held
-
-    def __copy__(self) -> Shared:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Shared:
-        return self
 
 
 def held(program: dspy.Module) -> Iterator[Any]:

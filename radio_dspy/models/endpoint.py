@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from cachetools import LRUCache
 
+from radio_dspy.core.copies import SharedByCopies
 from radio_dspy.core.credentials import learn
 from radio_dspy.core.errors import LanguageModelError, SettingsError
 from radio_dspy.core.locks import ThreadLock
@@ -26,16 +27,6 @@ _LONGEST_REASON = 400  # characters of what a provider said
 def shown_name(model: str) -> str:
     """A LiteLLM name for files and people: of an address only the provider is left."""
     return model if "://" not in model else f"{model.partition('/')[0]}/(an address)"
-
-
-class SharedByCopies:
-    """Copies of a program hold the same object: nothing in it decides what the program answers."""
-
-    def __copy__(self) -> Any:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return self
 
 
 class Endpoint(SharedByCopies):

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Protocol
 
+from radio_dspy.core.copies import SharedByCopies
 from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.terminal import printable
 from radio_dspy.core.validation import is_whole
 from radio_dspy.lm.parallel import each_in_threads
 from radio_dspy.models.encoder import TextEncoder
-from radio_dspy.models.endpoint import Endpoint, Recent, SharedByCopies
+from radio_dspy.models.endpoint import Endpoint, Recent
 from radio_dspy.models.vector_cache import VectorFile
 from radio_dspy.models.vectors import checked_vectors
 

@@ -10,9 +10,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from radio_dspy.core.copies import SharedByCopies
 from radio_dspy.core.errors import CheckpointError, DataError
 from radio_dspy.core.locks import ThreadLock
-from radio_dspy.models.endpoint import SharedByCopies
 from radio_dspy.models.vectors import length_problem
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import Self
 
-from radio_dspy.core.modules import Shared
+from radio_dspy.core.copies import Shared
 from radio_dspy.core.passages import Passage, Ranking
 from radio_dspy.models.encoder import Encoder, TextEncoder
 from radio_dspy.models.open_encoder import as_encoder
