@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pooling import Gain, Pooled, pooled
+from results_plots import drawings, shown_gain, title_of
 
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.files import replacing
@@ -14,14 +15,10 @@ from radio_dspy.core.html import plain
 from radio_dspy.evaluation.effects import MOVED
 from radio_dspy.experiments.loading import load_experiment
 from radio_dspy.experiments.settings import DEMO, Experiment
-from radio_dspy.reporting.plots import colour, drawable_text, svg_file
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from radio_dspy.reporting.plots import svg_file
 
 _HEAD = "<!-- Made of the records by examples/experiments/results.py; what is changed here by hand is lost. -->"
 GATED = ", with the gate"  # ends the name of a row that repeats another with its gate on
-_CURVE_POINTS = 3  # rows that differ in a number, from which on a plot over it says something
 
 
 def render_results(files: Sequence[Path], records: Path) -> dict[str, str]:
@@ -134,7 +131,7 @@ def _name(one: Pooled) -> str:
 def _briefly(one: Pooled, gain: Gain) -> str:
     if set(_returned(one)) == {"base"}:
         return "the base came back"
-    return f"{_gain(gain)} {_title(gain.metric)}"
+    return f"{shown_gain(gain)} {title_of(gain.metric)}"
 
 
 def _returned(one: Pooled) -> list[str]:
@@ -156,7 +153,7 @@ def _section(
     absent = [row.name for row in experiment.rows if row.name not in {one.row.name for one in rows}]
     if absent:
         lines += [f"Not run yet: {_listed(absent)}.", ""]
-    for name, title, draw, words, height in _drawings(experiment, rows):
+    for name, title, draw, words, height in drawings(experiment, rows):
         plots[f"results/{name}.svg"] = svg_file(draw, name, title, words, (6.4, height))
         lines += [f"![{title}. {words}](results/{name}.svg)", ""]
     lines += notes
@@ -176,14 +173,14 @@ def _table(rows: Sequence[Pooled]) -> list[str]:
         ),
         ("test questions", lambda one: str(one.ranking.questions) if one.ranking else ""),
         ("relevant", lambda one: "" if _by_labels(rows) else str(one.records[0]["relevance"])),
-        ("metric", lambda one: _title(one.ranking.metric) if one.ranking else ""),
+        ("metric", lambda one: title_of(one.ranking.metric) if one.ranking else ""),
         ("first stage", lambda one: _three(one.ranking.first_stage) if one.ranking else ""),
         ("base", lambda one: _three(one.ranking.base) if one.ranking else ""),
         ("result", lambda one: _three(one.ranking.result) if one.ranking else ""),
-        ("gain", lambda one: _gain(one.ranking) if one.ranking else ""),
+        ("gain", lambda one: shown_gain(one.ranking) if one.ranking else ""),
         ("seeds from, to", lambda one: _span(one.ranking.seeds) if one.ranking and len(one.records) > 1 else ""),
         ("returned by the gate", lambda one: ", ".join(_returned(one))),
-        *((f"answers: {_title(name)}", _answers(name)) for name in ("accuracy", "exact_match", "token_f1")),
+        *((f"answers: {title_of(name)}", _answers(name)) for name in ("accuracy", "exact_match", "token_f1")),
         ("teacher's nDCG@10 in training", lambda one: _three(one.number("teacher", "teacher ndcg@10"))),
         ("rationales", lambda one: _whole(_rationales(one))),
         ("minutes of training", lambda one: _one(one.number("training_seconds"), 60)),
@@ -205,7 +202,7 @@ def _by_labels(rows: Sequence[Pooled]) -> bool:
 def _answers(name: str) -> Callable[[Pooled], str]:
     def cell(one: Pooled) -> str:
         gain = one.gain(name, "answers", "answer_changes")
-        return f"{gain.base:.3f} → {gain.result:.3f}, {_gain(gain)}" if gain else ""
+        return f"{gain.base:.3f} → {gain.result:.3f}, {shown_gain(gain)}" if gain else ""
 
     return cell
 
@@ -214,93 +211,6 @@ def _rationales(one: Pooled) -> float | None:
     """How many the row's questions have, whoever wrote them and when."""
     counts = [one.number("rationales", name) for name in ("given", "reused", "written")]
     return None if None in counts else sum(count or 0 for count in counts)
-
-
-Drawing = tuple[str, str, Callable[["Axes"], None], str, float]
-
-
-def _drawings(experiment: Experiment, rows: Sequence[Pooled]) -> list[Drawing]:
-    judged = [(one, gain) for one in rows if (gain := one.ranking) is not None]
-    if not judged:
-        return []
-    found = [_forest(experiment, judged)]
-    by_questions = {one.row.settings.data.train_questions: gain for one, gain in judged}
-    if len(by_questions) == len(judged) >= _CURVE_POINTS and None not in by_questions:
-        points = sorted((float(count or 0), gain) for count, gain in by_questions.items())
-        found.append(_curve(experiment, "questions", "training questions", points, logarithmic=True))
-    weights = _sweep(judged)
-    if len(weights) >= _CURVE_POINTS:
-        found.append(_curve(experiment, "weight", "w, weight of the rationale", weights))
-    qualities = [(one.number("teacher", "teacher ndcg@10"), gain) for one, gain in judged]
-    known = sorted(((value, gain) for value, gain in qualities if value is not None), key=lambda pair: pair[0])
-    same = (
-        len({one.number("teacher", "questions") for one, _ in judged}) == 1
-    )  # else it is not one thing that is compared
-    if same and len({value for value, _ in known}) >= _CURVE_POINTS:
-        found.append(_curve(experiment, "teacher", "teacher's nDCG@10 in training", known, joined=False))
-    return found
-
-
-def _sweep(judged: Sequence[tuple[Pooled, Gain]]) -> list[tuple[float, Gain]]:
-    """The rows whose teacher is the rationale and the retrieval score, by the rationale's weight."""
-    found: dict[float, Gain] = {}
-    for one, gain in judged:
-        signals = one.row.settings.teacher.signals
-        total = sum(signals.values())
-        if one.row.settings.method == "radio" and set(signals) <= {"rationale", "retrieval"} and total:
-            found.setdefault(signals.get("rationale", 0.0) / total, gain)
-    return sorted(found.items(), key=lambda pair: pair[0])
-
-
-def _forest(experiment: Experiment, judged: Sequence[tuple[Pooled, Gain]]) -> Drawing:
-    names = [one.row.name for one, _ in judged]
-    gains = [gain for _, gain in judged]
-
-    def draw(axes: Axes) -> None:
-        axes.axvline(0, color=colour("muted"), linewidth=1)
-        for place, gain in enumerate(gains):
-            kind = {"better": "good", "worse": "bad"}.get(gain.verdict, "muted")
-            axes.errorbar(
-                [gain.mean], [place], xerr=[[gain.mean - gain.low], [gain.high - gain.mean]], fmt="o", capsize=3,
-                color=colour(kind),
-            )  # fmt: skip
-        axes.set_yticks(range(len(names)), [drawable_text(name) for name in names])
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_xlabel(f"gain in {_title(gains[0].metric)} over the base")
-        axes.grid(axis="x")
-
-    words = "Gain by row: " + "; ".join(f"{name}: {_gain(gain)}" for name, gain in zip(names, gains, strict=True))
-    height = 1.1 + 0.32 * len(names)
-    return f"{experiment.name}-gains", f"{experiment.title} Gains with 95 % intervals", draw, words, height
-
-
-def _curve(
-    experiment: Experiment,
-    kind: str,
-    label: str,
-    points: Sequence[tuple[float, Gain]],
-    *,
-    logarithmic: bool = False,
-    joined: bool = True,
-) -> Drawing:
-    def draw(axes: Axes) -> None:
-        places, gains = [place for place, _ in points], [gain for _, gain in points]
-        axes.axhline(0, color=colour("muted"), linewidth=1)
-        axes.errorbar(
-            places, [gain.mean for gain in gains],
-            yerr=[[gain.mean - gain.low for gain in gains], [gain.high - gain.mean for gain in gains]],
-            fmt="o-" if joined else "o", capsize=3, color=colour("accent"),
-        )  # fmt: skip
-        if logarithmic:
-            axes.set_xscale("log")
-            axes.set_xticks(places, [f"{place:g}" for place in places])
-            axes.minorticks_off()
-        axes.set_xlabel(label)
-        axes.set_ylabel(f"gain in {_title(points[0][1].metric)}")
-        axes.grid()
-
-    words = f"Gain by {label}: " + "; ".join(f"{place:.4g}: {_gain(gain)}" for place, gain in points)
-    return f"{experiment.name}-{kind}", f"{experiment.title} By {label}", draw, words, 3.0
 
 
 def _cases(one: Pooled) -> list[str]:
@@ -352,16 +262,6 @@ def _machines(rows: Sequence[Pooled]) -> str:
             )
             found.append(f"{cores} of {hardware['machine']}{memory}{gpu}; {packages}")
     return "Run on " + "; and on ".join(dict.fromkeys(found)) + "."
-
-
-def _title(metric: str) -> str:
-    return {"ndcg@10": "nDCG@10", "mrr": "MRR", "exact_match": "exact match", "token_f1": "token F1"}.get(
-        metric, metric
-    )
-
-
-def _gain(gain: Gain) -> str:
-    return f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
 
 
 def _span(values: Sequence[float]) -> str:

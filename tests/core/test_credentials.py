@@ -115,7 +115,7 @@ def test_variables_of_the_environment(monkeypatch, name, value, secret):
         ("DEFAULT_KEY", "question"),
         ("TOKEN_BUDGET", "100000000"),
         ("POSTGRES_PASSWORD", "password"),
-        ("SSH_KEY_FILE", "/tmp/a/key.pem"),
+        ("SSH_KEY_FILE", "/etc/ssl/key.pem"),
         ("SOME_KEY", "none"),
         ("KEYBOARD_LAYOUT", "evaporation cools"),
         ("CUSTOM_HEADERS", "X-Team: evaporation"),
