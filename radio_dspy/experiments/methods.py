@@ -171,7 +171,7 @@ def _radio(materials: Materials, task: Task) -> Outcome:
     kept = task.folder / "trained.json"
     if kept.is_file():
         saved = read_object(kept, "remove it to train again")
-        rerank.weights.load_state(saved.get("weights"))
+        rerank.weights.load_state(saved.get("weights") or {})
         told = {**(saved.get("told") or {}), "reused_training": True}
     else:
         rerank.weights, told = _align(materials, task, rerank)
