@@ -10,7 +10,7 @@ from typing import Any, ParamSpec
 
 import typer
 
-from radio_dspy.cli.places import ELSEWHERE, Out, check_places
+from radio_dspy.cli.places import ELSEWHERE, RESULT, Out, check_places
 from radio_dspy.core.errors import RadioError
 from radio_dspy.core.files import check_file, write_json
 from radio_dspy.core.redaction import presentable
@@ -64,7 +64,7 @@ def write_result(path: Path | None, value: dict[str, Any]) -> None:
     try:
         # A path may contain an unpaired surrogate, a metric may be no number: JSON has neither.
         found = json.loads(text.encode("utf-8", "replace"), parse_constant=lambda _: None)
-        write_json(check_file(path, ELSEWHERE), found)
+        write_json(check_file(path, ELSEWHERE), {"kind": RESULT, **found})
     except (OSError, RadioError):
         say(text)
         raise

@@ -68,7 +68,7 @@ def index(
     Example: `radio-dspy index corpus.jsonl index/`
     """
     from radio_dspy.models.open_encoder import as_encoder
-    from radio_dspy.retrievers.index_folder import check_place
+    from radio_dspy.retrievers.index_saving import check_place
 
     check_place(out)  # before anything is encoded
     retriever = build_index(corpus, as_encoder(encoder, query_prefix=query_prefix, passage_prefix=passage_prefix))

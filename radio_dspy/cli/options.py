@@ -25,7 +25,12 @@ TaskName = Literal["qa", "choice", "multihop"]
 Lm = Annotated[
     str, typer.Option("--lm", help="`local`, `none`, a GGUF file, or any LiteLLM name (openai/gpt-4o-mini).")
 ]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.", metavar="FILE")]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--json", help="Also write the result to this file: a new one, or that of an earlier result.", metavar="FILE"
+    ),
+]
 EncoderName = Annotated[
     str | None, typer.Option("--encoder", help="Folder, hub name or LiteLLM name; else the index's own.")
 ]

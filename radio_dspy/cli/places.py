@@ -10,6 +10,7 @@ from typing import Any, Literal
 from radio_dspy.core.errors import DataError, SettingsError
 
 ELSEWHERE = "give another place."
+RESULT = "radio-dspy result"  # the kind that a file of --json says it is
 Out = Literal["whole", "index", "shared"]
 _STREAM = re.compile(r"/dev/(stdout|stderr|stdin|fd/)|/proc/")
 _WRITTEN = {  # arguments that name places to write to
@@ -57,30 +58,28 @@ def check_places(arguments: Mapping[str, Any], out: Out) -> None:
 
 
 def _check_result(path: Path, read: Sequence[Any]) -> None:
-    """See that a result may be written to a file: a new one, an empty one, or one that may be an earlier result.
+    """See that a result may be written to a file: a new one, an empty one, or an earlier result.
 
     Raises:
         SettingsError: If it is anything else, such as a file that is read.
     """
-    from radio_dspy.core.files import check_file
-    from radio_dspy.runs.folders import MANIFEST, is_file_of_runs, is_run
-    from radio_dspy.runs.journal import read_object
+    from radio_dspy.core.files import check_file, check_replaced
 
     if _STREAM.match(path.absolute().as_posix()):  # a name of an open file, which cannot be replaced
         raise SettingsError(f"{path}: is no file of its own; {ELSEWHERE}")
     target = check_file(path, ELSEWHERE)
-    if not target.exists():
-        return
-    if any(_is_same(target, one) for one in read):
+    if target.exists() and any(_is_same(target, one) for one in read):
         raise SettingsError(f"{path}: is read, and --json would replace it; {ELSEWHERE}")
-    of_weights = target.name == "config.json" or any(target.parent.glob("*.safetensors"))
-    if target.name == MANIFEST or of_weights or (is_file_of_runs(target) and is_run(target.parent)):
-        raise SettingsError(f"{path}: is a part of what the folder holds; {ELSEWHERE}")
-    if target.stat().st_size:
-        try:
-            read_object(target, "")
-        except DataError:
-            raise SettingsError(f"{path}: holds no result (a JSON object), and stays; {ELSEWHERE}") from None
+    check_replaced(path, _is_result, "an earlier result of this release", ELSEWHERE)
+
+
+def _is_result(file: Path) -> bool:
+    from radio_dspy.runs.journal import read_object
+
+    try:
+        return read_object(file, "").get("kind") == RESULT
+    except DataError:
+        return False
 
 
 def _is_same(file: Path, argument: Any) -> bool:

@@ -63,8 +63,12 @@ def check_arguments(
     for name, value in arguments.items():
         if not _fits(value, hints[name]):
             raise SettingsError(f"{run_dir}: its command.json sets {name} to {value!r:.80}; run the command yourself.")
-        if isinstance(value, str) and name not in _MODELS and ADDRESS.search(value) and not yes:
-            raise SettingsError(  # looking at it would already ask another machine
+        if not isinstance(value, str) or not ADDRESS.search(value):
+            continue
+        if name in _MODELS:
+            raise SettingsError(f"{run_dir}: its command.json names an address ({name}); run the command yourself.")
+        if not yes:  # looking at it would already ask another machine
+            raise SettingsError(
                 f"{run_dir}: its command.json sets {name} to {value!r:.80}, an address ({name}); if you trust it, add "
                 "--yes."
             )

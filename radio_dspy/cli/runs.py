@@ -80,6 +80,7 @@ def resume(
 
     Example: `radio-dspy runs resume runs/first`
     """
+    from radio_dspy.core.states import ADDRESS
     from radio_dspy.runs.run import Run, look_at
 
     look_at(run_dir)  # raises for what is no run
@@ -92,6 +93,8 @@ def resume(
     commands: dict[str, Callable[..., None]] = {"compile": compile_, "demo": demo}
     command = commands.get(str(saved.get("command")))
     given, folder = saved.get("arguments"), saved.get("folder")
+    if isinstance(folder, str) and ADDRESS.search(folder) and not yes:  # a look at it would ask the other machine
+        raise SettingsError(f"{run_dir}: was run in {folder!r:.80}, on another machine; if you trust it, add --yes.")
     if command is None or not isinstance(given, dict) or not isinstance(folder, str) or not Path(folder).is_dir():
         raise SettingsError(f"{run_dir}: its command.json holds no command of this release; run the command again.")
     given = {"save_steps" if name == "checkpoint_updates" else name: value for name, value in given.items()}  # 0.1's

@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ SYSTEM_FILES = frozenset({".DS_Store", ".directory", ".gitignore", ".gitkeep", "
 _DISK = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO") if hasattr(errno, name)}
 _FOREIGN = re.compile(r"\(os error (\d+)\)")
 _SAVED = ("manifest.json", "program.json")  # of a saved program, which cannot be loaded with anything beside it
+_INDEX = "passages*.jsonl"  # what a saved index has beside its manifest
 
 
 @contextlib.contextmanager
@@ -99,9 +100,39 @@ def check_file(path: Path, advice: str) -> Path:
     target = resolved(path, advice)
     if target.exists() and not target.is_file():
         raise SettingsError(f"{path}: is there, and is no file; {advice}")
-    if problem := place_problem(target):
+    problem = place_problem(target)
+    if not problem and (target.parent / "config.json").is_file() and any(target.parent.glob("*.safetensors")):
+        problem = f"lies among the weights in {target.parent}"
+    if problem:
         raise SettingsError(f"{path}: {problem}; {advice}")
     return target
+
+
+def check_replaced(path: Path, is_ours: Callable[[Path], bool], what: str, advice: str) -> None:
+    """``check_file``, and see that what is there may go: it is empty, or proves to be what this library writes.
+
+    Args:
+        path: The file.
+        is_ours: Whether the file that is there is such a one, by its content.
+        what: What that is, for the message.
+        advice: What to do if it is not.
+
+    Raises:
+        SettingsError: As for ``check_file``, or if it holds anything else.
+    """
+    target = check_file(path, advice)
+    if target.exists() and target.stat().st_size and not is_ours(target):
+        raise SettingsError(f"{path}: holds something else than {what}, and stays; {advice}")
+
+
+def is_special(path: Path) -> bool:
+    """Whether a name is neither a file nor a folder: of a pipe, a socket or a device, which is waited for without end.
+
+    Example:
+        >>> is_special(Path(os.devnull)), is_special(Path.cwd())
+        (True, False)
+    """
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def place_problem(path: Path) -> str:
@@ -112,7 +143,21 @@ def place_problem(path: Path) -> str:
     for folder in path.absolute().parents:
         if all((folder / name).is_file() for name in _SAVED):
             return f"lies in the saved program {folder}, which could then not be loaded"
+        if _is_index(folder):
+            return f"lies in the saved index {folder}, to which nothing is added"
     return "" if os.access(above, os.W_OK | os.X_OK) else f"{above} cannot be written to"
+
+
+def _is_index(folder: Path) -> bool:
+    """Whether a folder is a saved index, by its manifest and passages."""
+    try:
+        manifest = folder / _SAVED[0]
+        if not manifest.is_file() or not any(folder.glob(_INDEX)):
+            return False
+        said = json.loads(manifest.read_bytes())
+        return {"format", "files"} <= said.keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 @contextlib.contextmanager

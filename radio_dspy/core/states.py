@@ -18,6 +18,7 @@ from dspy.predict.parameter import Parameter
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
 from radio_dspy.core.errors import CheckpointError, UnsafeFileError
+from radio_dspy.core.files import is_special
 from radio_dspy.core.validation import is_plain_name
 
 METADATA = "metadata"  # DSPy's entry beside the parameters
@@ -158,8 +159,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of a saved folder.
 
     Raises:
-        ValueError: If it is far too large, or holds no JSON object.
+        ValueError: If it is no file, far too large, or holds no JSON object.
     """
+    if is_special(path):
+        raise ValueError("neither a file nor a folder")
     if path.stat().st_size > LARGEST:
         raise ValueError(f"larger than {LARGEST >> 20} MB")
     found = json.loads(path.read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,13 +13,14 @@ from typing import Any
 import dspy
 
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.files import write_lines
+from radio_dspy.core.files import check_replaced, write_lines
 from radio_dspy.core.passages import Passage, as_passage, checked_corpus
 from radio_dspy.core.validation import checked_text, plain_text, shown
 from radio_dspy.datasets.reading import BlankRowError, LeftOut, Source, is_missing, rows_of
 from radio_dspy.datasets.shapes import columns, first_of
 
-_OPTIONAL = ("pos_scores", "neg_scores", "prompt")
+_NEEDED, _OPTIONAL = ("query", "pos", "neg"), ("pos_scores", "neg_scores", "prompt")
+_WRITTEN = (*_NEEDED, *_OPTIONAL)
 _QUERIES = ("query", "question", "anchor")
 # Those of sentence-transformers, Tevatron and MIRACL, DPR, and of pairs of questions and answers with mined negatives.
 _POSITIVES = ("positive", "pos", "positives", "positive_passages", "positive_ctxs", "answer")
@@ -65,17 +67,23 @@ def write_groups(groups: Sequence[dspy.Example], path: str | PathLike[str]) -> P
 
     Args:
         groups: As ``load_groups`` returns them; ``query`` is read where an example has no ``question``.
-        path: The JSON Lines file; one that is there is replaced.
+        path: The JSON Lines file; one that this function wrote is replaced.
 
     Returns:
         The file.
 
     Raises:
         DataError: For an example that is no group.
+        SettingsError: If something else is there, such as a corpus, or the file would lie in a saved program or index.
     """
-    checked = load_groups([example.toDict() for example in groups])
-    write_lines(Path(path), [_row(example) for example in checked])
+    check_replaced(Path(path), _are_groups, "groups", "give another file.")
+    write_lines(Path(path), rows_of_groups(groups))
     return Path(path)
+
+
+def rows_of_groups(groups: Sequence[dspy.Example]) -> list[dict[str, Any]]:
+    """What ``write_groups`` writes: a row a group."""
+    return [_row(example) for example in load_groups([example.toDict() for example in groups])]
 
 
 def _group(where: str, row: Any, contents: Mapping[str, str]) -> dspy.Example:
@@ -173,6 +181,20 @@ def _scores(where: str, row: Mapping[str, Any], name: str, count: int) -> list[f
         if isinstance(one, bool) or not isinstance(one, int | float) or not abs(one) <= sys.float_info.max:
             raise DataError(f"{where}: {name!r} must hold finite numbers, got {shown(one)} in it.")
     return [float(one) for one in value]
+
+
+def _are_groups(file: Path) -> bool:
+    """Whether every line of a file is one that ``write_groups`` writes: its keys in their order, spelt as they are."""
+    with file.open("rb") as lines:
+        for line in lines:
+            try:
+                row = json.loads(line)
+                same = f"{json.dumps(row, ensure_ascii=False)}\n".encode(errors="backslashreplace") == line
+            except (ValueError, RecursionError):
+                return False
+            if not same or not isinstance(row, dict) or [*row] != [one for one in _WRITTEN if one in {*row, *_NEEDED}]:
+                return False
+    return True
 
 
 def _row(example: dspy.Example) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from radio_dspy.distillation.training.settings import TrainingSettings
 from radio_dspy.models.encoder import quiet_loading
 from radio_dspy.retrievers.base import Retriever
 
+TRAINED, TRAINER = "answer-passages", "trainer"  # folders of a training
 _INSTALL = "pip install 'radio-dspy[experiments]'"
 
 
@@ -78,7 +79,7 @@ def finetune_on_answers(
 
     from radio_dspy.models.files import fetched_weights, safe_loading
 
-    target = folder / "answer-passages"
+    target = folder / TRAINED
     with quiet_loading():
         folder_of_base = str(fetched_weights(checkpoint))
         model = SentenceTransformer(folder_of_base, **safe_loading())
@@ -86,7 +87,7 @@ def finetune_on_answers(
         trainer = SentenceTransformerTrainer(
             model=model,
             args=SentenceTransformerTrainingArguments(
-                output_dir=str(folder / "trainer"),
+                output_dir=str(folder / TRAINER),
                 num_train_epochs=settings.num_train_epochs,
                 learning_rate=settings.learning_rate,
                 weight_decay=settings.weight_decay,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from radio_dspy.core.files import sha256_of, write_json
 from radio_dspy.core.passages import Ranking, RankRequest
 from radio_dspy.distillation.teacher.ranking import fused_rankings
 from radio_dspy.evaluation.relevance import compare
-from radio_dspy.experiments.baselines import finetune_on_answers
+from radio_dspy.experiments.baselines import TRAINED, TRAINER, finetune_on_answers
 from radio_dspy.experiments.materials import Materials, Questions
 from radio_dspy.experiments.records import hash_of_settings
 from radio_dspy.experiments.settings import RowSettings
@@ -28,6 +27,7 @@ from radio_dspy.rerankers.rerank import Rerank
 from radio_dspy.retrievers.bm25 import BM25Retriever
 from radio_dspy.retrievers.hybrid import reciprocal_rank_fusion
 from radio_dspy.retrievers.requests import rank_requests, usable
+from radio_dspy.runs.journal import read_object
 
 if TYPE_CHECKING:
     from radio_dspy.distillation.teacher.signals import Signal
@@ -144,12 +144,15 @@ def _answer_passages(materials: Materials, task: Task) -> Outcome:
     trained, used = finetune_on_answers(base, train, settings.training, task.seed, task.folder)
     told = {"training": {"groups": used}, "training_seconds": time.perf_counter() - started}
     outcome = Outcome(Rerank(trained, "bi-encoder").rank_all(task.requests), told)
-    shutil.rmtree(task.folder)
+    for name in (TRAINED, TRAINER):
+        shutil.rmtree(task.folder / name, ignore_errors=True)
+    if [one.name for one in task.folder.iterdir()] == [_MARK]:
+        shutil.rmtree(task.folder)
     return outcome
 
 
 def _mark(folder: Path) -> None:
-    """Make a folder that is removed after the training, or take one that an earlier start has left.
+    """Make a folder whose training is removed after it, or take one that an earlier start has left.
 
     Raises:
         SettingsError: If it holds something else.
@@ -167,9 +170,9 @@ def _radio(materials: Materials, task: Task) -> Outcome:
     rerank = base_reranker(materials, task.settings)
     kept = task.folder / "trained.json"
     if kept.is_file():
-        saved = json.loads(kept.read_text(encoding="utf-8"))
-        rerank.weights.load_state(saved["weights"])
-        told = {**saved["told"], "reused_training": True}
+        saved = read_object(kept, "remove it to train again")
+        rerank.weights.load_state(saved.get("weights") or {})
+        told = {**(saved.get("told") or {}), "reused_training": True}
     else:
         rerank.weights, told = _align(materials, task, rerank)
         write_json(kept, {"weights": rerank.weights.dump_state(), "told": told})

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.validation import checked_text, shown
+from radio_dspy.core.validation import checked_text, is_plain_name, shown
 
 if TYPE_CHECKING:
     import yaml
@@ -131,7 +131,7 @@ def _check_texts(value: Any, where: str) -> None:
 
 
 def check_names(settings: Mapping[str, Any], where: str, path: str = "") -> None:
-    """Refuse addresses in place of models, and files outside the data's folder.
+    """Refuse addresses and code in place of models, and files and weights outside the data's folder.
 
     An experiment file comes from whoever wrote it: what it names gets the user's key, questions and passages. What the
     user gives with ``--set`` is not checked here.
@@ -157,10 +157,15 @@ def check_names(settings: Mapping[str, Any], where: str, path: str = "") -> None
                 f"{where}: {key}: {shown(value)} names an address; an experiment file may name models alone. If you "
                 f"trust it, give it yourself with --set {key}=..."
             )
-        elif (name in _FILES or (name in _MODELS and value.endswith(".gguf"))) and leaves(value):
+        elif name in _FILES | _MODELS and leaves(value):
             raise SettingsError(
-                f"{where}: {key}: {shown(value)} lies outside the data's folder; name a file below it, or give "
-                f"--set {key}=... yourself."
+                f"{where}: {key}: {shown(value)} lies outside the data's folder; name a file below it"
+                f"{' or a model' if name in _MODELS else ''}, or give --set {key}=... yourself."
+            )
+        elif name in _MODELS and "/" in value and not value.endswith(".gguf") and not is_plain_name(value):
+            raise SettingsError(
+                f"{where}: {key}: {shown(value)} is no plain name of a model, or one whose provider runs what a "
+                f"repository holds; if you trust it, give it yourself with --set {key}=..."
             )
 
 

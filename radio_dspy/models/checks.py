@@ -1,11 +1,10 @@
-"""Check a loaded model: tensors, tokenizer, padding, positions, outputs."""
+"""Check a loaded model: tokenizer, padding, positions, outputs."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import re
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,91 +14,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-from transformers import PreTrainedModel
 
 from radio_dspy.core.errors import CheckpointError, RadioError, SettingsError
-from radio_dspy.core.locks import ThreadLock
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.models.architecture import HEAD
 from radio_dspy.models.settings_rules import read_settings
+from radio_dspy.models.tensors import LAST
 from radio_dspy.models.weights_folder import panics_as_errors
 
 logger = logger_of(__name__)
 UNLIMITED = 10**9  # tokenizers without a limit name 1e30
 _POSITIONS = re.compile(r"(^|\.)(position_embeddings?|wpe|embed_positions|positions_embed)$")
-_LAST = r"(^|\.)(classifier|score|logits_proj|(classifier|classification_head)\.out_proj)"
-_HEAD_TENSORS, _LAST_LAYER = re.compile(rf"{_LAST}\.weight$"), re.compile(rf"{_LAST}\.(weight|bias)$")
+_HEAD_TENSORS = re.compile(rf"{LAST}\.weight$")
 _DENIAL = re.compile(r"(not?|non|false|negative)([\W_]|$)|ir?relevant|unrelated", re.IGNORECASE)
-_POOLER = re.compile(r"(^|\.)pooler\.")
-_LOAD = "from_pretrained"
-_PATCHING = ThreadLock()
-Report = tuple[PreTrainedModel, set[str]]
-
-
-@contextlib.contextmanager
-def loading_reports() -> Iterator[list[Report]]:
-    """Note which tensors each transformers model lacked that this thread loads in the block.
-
-    They are drawn at random otherwise, and sentence-transformers passes transformers' report on to nobody.
-    """
-    original = PreTrainedModel.__dict__[_LOAD]
-    reports: list[Report] = []
-    owner = threading.get_ident()
-
-    def from_pretrained(cls: type[PreTrainedModel], *args: Any, **kwargs: Any) -> Any:
-        load = original.__get__(None, cls)
-        if threading.get_ident() != owner or kwargs.get("output_loading_info"):
-            return load(*args, **kwargs)
-        model, report = load(*args, **kwargs, output_loading_info=True)
-        reports.append((model, {*report["missing_keys"], *(one[0] for one in report["mismatched_keys"])}))
-        return model
-
-    with _PATCHING:
-        setattr(PreTrainedModel, _LOAD, classmethod(from_pretrained))
-        try:
-            with panics_as_errors():
-                yield reports
-        finally:
-            setattr(PreTrainedModel, _LOAD, original)
-
-
-def check_tensors(name: str, reports: list[Report], *, cross_encoder: bool = False) -> bool:
-    """See that every tensor that is computed with was in the weights.
-
-    Args:
-        name: The weights, for the error.
-        reports: What ``loading_reports`` noted.
-        cross_encoder: Whether a scoring head may be new, where the weights are those of an encoder.
-
-    Returns:
-        Whether a scoring head is new.
-
-    Raises:
-        CheckpointError: If tensors are missing.
-    """
-    new_head = False
-    for model, missing in reports:
-        last = set(filter(_LAST_LAYER.search, model.state_dict()))
-        trained = (
-            any(one.endswith(HEAD) for one in model.config.architectures or ())
-            or not last <= missing  # then the head is there, or a part of it
-            or model.get_output_embeddings() is not None  # of a causal LM, which scores with its own head
-        )
-        prefix = f"{model.base_model_prefix}."
-        if not cross_encoder:  # what is pooled are the states of tokens
-            missing = {one for one in missing if not _POOLER.search(one)}
-        elif not trained:
-            body = {one for one in missing if one.startswith(prefix) and not _POOLER.search(one)}
-            new_head |= missing != body
-            missing = body
-        if missing:
-            named = ", ".join(sorted(missing)[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-            raise CheckpointError(
-                f"{name}: cannot be loaded: {len(missing)} tensors of {type(model).__name__} are not in the weights "
-                f"({named}), and would be drawn at random. Give the whole weights, and the config.json that belongs to "
-                "them."
-            )
-    return new_head
 
 
 def outputs_of(folder: Path) -> int | None:

@@ -41,17 +41,10 @@ class CrossEncoderScorer:
         import torch
         from sentence_transformers import CrossEncoder
 
-        from radio_dspy.models.checks import (
-            check_tensors,
-            join_outputs,
-            loading_reports,
-            outputs_of,
-            own_errors,
-            prepare_model,
-            try_model,
-        )
+        from radio_dspy.models.checks import join_outputs, outputs_of, own_errors, prepare_model, try_model
         from radio_dspy.models.packing import enable_packing
         from radio_dspy.models.precision import lower_precision
+        from radio_dspy.models.tensors import check_tensors, loading_reports
 
         name = weights.checkpoint
         folder = fetched_weights(name)
@@ -73,7 +66,7 @@ class CrossEncoderScorer:
                 "name while the hub can be reached."
             ) from error
         with own_errors(name):
-            if check_tensors(name, reports, cross_encoder=True):
+            if check_tensors(name, self.module, reports, cross_encoder=True):
                 _warn_of_a_new_head(name)
             join_outputs(self.module, name)
             _check_tokens(self.module, name)

@@ -215,13 +215,15 @@ def open_sentence_transformer(name: str, device: str | None, max_length: int | N
 
     Raises:
         UnsafeFileError: If a file asks for code, an address, a path or another repository, or is a pickle.
-        CheckpointError: If the weights cannot be found or read, lack tensors, or are a cross-encoder's.
+        CheckpointError: If the weights cannot be found or read, are a cross-encoder's, lack tensors, or hold some that
+            belong to layers which config.json does not name, or no finite numbers.
     """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize
 
-    from radio_dspy.models.checks import check_tensors, loading_reports, own_errors, prepare_model, try_model
+    from radio_dspy.models.checks import own_errors, prepare_model, try_model
     from radio_dspy.models.packing import enable_packing
+    from radio_dspy.models.tensors import check_tensors, loading_reports
 
     folder = fetched_weights(name)
     check_architecture(folder, "bi-encoder")
@@ -242,7 +244,7 @@ def open_sentence_transformer(name: str, device: str | None, max_length: int | N
     if model.similarity_fn_name != "cosine" and not isinstance(list(model)[-1], Normalize):
         _log_similarity(name, model.similarity_fn_name)
     with own_errors(name):
-        check_tensors(name, reports)
+        check_tensors(name, model, reports)
         prepare_model(model, name, max_length)
         enable_packing(model.eval())
         for encode in (model.encode_query, model.encode_document):

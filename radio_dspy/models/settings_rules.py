@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from radio_dspy.core.errors import CheckpointError, UnsafeFileError
+from radio_dspy.core.files import is_special
 from radio_dspy.models.settings_values import MODULES, PLACES, SETTINGS, TOKENIZER, Rule, anything, is_token, is_word
 
 # Kinds of model whose own code became a part of transformers: it is not needed any more, and never run.
@@ -32,6 +33,8 @@ def read_settings(path: Path, kind: type = dict) -> Any:
         CheckpointError: If it holds something else.
     """
     try:
+        if is_special(path):
+            raise ValueError("neither a file nor a folder")
         if path.stat().st_size > LARGEST:
             raise ValueError(f"larger than {LARGEST >> 20} MB")
         found = json.loads(path.read_text(encoding="utf-8"))

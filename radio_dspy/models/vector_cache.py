@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from radio_dspy.core.copies import SharedByCopies
 from radio_dspy.core.errors import CheckpointError, DataError
+from radio_dspy.core.files import check_file
 from radio_dspy.core.locks import ThreadLock
 from radio_dspy.models.vectors import length_problem
 
@@ -50,6 +51,7 @@ class VectorFile(SharedByCopies):
 
     Raises:
         CheckpointError: If it is another kind of file, of a newer format, or damaged.
+        SettingsError: If no file can be made there, or it would lie in a saved program, in an index or among weights.
 
     Example:
         >>> import tempfile, numpy as np
@@ -62,6 +64,7 @@ class VectorFile(SharedByCopies):
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
+        check_file(self.path, "give another file.")
         self._lock = ThreadLock()
         self._connections: dict[int, sqlite3.Connection] = {}  # by process; a parent's is kept, and never touched
         self._connect()

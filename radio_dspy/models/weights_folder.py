@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from radio_dspy.core.errors import CheckpointError, UnsafeFileError
+from radio_dspy.core.files import is_special
 from radio_dspy.models.settings_rules import check_settings, read_settings, refused, unreadable
 from radio_dspy.models.settings_values import (
     MODULES,
@@ -130,7 +131,7 @@ def weight_files(folder: Path) -> list[Path]:
     for one in _module_folders(folder):
         found.update(path for path in one.iterdir() if path.is_file() and _is_weight_file(path))
         if (one / _TEMPLATES).is_dir():
-            found.update((one / _TEMPLATES).glob("*.jinja"))
+            found.update(filter(Path.is_file, (one / _TEMPLATES).glob("*.jinja")))
     return sorted(found)
 
 
@@ -196,6 +197,15 @@ def _check_link(path: Path, folder: Path) -> None:
         raise UnsafeFileError(f"{path}: is a link to {target}; copy the folder with the files themselves.")
 
 
+def _check_entries(folder: Path) -> None:
+    """See that a folder holds files and folders of its own alone, before anything in it is opened."""
+    for one in folder.iterdir() if folder.is_dir() else ():
+        if one.is_symlink() and one.is_dir():
+            raise UnsafeFileError(f"{one}: is a link to a folder; copy the weights with the folders themselves.")
+        if is_special(one):
+            raise UnsafeFileError(f"{one}: is a pipe, a socket or a device, and no part of weights; remove it.")
+
+
 def _module_folders(folder: Path) -> list[Path]:
     """The folder itself, those that its settings name, and those that are called like a module's.
 
@@ -209,12 +219,15 @@ def _module_folders(folder: Path) -> list[Path]:
 
 def _modules(folder: Path) -> Iterator[tuple[Path, str]]:
     """Each module's folder and class, those of a router among them."""
+    _check_entries(folder)
     path = folder / MODULES
     listed = [(one["path"], one["type"]) for one in _listed_modules(path)] if path.is_file() else [("", None)]
     waiting = [(folder, name, kind) for name, kind in listed]
     for parent, name, kind in waiting:  # which grows
         _check_inside(parent, name)
         own = parent / name
+        _check_entries(own)
+        _check_entries(own / _TEMPLATES)
         label = TRANSFORMER if kind is None else _class_of(own, kind)
         yield own, label
         if label in ("Router", "Asym"):
@@ -250,6 +263,9 @@ def _check_inside(folder: Path, name: str) -> None:
         raise UnsafeFileError(f"{folder}: cannot be loaded: the module {name!r:.200} has no name of a folder.")
     if re.search(r"[\\:]", name) or name.startswith("/") or ".." in Path(name).parts:
         raise UnsafeFileError(f"{folder}: cannot be loaded: the module {name!r:.200} lies outside the folder.")
+    for part in (folder / name, *(folder / one for one in Path(name).parents)):
+        if part != folder and part.is_symlink():
+            raise UnsafeFileError(f"{part}: is a link; copy the weights with the folders themselves.")
 
 
 def _check_no_adapter(folder: Path) -> None:

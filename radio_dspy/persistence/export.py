@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args
 import dspy
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.files import check_new, new_folder
-from radio_dspy.datasets.groups import load_groups, write_groups
+from radio_dspy.core.files import check_new, new_folder, write_lines
+from radio_dspy.datasets.groups import load_groups, rows_of_groups
 from radio_dspy.distillation.candidates.reranker_slots import slots_of
 from radio_dspy.models.encoder import open_sentence_transformer, quiet_loading
 from radio_dspy.models.weights import RerankerWeights
@@ -90,7 +90,7 @@ def export(
         else:
             facts = _write_bi_encoder(weights, making, format)
         if examples:
-            write_groups(examples, making / GROUPS)
+            write_lines(making / GROUPS, rows_of_groups(examples))
         card = exported_card(folder.name, weights, format, facts)
         (making / "README.md").write_text(card, encoding="utf-8")
     return folder

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from radio_dspy._version import __version__
 from radio_dspy.core.errors import CheckpointError, UnsafeFileError
-from radio_dspy.core.files import SYSTEM_FILES, sha256_of, write_json
+from radio_dspy.core.files import SYSTEM_FILES, is_special, sha256_of, write_json
 from radio_dspy.core.states import problem_of, read_json
 from radio_dspy.models.architecture import Architecture
 from radio_dspy.models.files import fingerprint
@@ -125,6 +125,8 @@ def checked_manifest(folder: Path, links: Path | None = None) -> Mapping[str, An
         if found.is_symlink() and not (links and found.resolve().is_relative_to(links.resolve())):
             name = found.relative_to(folder).as_posix()
             raise CheckpointError(f"{folder}: {name} is a link; copy the folder with the files themselves.")
+        if is_special(found):
+            raise UnsafeFileError(f"{found}: is neither a file nor a folder; do not trust the folder.")
     manifest = read_manifest(path)
     files = manifest["files"]
     present = {one.relative_to(folder).as_posix() for one in there if one.is_file()} - {MANIFEST, *UNREAD}

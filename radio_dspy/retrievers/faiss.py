@@ -34,10 +34,10 @@ from radio_dspy.retrievers.index_folder import (
     IndexManifest,
     check_files,
     described,
-    new_index,
     read_manifest,
 )
 from radio_dspy.retrievers.index_layout import PLAIN, IndexLayout
+from radio_dspy.retrievers.index_saving import new_index
 from radio_dspy.retrievers.named_encoder import check_encoder
 from radio_dspy.retrievers.vector import VectorRetriever
 

@@ -1,25 +1,17 @@
-"""The folder of a saved index: what its manifest may say, and a save that takes an older one's place in one step.
-
-The manifest names the files, and is written last. A save over an index writes beside it, under names of its own, so
-that the old index is whole until the new one is; after a kill at any moment one of the two is there.
-"""
+"""The folder of a saved index: what its manifest may say, and the check of its files before anything is loaded."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import re
-import uuid
-from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
-from radio_dspy.core.errors import CheckpointError, RunError, SettingsError, UnsafeFileError
-from radio_dspy.core.files import place_problem, resolved, sha256_of, write_json
+from radio_dspy.core.errors import CheckpointError, SettingsError, UnsafeFileError
+from radio_dspy.core.files import is_special, sha256_of
 from radio_dspy.core.states import Name, Prefix, Strict, problem_of, read_json
 from radio_dspy.retrievers.index_layout import PLAIN, IndexLayout
 
@@ -29,14 +21,12 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 3  # 1: what the first release reads; 2: other layouts; 3: took the place of another index
 MANIFEST = "manifest.json"
 INDEX, PASSAGES, QUERY_ENCODER = "index.faiss", "passages.jsonl", "query-encoder"
-_MARKER = ".saving.json"  # there while an index is saved, and after a kill
-_TAG = "[0-9a-f]{16}"
-_ROLES = {
-    INDEX: re.compile(rf"index(?:-{_TAG})?\.faiss"),
-    PASSAGES: re.compile(rf"passages(?:-{_TAG})?\.jsonl"),
-    QUERY_ENCODER: re.compile(rf"(query-encoder(?:-{_TAG})?)/.+"),
+TAG = "[0-9a-f]{16}"
+ROLES = {
+    INDEX: re.compile(rf"index(?:-{TAG})?\.faiss"),
+    PASSAGES: re.compile(rf"passages(?:-{TAG})?\.jsonl"),
+    QUERY_ENCODER: re.compile(rf"(query-encoder(?:-{TAG})?)/.+"),
 }
-_OTHER = "give a new folder, or an index's."
 _END = 1 << 20  # bytes of head and tail that stand for a file which is not read
 
 
@@ -90,12 +80,12 @@ class IndexManifest(BaseModel):
     @property
     def query_encoder(self) -> str | None:
         """The folder of a query encoder of its own."""
-        found = (match[1] for name in self.files if (match := _ROLES[QUERY_ENCODER].fullmatch(name)))
+        found = (match[1] for name in self.files if (match := ROLES[QUERY_ENCODER].fullmatch(name)))
         return next(found, None)
 
     def file(self, role: str) -> str:
         """The name under which a part was saved."""
-        return next(name for name in self.files if _ROLES[role].fullmatch(name))
+        return next(name for name in self.files if ROLES[role].fullmatch(name))
 
 
 def described(encoder: TextEncoder) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -141,7 +131,7 @@ def read_manifest(folder: Path) -> IndexManifest:
     if version > FORMAT_VERSION:
         raise CheckpointError(f"{folder}: index format {version}; this release reads up to {FORMAT_VERSION}.")
     for role in (INDEX, PASSAGES):
-        if sum(bool(_ROLES[role].fullmatch(name)) for name in manifest.files) != 1:
+        if sum(bool(ROLES[role].fullmatch(name)) for name in manifest.files) != 1:
             raise CheckpointError(f"{path}: not an index manifest (files: names no {role}, or several).")
     return manifest
 
@@ -159,8 +149,9 @@ def check_files(folder: Path, manifest: IndexManifest, *, mapped: bool) -> None:
         CheckpointError: If a file is missing, was changed or added, or is a link.
     """
     for found in sorted(folder.rglob("*")):
-        if found.is_symlink():
-            raise CheckpointError(f"{found}: is a link; copy the folder with the files themselves.")
+        if found.is_symlink() or is_special(found):
+            kind = "a link" if found.is_symlink() else "neither a file nor a folder"
+            raise CheckpointError(f"{found}: is {kind}; copy the folder with the files themselves.")
     if own := manifest.query_encoder:  # else it is left over from an earlier index
         for found in sorted((folder / own).rglob("*")):
             if found.is_file() and found.relative_to(folder).as_posix() not in manifest.files:
@@ -168,12 +159,12 @@ def check_files(folder: Path, manifest: IndexManifest, *, mapped: bool) -> None:
     for name, digest in manifest.files.items():
         if not _is_inside(name):
             raise UnsafeFileError(f"{folder / MANIFEST}: names {name!r}, which leads out of the folder.")
-        if not any(role.fullmatch(name) for role in _ROLES.values()):
+        if not any(role.fullmatch(name) for role in ROLES.values()):
             raise UnsafeFileError(f"{folder / MANIFEST}: names {name!r}, which is no part of an index.")
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{path}: no such file; copy the whole folder again.")
-        if mapped and _ROLES[INDEX].fullmatch(name):
+        if mapped and ROLES[INDEX].fullmatch(name):
             same = manifest.ends is None or ends_of(path) == manifest.ends.model_dump()
         else:
             same = sha256_of(path) == digest
@@ -195,151 +186,3 @@ def ends_of(path: Path) -> dict[str, Any]:
         file.seek(max(0, size - _END))
         digest.update(file.read(_END))
     return {"size": size, "sha256": digest.hexdigest()}
-
-
-def check_place(folder: Path) -> IndexManifest | None:
-    """See that an index may be saved here: a new folder, an empty one, or an index's, which is then replaced.
-
-    Returns:
-        The manifest of the index that is there.
-
-    Raises:
-        SettingsError: If it is a file, a folder that holds something else, or cannot be made.
-    """
-    folder = resolved(folder, _OTHER)
-    if folder.exists() and not folder.is_dir():
-        raise SettingsError(f"{folder}: is a file; an index is saved into a folder.")
-    if not folder.exists():
-        if problem := place_problem(folder):
-            raise SettingsError(f"{folder}: {problem}; {_OTHER}")
-        return None
-    if (folder / MANIFEST).is_file() and not (folder / MANIFEST).is_symlink():
-        with contextlib.suppress(CheckpointError):
-            return read_manifest(folder)
-    ours = set(_left_over(folder))
-    files = (one for one in folder.rglob("*") if not one.is_dir() or one.is_symlink())
-    if any(one not in ours and not one.relative_to(folder).parts[0].startswith(".") for one in files):
-        raise SettingsError(f"{folder}: holds something else than an index; {_OTHER}")
-    return None
-
-
-class Making:
-    """An index that is being saved, in a folder of its own or beside an older one."""
-
-    def __init__(self, folder: Path, tag: str) -> None:
-        self.folder = folder
-        self.tag = tag
-        self.manifest: dict[str, Any] = {}
-
-    def path(self, role: str) -> Path:
-        """Where a part is written until all are."""
-        return self.folder / _tagged(role, self.tag)
-
-
-@contextlib.contextmanager
-def new_index(folder: Path) -> Iterator[Making]:
-    """Give the place for a new index; when the block has set ``manifest``, it takes the place of the one that is there.
-
-    Raises:
-        SettingsError: If the folder holds something else.
-        RunError: If another process is saving here.
-        CheckpointError: If the disk is full or refuses; then the folder is as it was.
-    """
-    check_place(folder)
-    folder = folder.resolve()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
-            old = check_place(folder)
-            _remove_left_over(folder)
-            making = Making(folder, uuid.uuid4().hex[:16])
-            write_json(folder / _MARKER, {"tag": making.tag, "files": dict(old.files) if old else {}})
-            try:
-                yield making
-                _finish(making, old)
-            finally:  # whichever is the index now, the other goes
-                _remove_left_over(folder)
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder}: the index cannot be saved ({error.strerror or error}); an index that was there is as it was."
-        ) from error
-
-
-def _finish(making: Making, old: IndexManifest | None) -> None:
-    folder, manifest = making.folder, making.manifest
-    files = manifest["files"] = {
-        one.relative_to(folder).as_posix(): sha256_of(one)
-        for role in _ROLES
-        for one in ([making.path(role)] if making.path(role).is_file() else sorted(making.path(role).rglob("*")))
-        if one.is_file()
-    }
-    manifest["ends"] = ends_of(making.path(INDEX))
-    if old is None:  # nothing is in the way of the plain names
-        manifest["files"] = {name.replace(f"-{making.tag}", ""): digest for name, digest in files.items()}
-        write_json(folder / _MARKER, {"tag": making.tag, "files": manifest["files"]})
-        for role in _ROLES:
-            if making.path(role).exists():
-                making.path(role).rename(folder / role)
-    else:
-        manifest["format"] = FORMAT_VERSION
-    write_json(folder / MANIFEST, manifest)  # from here on it is the index
-
-
-def _tagged(role: str, tag: str) -> str:
-    stem, dot, suffix = role.partition(".")
-    return f"{stem}-{tag}{dot}{suffix}"
-
-
-def _left_over(folder: Path) -> list[Path]:
-    """The files in a folder that a save which did not end has left: by its marker, and not of the index there."""
-    try:
-        said = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
-        tag, listed = said["tag"], dict(said["files"])
-        if not re.fullmatch(_TAG, tag):
-            return []
-        live = read_manifest(folder).files if (folder / MANIFEST).is_file() else {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # also a CheckpointError
-        return []
-    half = [re.escape(name) for name in (MANIFEST, _MARKER, *(_tagged(role, tag) for role in _ROLES))]
-    temporary = re.compile(rf"\.(?:{'|'.join(half)})\.[0-9a-f]{{32}}")
-    tops = {_tagged(role, tag) for role in _ROLES}
-    found = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if not path.is_file() or path.is_symlink() or name in live:
-            continue
-        in_the_making = name.partition("/")[0] in tops or temporary.fullmatch(name)
-        # Of an index that was replaced, or renamed by a save that did not come to the manifest.
-        known = name in listed and any(role.fullmatch(name) for role in _ROLES.values())
-        if in_the_making or (known and sha256_of(path) == listed[name]):
-            found.append(path)
-    return found
-
-
-def _remove_left_over(folder: Path) -> None:
-    for path in _left_over(folder):
-        path.unlink(missing_ok=True)
-        for parent in path.parents:
-            if parent == folder or any(parent.iterdir()):
-                break
-            parent.rmdir()
-    (folder / _MARKER).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Be the only one that saves into a folder; the lock ends with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"{folder}: another process is saving an index here; try again when it has ended.") from None
-        yield
-    finally:
-        os.close(handle)

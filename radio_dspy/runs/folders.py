@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from radio_dspy.core.errors import DataError, RadioError, RunError
-from radio_dspy.core.files import SYSTEM_FILES, place_problem
-from radio_dspy.runs.journal import decoded, first_line, is_signed, read_object
+from radio_dspy.core.files import SYSTEM_FILES, is_special, place_problem
+from radio_dspy.models.files import fingerprint
+from radio_dspy.runs.journal import LONGEST, decoded, first_line, is_signed, read_object
 
 MANIFEST = "manifest.json"
 LOCK = "run.lock"
@@ -25,9 +27,10 @@ _OF_INDEX = re.compile(r"index(-[0-9a-f]{16})?\.faiss|passages(-[0-9a-f]{16})?\.
 _STATE = "state.json"
 _UNDERWAY_FILES = {"model.safetensors", "optimizer.safetensors", "random.safetensors", _STATE}
 _TEMPORARY_FILE = re.compile(r"\.(.+)\.[0-9a-f]{32}")
-# Earlier releases named them by eight characters, which other names may have, too.
-_TEMPORARY_CHECKPOINT = re.compile(r"\.training-(?:[0-9a-f]{32}|[0-9a-z_]{8})")
-_TEMPORARY_STATE = ".training-state"  # of earlier releases
+_TEMPORARY_CHECKPOINT = re.compile(r"\.training-[0-9a-f]{32}")
+_STATE_SAYS = {"history", "param_groups", "schedule", "scaler", "random"}
+_LOCK_SAYS = {"process", "host", "since"}
+_MANIFEST_BEGINS = b'{\n  "format": '
 
 
 def cache_folder() -> Path:
@@ -66,17 +69,24 @@ def is_training_checkpoint(path: Path) -> bool:
         and not path.is_symlink()
         and (path / _STATE).is_file()
         and all(one.name in _UNDERWAY_FILES and one.is_file() and not one.is_symlink() for one in path.iterdir())
+        and _said(path / _STATE) >= _STATE_SAYS
     )
 
 
+def _said(path: Path) -> set[str]:
+    """The keys of the JSON object that a file holds; none where it holds something else."""
+    with path.open("rb") as file:
+        return {*(decoded(file.read(LONGEST)) or ())}
+
+
 def is_left_over(path: Path) -> bool:
-    """Whether this is an unfinished file or checkpoint of a killed process, by its name and by what it holds."""
+    """Whether this, in a folder with a run's manifest, is an unfinished file or checkpoint of a killed process."""
     if path.is_symlink():
         return False
     if path.is_file():
         found = _TEMPORARY_FILE.fullmatch(path.name)
         return found is not None and _FILE.fullmatch(found[1]) is not None
-    if not path.is_dir() or (path.name != _TEMPORARY_STATE and not _TEMPORARY_CHECKPOINT.fullmatch(path.name)):
+    if not path.is_dir() or not _TEMPORARY_CHECKPOINT.fullmatch(path.name):
         return False
     return all(
         one.name == "reranker" if one.is_dir() else one.name in _UNDERWAY_FILES or one.name.startswith(f".{_STATE}.")
@@ -93,7 +103,7 @@ def is_of_a_run(path: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove what ``is_left_over``, ``is_training_checkpoint`` or ``is_of_a_run`` is true of."""
+    """Remove what ``is_left_over``, ``is_training_checkpoint`` or ``is_of_a_run`` is true of, in a proven run."""
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -157,27 +167,31 @@ def check_folder(folder: Path, optimizer: str) -> None:
             raise RunError(f"{path}: a link or no file, where runs keep a file of theirs; {ADVICE}.")
     manifest = read_manifest(folder)
     if manifest is None:
-        if other := _not_of_a_run(folder, found):
+        other = next((path for path in found if not _proves_itself(path)), None)
+        if other is not None:
             raise RunError(
-                f"{folder}: not a run folder, and not empty (it holds {other.name!r}). Nothing was changed there; "
-                "give a new or empty folder as run_dir."
+                f"{folder}: not a run folder, and not empty (it holds {other.name!r}). Nothing was changed there; give "
+                "a new or empty folder as run_dir. If it is a run that lost its manifest.json, copy what was paid for "
+                "(requests, rationales, samples, signals and judged.jsonl) into a new folder, and give that."
             )
     elif manifest["optimizer"] != optimizer:
         raise RunError(f"{folder}: a run of {manifest['optimizer']}, whose report {optimizer} would replace; {ADVICE}.")
 
 
-def _not_of_a_run(folder: Path, found: list[Path]) -> Path | None:
-    """Something that no run wrote, in a folder without a manifest: a run that was killed early, or of release 0.1."""
-    for path in found:
-        named = _FILE.fullmatch(path.name) or CHECKPOINT.fullmatch(path.name)
-        if not (named or is_training_checkpoint(path) or is_left_over(path)):
-            return path
-    lock = folder / LOCK
-    holder = decoded(lock.read_bytes()[:10_000]) if lock.is_file() else None
-    if holder is not None and {"process", "host"} <= set(holder):
-        return None
-    for path in found:  # without it every file has to prove itself; a run that was killed at once left an empty lock
-        empty = path == lock and not lock.stat().st_size
-        if path.is_file() and not (empty or is_left_over(path) or is_signed(first_line(path))):
-            return path
-    return None
+def _proves_itself(path: Path) -> bool:
+    """Whether what lies in a folder without a manifest is a run's, by its content: names prove nothing.
+
+    Such folders are those of runs that were killed before they had a manifest, and of records that somebody copied.
+    """
+    if path.is_symlink() or is_special(path):
+        return False
+    if path.is_dir():
+        with contextlib.suppress(RadioError):
+            return CHECKPOINT.fullmatch(path.name) is not None and path.name == f"reranker-{fingerprint(str(path))}"
+        return False
+    if path.name == LOCK:  # of a process that was killed at once: it had written nothing, or who it is
+        return not path.stat().st_size or _said(path) == _LOCK_SAYS
+    temporary = _TEMPORARY_FILE.fullmatch(path.name)
+    if temporary is not None and temporary[1] == MANIFEST:
+        return path.read_bytes()[: len(_MANIFEST_BEGINS)] == _MANIFEST_BEGINS[: path.stat().st_size]
+    return re.fullmatch(_RECORDS, path.name) is not None and is_signed(first_line(path))

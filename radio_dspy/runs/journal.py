@@ -124,11 +124,16 @@ def count_lines(path: Path) -> int:
         return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
 
 
-def without_torn_end(file: io.FileIO | Any, path: Path) -> int:
-    """Cut off a last line that is not whole; return the size of what stays.
+def whole_end(file: io.FileIO | Any, path: Path, *, in_a_run: Callable[[], bool]) -> int:
+    """The size of a file without a last line that is not whole, which was being written when a process was killed.
+
+    Args:
+        file: Open for reading.
+        path: For the message.
+        in_a_run: Whether the file proves to be a run's by its place; a line that is cut off and alone proves nothing.
 
     Raises:
-        DataError: If the file does not look like one of records: a last line that nobody here wrote is not cut off.
+        DataError: If the file does not prove to be one of records: a line that nobody here wrote is not cut off.
     """
     size = file.seek(0, os.SEEK_END)
     if not size:
@@ -140,10 +145,9 @@ def without_torn_end(file: io.FileIO | Any, path: Path) -> int:
         return size
     file.seek(_start_of_last_line(file, start) if start else 0)
     torn_alone = line.startswith(b'{"') and (decoded(line) is None or is_signed(line + b"\n"))
-    ours = is_signed(file.readline(LONGEST)) if start else torn_alone
+    ours = is_signed(file.readline(LONGEST)) if start else torn_alone and in_a_run()
     if not ours and not _CHECKSUM.search(line):
-        raise DataError(f"{path}: ends in a line that is no record; end it with a line break, or give another file.")
-    file.truncate(start)
+        raise DataError(f"{path}: ends in a line that is no record; remove the line, or give another file.")
     return start
 
 

@@ -31,12 +31,14 @@ from radio_dspy.runs.folders import (
     MANIFEST,
     cache_folder,
     check_folder,
+    is_file_of_runs,
     is_left_over,
+    is_run,
     is_training_checkpoint,
     read_manifest,
     remove,
 )
-from radio_dspy.runs.journal import line_of, read_object, records_in, without_torn_end
+from radio_dspy.runs.journal import line_of, read_object, records_in, whole_end
 from radio_dspy.runs.lock import locked
 from radio_dspy.runs.state import RunState, look_at, runs_in
 
@@ -109,6 +111,15 @@ class Run:
         """All ``records`` at once."""
         return list(self.records(name))
 
+    def check_end(self, name: str) -> None:
+        """Raise the ``DataError`` of ``append_record`` before what would be added is paid for."""
+        if (path := self._there(f"{name}.jsonl")) is not None:
+            with path.open("rb") as file:
+                self._whole_end(file, path)
+
+    def _whole_end(self, file: Any, path: Path) -> int:
+        return whole_end(file, path, in_a_run=lambda: is_file_of_runs(path) and is_run(path.parent))
+
     def append_record(self, name: str, record: Mapping[str, Any]) -> None:
         """Add one record to ``NAME.jsonl``; it is on the disk when this returns.
 
@@ -121,7 +132,9 @@ class Run:
         line = memoryview(line_of(record))
         with path.open("ab+", buffering=0) as file:
             with _APPENDING:
-                whole = without_torn_end(file, path)
+                whole = self._whole_end(file, path)
+                if whole < file.seek(0, os.SEEK_END):
+                    file.truncate(whole)
                 try:
                     while line:
                         line = line[file.write(line) :]

@@ -13,7 +13,7 @@ from radio_dspy.cli import command as commands
 from radio_dspy.cli import experiment as experiments
 from radio_dspy.cli.app import app
 from radio_dspy.cli.command import write_result
-from radio_dspy.cli.places import check_places
+from radio_dspy.cli.places import RESULT, check_places
 from radio_dspy.cli.remembered import check_arguments
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.runs.run import Run
@@ -172,7 +172,12 @@ def _fill(folder):
     for name in ("model.safetensors", "tokenizer.json", "1_Pooling/config.json"):
         (folder / "encoder" / name).write_text("{}")
     texts = {"program/program.json": "{}", "program/manifest.json": "{}", "thesis.json": "years", "empty.json": ""}
-    for name, text in {**texts, "result.json": "{}", "questions.jsonl": "{}\n", "lines.json": "{}\n{}\n"}.items():
+    for name, text in {
+        **texts,
+        "result.json": json.dumps({"kind": RESULT}),
+        "questions.jsonl": "{}\n",
+        "lines.json": "{}\n{}\n",
+    }.items():
         (folder / name).write_text(text)
 
 
@@ -187,7 +192,13 @@ def test_a_result_that_cannot_be_written_is_told_before_anything_is_done(name, t
 def test_a_result_holds_what_json_has_no_word_for(tmp_path):
     path = tmp_path / "new" / "result.json"
     write_result(path, {"mean": float("nan"), "folder": Path("a\udcff"), "text": "\u4e2d"})
-    assert json.loads(path.read_text(encoding="utf-8")) == {"mean": None, "folder": "a?", "text": "\u4e2d"}
+    assert json.loads(path.read_text(encoding="utf-8")) == {
+        "kind": "radio-dspy result",
+        "mean": None,
+        "folder": "a?",
+        "text": "\u4e2d",
+    }
+    check_places({"json_file": path}, "whole")
 
 
 def test_a_result_that_cannot_be_written_is_shown(tmp_path, monkeypatch, capsys):

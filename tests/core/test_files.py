@@ -1,15 +1,21 @@
 """Folders and files take their place in one step; what came there meanwhile, and what is private, stays as it is."""
 
+import contextlib
 import stat
 import sys
 import threading
 from pathlib import Path
 
+import dspy
 import pytest
 
+from radio_dspy.cli.places import check_places
 from radio_dspy.core import files
-from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.files import check_file, new_folder, place_problem, replacing, take_place, write_json
+from radio_dspy.datasets.groups import write_groups
+from radio_dspy.distillation.teacher.lm_signals import AnswerCorrectness
+from radio_dspy.models.remote_encoder import RemoteEncoder
 
 ADVICE = "give a new folder."
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs modes and links")
@@ -141,3 +147,31 @@ def test_nothing_is_put_into_a_saved_program(tmp_path):
     assert "could then not be loaded" in place_problem(tmp_path / "v2")
     with pytest.raises(SettingsError, match="saved program"):
         made(tmp_path / "exports" / "v2")
+
+
+@pytest.mark.parametrize(
+    ("there", "problem"),
+    [
+        ({"manifest.json": "{}", "program.json": "{}"}, "saved program"),
+        ({"manifest.json": '{"format": 1, "files": {}}', "passages.jsonl": ""}, "saved index"),
+        ({"manifest.json": '{"format": 3, "files": {}}', "passages-0123456789abcdef.jsonl": ""}, "saved index"),
+        ({"config.json": "{}", "model.safetensors": ""}, "among the weights"),
+        ({"manifest.json": '{"name": "an app"}', "passages.jsonl": ""}, ""),
+        ({"manifest.json": "[", "passages.jsonl": ""}, ""),
+        ({"config.json": "{}", "corpus.jsonl": ""}, ""),
+    ],
+)
+def test_no_file_is_put_into_a_folder_that_is_a_whole(tmp_path, there, problem):
+    """Whatever writes a file of the user's naming: groups, kept scores, vectors, results."""
+    for name, text in there.items():
+        (tmp_path / name).write_text(text)
+    places = {
+        "groups": lambda: write_groups([], tmp_path / "mine.jsonl"),
+        "scores": lambda: AnswerCorrectness(dspy.LM("openai/x"), keep=tmp_path / "mine.jsonl"),
+        "vectors": lambda: RemoteEncoder("openai/e", cache=tmp_path / "mine.sqlite"),
+        "result": lambda: check_places({"json_file": tmp_path / "mine.json"}, "whole"),
+    }
+    for put in places.values():
+        with pytest.raises(SettingsError, match=problem) if problem else contextlib.suppress(DataError):
+            put()
+    assert {one.name for one in tmp_path.iterdir()} - {*there} <= (set() if problem else {"mine.sqlite"})

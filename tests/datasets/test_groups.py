@@ -4,7 +4,7 @@ import json
 import pytest
 
 import radio_dspy as radio
-from radio_dspy.core.errors import DataError
+from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.passages import Passage
 from radio_dspy.datasets.groups import load_groups, write_groups
 
@@ -60,6 +60,31 @@ def test_what_is_written_is_what_flagembedding_reads(file, tmp_path):
     assert rows[0] == ROW
     assert rows[1] == {name: value for name, value in SCORED.items() if name not in ("id", "type")}
     assert [one.pos for one in radio.load_groups(written)] == [ROW["pos"]] * 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"id": "a", "contents": "a corpus"}\n',
+        '{"query": "why?", "pos": ["a"], "neg": ["b"], "source": "mine"}\n',
+        '{"query":"why?","pos":["a"],"neg":["b"]}\n',  # by another hand
+        '{"pos": ["a"], "query": "why?", "neg": ["b"]}\n',
+        '{"query": "why?", "pos": ["a"], "neg": ["b"]}\nmy notes\n',
+        '{"query": "why?", "pos": ["a"], "neg": ["b"]}',
+        "[1, 2]\n",
+        "{}\n",
+    ],
+)
+def test_only_what_it_wrote_is_replaced(file, tmp_path, text):
+    path = tmp_path / "there.jsonl"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match="holds something else than groups, and stays"):
+        write_groups(load_groups(file), path)
+    assert path.read_text() == text
+    path.write_text("")
+    for groups in (load_groups(file), load_groups([{**ROW, "query": "größer \u2028"}]), load_groups([ROW])):
+        write_groups(groups, path)
+    assert [one.question for one in load_groups(path)] == ["why?"]
 
 
 @pytest.mark.parametrize(

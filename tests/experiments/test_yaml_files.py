@@ -96,6 +96,29 @@ def test_an_address_is_refused_unless_the_user_gives_it(key, value, tmp_path):
     assert getattr(getattr(found, part), name) == value
 
 
+@pytest.mark.parametrize("key", MODELS)
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("vllm/owner/x", "runs what a repository holds"),  # LiteLLM would load the weights in this process
+        ("petals/owner/x", "runs what a repository holds"),
+        ("PETALS/x", "runs what a repository holds"),
+        ("owner/a b", "no plain name"),
+        ("/srv/weights", "outside the data's folder"),
+        ("C:\\weights", "outside the data's folder"),
+        ("../weights", "outside the data's folder"),
+        ("models/../../weights", "outside the data's folder"),
+    ],
+)
+def test_a_model_by_a_plain_name_alone_unless_the_user_gives_it(key, value, said, tmp_path):
+    part, name = key.split(".")
+    row = {"name": "one", "with": {part: {name: value}}}
+    with pytest.raises(SettingsError, match=rf"{key}: .*{said}.*--set {key}="):
+        load_experiment(written(tmp_path, HEAD + yaml.safe_dump({"rows": [row]})))
+    found = load_experiment(written(tmp_path, HEAD + ROWS), [f"{key}={json.dumps(value)}"]).rows[0].settings
+    assert getattr(getattr(found, part), name) == value
+
+
 @pytest.mark.parametrize(
     "value",
     ["openai/gpt-4o-mini", "ollama/llama3:70b", "BAAI/bge-m3", "local", "vertex_ai/claude-3@2024", "bedrock/a.b-v2:1"],
@@ -127,12 +150,12 @@ def test_files_stay_below_the_data_folder(key, value, tmp_path):
 KEYS = sorted(
     {
         *RowSettings.model_fields,
-        *["num_train_epochs", "epochs", "sampling", "guards", "lm", "encoder", "root", "name", "rows"],
+        *["num_train_epochs", "epochs", "sampling", "guards", "lm", "encoder", "checkpoint", "root", "name", "rows"],
     }
 )
 LEAVES = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.dates(), st.text(max_size=8),
-    st.sampled_from(["local", "http://evil.example", "../x", "demo", "1e-3"]),
+    st.sampled_from(["local", "http://evil.example", "../x", "/evil", "vllm/evil/x", "demo", "1e-3"]),
 )  # fmt: skip
 VALUES = st.recursive(
     LEAVES,

@@ -18,6 +18,7 @@ from radio_dspy.models.cache import open_scorer
 from radio_dspy.models.checks import position_limit
 from radio_dspy.models.encoder import open_sentence_transformer, quiet_loading
 from radio_dspy.models.shared import forget_models
+from radio_dspy.models.tensors import not_finite
 from radio_dspy.models.weights import RerankerWeights
 from tests.conftest import ENCODER
 
@@ -172,6 +173,45 @@ class TestMissingTensors:
         assert scores_of(folder, "bi-encoder").tolist() == before.tolist()
 
     @pytest.mark.parametrize(
+        ("kind", "cls", "architecture", "settings", "layers"),
+        [
+            ("bert", "AutoModel", "bi-encoder", {}, 1),
+            ("bert", "AutoModel", "bi-encoder", {}, 0),
+            ("bert", "AutoModelForMaskedLM", "bi-encoder", {}, 1),
+            ("bert", "AutoModelForSequenceClassification", "cross-encoder", {"num_labels": 1}, 1),
+            ("bert", "AutoModelForSequenceClassification", "cross-encoder", {"num_labels": 1}, 0),
+            ("modernbert", "AutoModel", "bi-encoder", {"pad_token_id": 0}, 1),
+            ("qwen2", "AutoModel", "bi-encoder", {"num_key_value_heads": 1, "pad_token_id": 0}, 1),
+            ("t5", "AutoModelForSeq2SeqLM", "bi-encoder", {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_heads": 2}, 1),
+        ],
+        ids=lambda one: str(one)[:20],
+    )
+    def test_layers_that_the_config_does_not_name(self, made, kind, cls, architecture, settings, layers):
+        folder = made(kind, cls, **settings, num_hidden_layers=2)
+        scores_of(folder, architecture)
+        config = json.loads((folder / "config.json").read_text())
+        change_json(folder / "config.json", **{"num_layers" if kind == "t5" else "num_hidden_layers": layers})
+        if config.get("layer_types"):  # one for each
+            change_json(folder / "config.json", layer_types=config["layer_types"][:layers])
+        forget_models()
+        with pytest.raises(CheckpointError, match=r"belong to layers that .* does not have by its config\.json \("):
+            scores_of(folder, architecture)
+
+    def test_what_published_weights_hold_beside_their_layers(self, made):
+        folder = made("bert", "AutoModel")
+        before = scores_of(folder, "bi-encoder")
+        extra = [
+            "cls.predictions.decoder.weight",
+            "lm_head.weight",
+            "embeddings.position_ids",
+            "decoder.layer.7.weight",
+        ]
+        extra += ["encoder.layer.0.attention.inv_freq", "encoder.layer.0.attn.masked_bias"]
+        change_tensors(folder, lambda tensors: {**tensors, **{one: torch.ones(3) for one in extra}})
+        forget_models()
+        assert scores_of(folder, "bi-encoder").tolist() == before.tolist()
+
+    @pytest.mark.parametrize(
         "change",
         [
             lambda tensors: {"linear.weight": tensors["linear.weight"]},
@@ -188,7 +228,7 @@ class TestMissingTensors:
     def test_other_threads_load_as_ever_meanwhile(self):
         import threading
 
-        from radio_dspy.models.checks import loading_reports
+        from radio_dspy.models.tensors import loading_reports
 
         found = []
         with loading_reports() as reports:
@@ -220,6 +260,28 @@ def with_modules(folder, target, **settings):
 
 class TestNumbers:
     """What a model gives is looked at when it is loaded, before anything is indexed or trained with it."""
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+    @pytest.mark.parametrize("part", ["query.weight", "key.bias", "LayerNorm.weight", "word_embeddings.weight"])
+    @pytest.mark.parametrize("architecture", ["cross-encoder", "bi-encoder"])
+    def test_of_every_tensor_also_of_rows_that_no_test_text_reads(self, made, architecture, part, value):
+        folder = made("bert", "AutoModel" if architecture == "bi-encoder" else "AutoModelForSequenceClassification")
+
+        def one_odd(tensors):
+            name = next(one for one in tensors if one.endswith(part))
+            tensors[name].view(-1)[-1] = value
+            return tensors
+
+        change_tensors(folder, one_odd)
+        with pytest.raises(CheckpointError, match=rf"the tensor .*{part} holds what is no finite number"):
+            scores_of(folder, architecture)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+    def test_large_numbers_are_numbers(self, dtype):
+        large = torch.full((1000, 1000), torch.finfo(dtype).max, dtype=dtype)
+        assert not_finite({"a": large, "b": torch.zeros(0, dtype=dtype), "c": torch.ones(3, dtype=torch.int64)}) is None
+        large[-1, -1] = float("inf")
+        assert not_finite({"a": large}) == "a"
 
     @pytest.mark.parametrize(
         ("change", "message"),

@@ -370,7 +370,7 @@ def test_files_of_something_else_are_named(tmp_path):
     other.close()
     with pytest.raises(CheckpointError, match=r"other\.sqlite: an SQLite file, but none of vectors"):
         RemoteEncoder("openai/e", cache=tmp_path / "other.sqlite")
-    with pytest.raises(CheckpointError, match=r"cannot be opened|cannot go on"):
+    with pytest.raises(SettingsError, match=r"is there, and is no file"):
         VectorFile(tmp_path)
 
 

@@ -15,7 +15,7 @@ from radio_dspy.retrievers.faiss_index import build_index, read_index
 from radio_dspy.retrievers.index_files import check_index_file
 from radio_dspy.retrievers.index_layout import IndexLayout
 from tests.retrievers.counting import Counting
-from tests.retrievers.test_index_folder import OLD
+from tests.retrievers.test_index_saving import OLD
 
 COUNT, WIDTH = 300, 16
 KINDS = [(kind, dtype) for kind in ("flat", "hnsw", "ivf") for dtype in ("float32", "float16")]

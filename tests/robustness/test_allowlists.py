@@ -551,3 +551,27 @@ def test_any_change_of_any_key(things, watch, data):
 @given(data=st.data())
 def test_any_change_of_any_key_at_length(things, watch, data):
     try_any_change(things, watch, data)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("program", "program/manifest.json"),
+        ("program", "program/program.json"),
+        ("program", "program/reranker/pipe"),
+        ("index", "index/manifest.json"),
+        ("index", "index/passages.jsonl"),
+        ("index", "index/query-encoder/pipe"),
+    ],
+)
+def test_a_pipe_is_never_waited_for(things, tmp_path, monkeypatch, kind, name):
+    for one in ("program", "index"):
+        shutil.copytree(things.folder / one, tmp_path / one)
+    monkeypatch.setattr(things, "folder", tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match=r"neither a file nor a folder|no such file"):
+        things.open(kind)

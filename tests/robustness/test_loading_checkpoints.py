@@ -290,11 +290,82 @@ class TestLinks:
             copy_weights(str(folder), tmp_path / "copy")
         assert not (tmp_path / "copy").exists()
 
+    @pytest.mark.parametrize("name", ["2_Dense", "1_Pooling", "additional_chat_templates", "onnx", "2_Dense/inner"])
+    @pytest.mark.parametrize("inside", [False, True])
+    def test_to_a_folder(self, folder, tmp_path, name, inside):
+        target = (folder if inside else tmp_path) / "elsewhere"
+        if (folder / name).exists():
+            (folder / name).rename(target)
+        else:
+            target.mkdir()
+        (folder / name).symlink_to(target)
+        for load in (vectors, lambda one: copy_weights(str(one), tmp_path / "copy"), lambda one: fingerprint(str(one))):
+            with pytest.raises(UnsafeFileError, match=rf"{name}: is a link"):
+                load(folder)
+        assert not (tmp_path / "copy").exists()
+
+    def test_a_module_below_a_link(self, folder, tmp_path):
+        (tmp_path / "outer").mkdir()
+        (folder / "2_Dense").rename(tmp_path / "outer" / "dense")
+        (folder / "outer").mkdir()
+        (folder / "outer" / "inner").symlink_to(tmp_path / "outer")
+        modules = json.loads((folder / MODULES).read_text())
+        modules[2]["path"] = "outer/inner/dense"
+        (folder / MODULES).write_text(json.dumps(modules))
+        with pytest.raises(UnsafeFileError, match=r"outer/inner: is a link"):
+            vectors(folder)
+
     def test_to_nothing(self, folder):
         (folder / MODULES).unlink()
         (folder / MODULES).symlink_to("lost.json")
         with pytest.raises(CheckpointError, match=r"modules\.json: is a link to nothing"):
             vectors(folder)
+
+
+SPECIAL = [
+    CONFIG,
+    "model.safetensors",
+    MODULES,
+    "tokenizer.json",
+    DENSE,
+    "2_Dense/x",
+    "additional_chat_templates/a.jinja",
+]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", SPECIAL)
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "link to a pipe"])
+def test_what_is_no_file_is_refused_before_it_is_opened(folder, tmp_path, name, kind):
+    make_special(folder / name, kind, tmp_path)
+    for load in (
+        vectors,
+        lambda one: radio.Rerank(str(one), "bi-encoder")("a", ["b"]),
+        lambda one: copy_weights(str(one), tmp_path / "copy"),
+        lambda one: fingerprint(str(one), again=True),
+    ):
+        with pytest.raises(UnsafeFileError, match=rf"{name}: is a pipe, a socket or a device"):
+            load(folder)
+    assert not (tmp_path / "copy").exists()
+
+
+def make_special(path, kind, place):
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as one:
+            here = Path.cwd()
+            os.chdir(path.parent)  # the names of sockets are short
+            one.bind(path.name)
+            os.chdir(here)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        os.mkfifo(place / "pipe")
+        path.symlink_to(place / "pipe")
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "2_Dense/adapter_config.json"])
@@ -402,15 +473,37 @@ def guarded():
     patch.undo()
 
 
-def fuzzed(sound, guarded, file, changes):
+ODD = st.sampled_from([None, None, None, "pipe", "link", "NaN", "layer"])
+
+
+def made_odd(target, file, odd):
+    """What a stranger may put among the files beside settings: each ends in an error before it is used."""
+    weights = target / "model.safetensors"
+    if odd == "pipe":
+        (target / file).unlink(missing_ok=True)
+        os.mkfifo(target / file)
+    elif odd == "link":
+        (target / "2_Dense").rename(target / "dense")
+        (target / "2_Dense").symlink_to("dense")
+    elif odd in ("NaN", "layer"):
+        tensors = load_file(weights)
+        name = next(one for one in sorted(tensors) if "layer.0" in one)
+        one = tensors[name].clone()
+        one.view(-1)[0] = float("nan") if odd == "NaN" else 0
+        save_file({**tensors, name.replace("layer.0", "layer.0" if odd == "NaN" else "layer.9"): one}, weights)
+
+
+def fuzzed(sound, guarded, file, changes, odd):
     with tempfile.TemporaryDirectory() as temporary:
         target = Path(shutil.copytree(sound, Path(temporary) / "weights"))
         path = target / file
         before = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps({**before, **changes}))
+        made_odd(target, file, odd)
         held = sorted(Path(temporary).rglob("*"))
         try:
             vectors(target)
+            assert odd is None
         except RadioError:
             pass
         finally:
@@ -423,13 +516,13 @@ RELAXED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=RELAXED)
-@given(file=FILES, changes=st.dictionaries(KEYS | st.text(max_size=6), VALUES, min_size=1, max_size=2))
-def test_any_settings(sound, guarded, file, changes):
-    fuzzed(sound, guarded, file, changes)
+@given(file=FILES, changes=st.dictionaries(KEYS | st.text(max_size=6), VALUES, min_size=1, max_size=2), odd=ODD)
+def test_any_settings(sound, guarded, file, changes, odd):
+    fuzzed(sound, guarded, file, changes, odd)
 
 
 @pytest.mark.slow
-@settings(max_examples=1200, deadline=None, suppress_health_check=RELAXED)
-@given(file=FILES, changes=st.dictionaries(KEYS | st.text(max_size=6), VALUES, min_size=1, max_size=3))
-def test_any_settings_at_length(sound, guarded, file, changes):
-    fuzzed(sound, guarded, file, changes)
+@settings(max_examples=2000, deadline=None, suppress_health_check=RELAXED)
+@given(file=FILES, changes=st.dictionaries(KEYS | st.text(max_size=6), VALUES, min_size=1, max_size=3), odd=ODD)
+def test_any_settings_at_length(sound, guarded, file, changes, odd):
+    fuzzed(sound, guarded, file, changes, odd)

@@ -489,6 +489,10 @@ REFUSED = [
     ("\x1b[2J", 1, r"unknown options ['\x1b[2J']"),
     ("lm", "huggingface/http://10.0.0.1/x", "an address (lm)"),
     ("encoder", "openai/localhost:8000", "an address (encoder)"),
+    ("lm", "//host/x.gguf", "an address (lm)"),  # a share of another machine, to Windows
+    ("lm", "\\\\host\\x.gguf", "an address (lm)"),
+    ("encoder", "//host/share/encoder", "an address (encoder)"),
+    ("reranker", "\\\\host\\weights", "an address (reranker)"),
     ("lm", HOSTED, "add --yes"),
     ("encoder", "openai/text-embedding-3-small", "add --yes"),
     ("json_file", "result.json", "would replace"),
@@ -513,12 +517,20 @@ def test_a_command_that_is_not_run(run, resumed, option, value, said):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("command", ["compile"]), ("command", "experiment"), ("arguments", []), ("folder", "a\0b"), ("folder", "\ud800")],
+    [
+        ("command", ["compile"]),
+        ("command", "experiment"),
+        ("arguments", []),
+        ("folder", "a\0b"),
+        ("folder", "\ud800"),
+        ("folder", "//host/share"),
+    ],
 )
 def test_a_command_file_of_another_shape(run, resumed, key, value):
     change(run / "command.json", **{key: value})
     code, said = invoke("runs", "resume", run)
-    assert (code, "no command of this release" in said, resumed) == (2, True, [])
+    expected = "on another machine" if str(value).startswith("//") else "no command of this release"
+    assert (code, expected in said, resumed) == (2, True, [])
 
 
 @pytest.mark.parametrize(
@@ -673,11 +685,15 @@ def test_a_run_that_is_running(run, compiled, resumed):
             compiled(run)
 
 
-@pytest.mark.parametrize(
-    "name", ["manifest.json", *map(slow, ["log.jsonl", "report.json", "run.lock", "groups.jsonl", "all"])]
-)
+@pytest.mark.parametrize("name", ["all", *map(slow, ["log.jsonl", "report.json", "run.lock", "groups.jsonl"])])
 def test_a_run_that_lost_files_goes_on(run, compiled, name):
     """Whatever a kill or a careless copy left out: what is there is used, and what was paid for stays."""
+    if name == "all":  # names prove nothing where the manifest is missing; records and checkpoints do
+        (run / "manifest.json").unlink()
+        before = everything(run)
+        with pytest.raises(RunError, match="If it is a run that lost its manifest"):
+            compiled(run)
+        assert everything(run) == before
     for path in run.iterdir() if name == "all" else [run / name]:
         if path.is_file() and path.name != "rationales.jsonl":
             path.unlink()
@@ -753,6 +769,50 @@ VALUES = st.recursive(
 FILES = st.sampled_from([*JSON_FILES, *(f"{name}.jsonl" for name in [*KINDS, "log", "comparison", "groups"])])
 CHANGES = st.dictionaries(KEYS | st.text(max_size=6), VALUES, min_size=1, max_size=3)
 RELAXED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+NAMES = st.sampled_from(
+    [
+        ".training-settings/state.json", f"training-{'0f' * 8}-1/state.json", f".training-{'0f' * 16}/reranker/a",
+        f".log.jsonl.{'0f' * 16}", f".manifest.json.{'0f' * 16}", f"reranker-{'0f' * 8}/model.safetensors",
+        "rationales.jsonl", "log.jsonl", "groups.jsonl", "run.lock", "report.html", "command.json", "thesis.md",
+    ]
+)  # fmt: skip
+TEXTS = st.one_of(
+    st.binary(max_size=40),
+    st.dictionaries(KEYS | st.sampled_from(["process", "host", "since"]), VALUES, max_size=3).map(
+        lambda found: json.dumps(found).encode()
+    ),
+)
+
+
+def unproved(files):
+    """A folder without a manifest whose files have names of ours: taken as it is, or refused and left as it is."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(text)
+        before = everything(folder)
+        try:
+            with GUARD.holding(folder), Run(folder).exclusive():
+                pass
+        except RadioError:
+            assert everything(folder) == before
+        else:
+            taken = {one.name for one in before}  # a lock of nobody, and the manifest that a killed run had begun
+            assert taken <= {"run.lock", f".manifest.json.{'0f' * 16}"}, before
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=RELAXED)
+@given(files=st.dictionaries(NAMES, TEXTS, min_size=1, max_size=3))
+def test_any_folder_that_proves_nothing(files):
+    unproved(files)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, deadline=None, suppress_health_check=RELAXED)
+@given(files=st.dictionaries(NAMES, TEXTS, min_size=1, max_size=3))
+def test_any_folder_that_proves_nothing_at_length(files):
+    unproved(files)
 
 
 def merged(found, changes):

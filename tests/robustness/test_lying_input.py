@@ -466,7 +466,7 @@ def test_kept_groups():
 
 @pytest.mark.slow
 def test_many_kept_groups():
-    try_kept_groups(1000)
+    try_kept_groups(2000)
 
 
 def try_judgements(folder, count):

@@ -7,6 +7,7 @@ import pytest
 from radio_dspy.core.errors import DataError, RunError, SettingsError
 from radio_dspy.core.files import check_new, new_folder
 from radio_dspy.core.locks import ThreadLock
+from radio_dspy.distillation.training.checkpoints import remove_checkpoints
 from radio_dspy.runs.folders import cache_folder
 from radio_dspy.runs.run import Run, look_at
 
@@ -23,11 +24,22 @@ def everything(folder):
 
 
 @pytest.mark.parametrize(
-    "name", ["thesis.md", "report.md", "manifest.json", "training-set-7/a.csv", ".training-pictures/a"]
-)
-def test_a_folder_that_is_not_ours_is_refused_and_left_as_it_was(tmp_path, name):
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).write_text('{"name": "mine"}')
+    "name",
+    [
+        "thesis.md", "report.md", "manifest.json", "training-set-7/a.csv", ".training-pictures/a",
+        # Names that runs write, by which nothing is proved.
+        ".training-settings/state.json", f".training-{KEY * 2}/reranker/a", f".log.jsonl.{KEY * 2}",
+        f".manifest.json.{KEY * 2}", f"training-{KEY}-1/state.json", f"reranker-{KEY}/model.safetensors",
+        "rationales.jsonl", "groups.jsonl", "run.lock", "report.json",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("locked", [False, True])
+def test_a_folder_that_is_not_ours_is_refused_and_left_as_it_was(tmp_path, name, locked):
+    """A lock beside it proves nothing about it either."""
+    if locked:
+        (tmp_path / "run.lock").write_text('{"process": 1, "host": "here", "since": "today"}')
+    (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+    (tmp_path / name).write_text('{"name": "mine"}\n')
     before = everything(tmp_path)
     with pytest.raises(RunError, match="not a run"):
         take_up(tmp_path)
@@ -46,15 +58,18 @@ def test_in_a_run_only_what_runs_wrote_is_removed(tmp_path):
     take_up(tmp_path)
     for name in (
         ".training-holidays/a.jpg",
+        ".training-settings/state.json",
         f"training-{KEY}-3/mine.txt",
+        f"training-{KEY}-4/state.json",
         f".notes.txt.{KEY * 2}",
         f".log.jsonl.{KEY * 2}",
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("mine")
     take_up(tmp_path)
+    remove_checkpoints(tmp_path)
     assert not (tmp_path / f".log.jsonl.{KEY * 2}").exists()
-    assert len([path for path in tmp_path.rglob("*") if path.is_file() and path.read_text() == "mine"]) == 3
+    assert len([path for path in tmp_path.rglob("*") if path.is_file() and path.read_text() == "mine"]) == 5
 
 
 def test_one_optimizer_does_not_take_up_the_run_of_another(tmp_path):
@@ -81,11 +96,22 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
     assert (tmp_path / "mine").read_text() == "mine"
 
 
-def test_a_last_line_that_nobody_here_wrote_is_not_cut_off(tmp_path):
-    (tmp_path / "scores.jsonl").write_text('{"a": 1}\n{"a": 2}')
-    with pytest.raises(DataError, match="no record"):
-        Run(tmp_path).append_record("scores", {"a": 3})
-    assert (tmp_path / "scores.jsonl").read_text().endswith('{"a": 2}')
+@pytest.mark.parametrize("text", ['{"a": 1}\n{"a": 2}', '{"a": 1}', '{"text": "my only line, unfinis', "my notes"])
+@pytest.mark.parametrize("name", ["scores", "signals"])
+def test_a_last_line_that_nobody_here_wrote_is_not_cut_off(tmp_path, text, name):
+    path = tmp_path / f"{name}.jsonl"
+    path.write_text(text)
+    for add in (lambda: Run(tmp_path).append_record(name, {"a": 3}), lambda: Run(tmp_path).check_end(name)):
+        with pytest.raises(DataError, match="no record"):
+            add()
+    assert path.read_text() == text
+
+
+def test_the_only_line_of_a_run_that_was_cut_off_by_a_kill_goes(tmp_path):
+    take_up(tmp_path)
+    (tmp_path / "signals.jsonl").write_text('{"signal": "correct')
+    Run(tmp_path).append_record("signals", {"a": 3})
+    assert Run(tmp_path).read_records("signals") == [{"a": 3}]
 
 
 def test_a_full_disk_is_told_with_what_to_do(tmp_path):
@@ -112,7 +138,7 @@ def test_without_a_manifest_every_file_proves_itself(tmp_path, name):
     (tmp_path / name).touch()
     Run(tmp_path).check()
     (tmp_path / "report.md").write_text("mine")
-    with pytest.raises(RunError, match=r"not a run folder.*report\.md"):
+    with pytest.raises(RunError, match=r"not a run folder.*report\.md.*copy what was paid for"):
         Run(tmp_path).check()
 
 

@@ -200,14 +200,15 @@ def test_one_process_writes_and_a_dead_one_holds_nothing(tmp_path):
     Run(tmp_path).write("manifest", {"kind": "radio-dspy run", "format": 1, "settings": {}})
     assert (look_at(tmp_path).state, f"process {holder.pid}" in look_at(tmp_path).holder) == ("running", True)
     (tmp_path / f".training-{'a' * 32}" / "reranker").mkdir(parents=True)
-    (tmp_path / ".training-a1b2c3d4").mkdir()  # as releases up to 0.1 named it
+    (tmp_path / ".training-a1b2c3d4").mkdir()  # so named it may be the user's
     (tmp_path / f".report.json.{'0' * 32}").write_text("half")
     (tmp_path / ".mine").write_text("stays")
     holder.kill()
     holder.communicate()
     assert look_at(tmp_path).state == "killed"
     with Run(tmp_path).exclusive():
-        assert sorted(one.name for one in tmp_path.iterdir()) == [".mine", "log.jsonl", "manifest.json", "run.lock"]
+        kept = [".mine", ".training-a1b2c3d4", "log.jsonl", "manifest.json", "run.lock"]
+        assert sorted(one.name for one in tmp_path.iterdir()) == kept
     assert look_at(tmp_path).state == "finished"
 
 

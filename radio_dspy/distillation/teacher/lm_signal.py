@@ -145,6 +145,7 @@ class LMSignal(ABC):
             return {}
         run, name = file
         try:
+            run.check_end(name)
             lines = run.records(name, reader_of(SignalLine))
             return {one["key"]: one["scores"] for one in lines if len(one["scores"]) == wanted.get(one["key"])}
         except DataError as error:

@@ -20,6 +20,7 @@ from radio_dspy.core.files import sha256_of, sync_folder, write_json
 from radio_dspy.distillation.training.settings import TrainingSettings
 from radio_dspy.models.files import fingerprint
 from radio_dspy.models.randomness import random_tensors, random_values, set_random_state
+from radio_dspy.models.tensors import not_finite
 from radio_dspy.models.weights import RerankerWeights
 from radio_dspy.runs.folders import is_training_checkpoint, remove
 from radio_dspy.runs.journal import read_object
@@ -175,7 +176,9 @@ def _restore(trainee: Trainee, folder: Path, key: str, updates: int | None) -> N
     done = int(folder.name.rpartition("-")[2])
     if len(history) != done or (updates is not None and done >= updates):
         raise ValueError(f"{len(history)} updates, of {updates}")
-    saved, moments = load_file(folder / _MODEL), _moments(load_file(folder / _OPTIMIZER))
+    saved, stored = load_file(folder / _MODEL), load_file(folder / _OPTIMIZER)
+    if odd := not_finite({**saved, **stored}):
+        raise ValueError(f"{odd} holds what is no finite number")
     for name, one in tensors.items():
         if name not in saved or saved[name].shape != one.shape or saved[name].dtype != one.dtype:
             raise ValueError(f"{_MODEL} does not fit the model: {name}")
@@ -183,7 +186,7 @@ def _restore(trainee: Trainee, folder: Path, key: str, updates: int | None) -> N
     with torch.no_grad():
         for name, one in tensors.items():
             one.copy_(saved[name])
-    trainee.optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
+    trainee.optimizer.load_state_dict({"state": _moments(stored), "param_groups": state["param_groups"]})
     trainee.schedule.load_state_dict(state["schedule"])
     trainee.scaler.load_state_dict(state["scaler"])
     trainee.history[:] = history

@@ -457,10 +457,11 @@ def test_a_place_where_no_scores_can_be_kept_is_refused_at_once(tmp_path, name):
         AnswerCorrectness(AnsweringLM(), keep=tmp_path / name)
 
 
-def test_nothing_is_added_to_a_file_of_other_lines(tmp_path):
+@pytest.mark.parametrize("text", ['{"id": "a", "contents": "mine"}\n', '{"id": "a", "contents": "my only, unfinis'])
+def test_nothing_is_added_to_a_file_of_other_lines_and_nothing_cut(tmp_path, text):
     path = tmp_path / "corpus.jsonl"
-    path.write_text('{"id": "a", "contents": "mine"}\n')
+    path.write_text(text)
     lm = AnsweringLM()
     with pytest.raises(DataError, match="other lines than scores, give another file for keep="):
         AnswerCorrectness(lm, keep=path).score([request()])
-    assert (lm.calls, path.read_text()) == (0, '{"id": "a", "contents": "mine"}\n')
+    assert (lm.calls, path.read_text()) == (0, text)

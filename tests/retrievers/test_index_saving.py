@@ -1,5 +1,6 @@
 """An index is replaced in one step: under kills, a full disk and a reader; what is not ours is not touched."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 
 from radio_dspy.core.errors import CheckpointError, DataError, RunError, SettingsError
 from radio_dspy.core.passages import Passage
-from radio_dspy.retrievers import FaissRetriever, index_folder
+from radio_dspy.retrievers import FaissRetriever, index_saving
 from radio_dspy.retrievers import faiss as faiss_module
 from tests.conftest import ROOT
 from tests.retrievers.counting import Counting
@@ -29,7 +30,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from tests.retrievers.test_index_folder import *
+from tests.retrievers.test_index_saving import *
 
 def killing(step):
     # SIGKILL before the given step that changes a name in the file system.
@@ -138,7 +139,7 @@ def test_a_reader_gets_the_one_or_the_other(tmp_path, monkeypatch):
 def test_two_that_save_at_the_same_time(tmp_path):
     pytest.importorskip("fcntl")
     built(OLD).save(tmp_path)
-    with index_folder._alone(tmp_path), pytest.raises(RunError, match="another process is saving"):
+    with index_saving._alone(tmp_path), pytest.raises(RunError, match="another process is saving"):
         built(NEW).save(tmp_path)
     built(NEW).save(tmp_path)
     assert ids_in(tmp_path) == [one.id for one in NEW]
@@ -159,10 +160,17 @@ FOREIGN = {
     "a saved program": {"manifest.json": b'{"format": 1, "program": "MultiHop", "files": {}}', "program.json": b"{}"},
     "a manifest of something else": {"manifest.json": b'{"name": "an app"}'},
     "names like ours without a marker": {"index-0123456789abcdef.faiss": b"IxFI"},
-    "a marker that lies": {
-        ".saving.json": b'{"tag": "0123456789abcdef", "files": {"notes.txt": "0"}}',
-        "notes.txt": b"x",
-    },
+}
+# Each names files of the user's with their hashes; only the one that a save wrote knows the folder.
+CORPUS = b'{"id": "a", "contents": "mine"}\n'
+NAMED = {"passages.jsonl": hashlib.sha256(CORPUS).hexdigest(), "notes.txt": hashlib.sha256(CORPUS).hexdigest()}
+TAG = "0123456789abcdef"
+MARKS = {
+    "the user's own": b'{"theme": "dark"}',
+    "no JSON": b"saving...",
+    "of an earlier release": json.dumps({"tag": TAG, "files": NAMED}).encode(),
+    "of another folder": json.dumps({"tag": TAG, "files": NAMED, "folder": 1}).encode(),
+    "with another tag": json.dumps({"tag": "..", "files": NAMED, "folder": 1}).encode(),
 }
 
 
@@ -175,13 +183,27 @@ def test_a_folder_that_is_not_provably_an_index_is_not_touched(tmp_path, what):
     assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == FOREIGN[what]
 
 
+@pytest.mark.parametrize("indexed", [False, True], ids=["folder", "index"])
+@pytest.mark.parametrize("what", MARKS)
+def test_a_mark_that_no_save_into_the_folder_wrote_is_left(tmp_path, what, indexed):
+    if indexed:
+        built(OLD).save(tmp_path)
+    for name in ("notes.txt", f"index-{TAG}.faiss", *([] if indexed else ["passages.jsonl"])):
+        (tmp_path / name).write_bytes(CORPUS)
+    (tmp_path / ".saving.json").write_bytes(MARKS[what])
+    before = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
+    with pytest.raises(SettingsError, match=r"\.saving\.json: no save into this folder wrote it; move it away"):
+        built(NEW).save(tmp_path)
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == before
+
+
 def test_a_manifest_does_not_choose_what_is_removed(tmp_path):
     """Whoever wrote the old manifest names files and their hashes."""
     built(OLD).save(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "passages.jsonl").write_text("changed by hand")
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    manifest["files"]["notes.txt"] = index_folder.sha256_of(tmp_path / "notes.txt")
+    manifest["files"]["notes.txt"] = index_saving.sha256_of(tmp_path / "notes.txt")
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     built(NEW).save(tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
@@ -253,7 +275,7 @@ def test_a_place_where_no_index_can_be_is_told_before_anything_is_encoded(tmp_pa
         (tmp_path / "program" / one).touch()
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     with pytest.raises(SettingsError, match="give a new folder, or an index's"):
-        index_folder.check_place(tmp_path / name)
+        index_saving.check_place(tmp_path / name)
 
 
 def test_an_index_is_saved_where_a_link_will_lead(tmp_path):
