@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from radio_dspy.core import credentials
-from radio_dspy.core.credentials import is_secret_name, learn
+from radio_dspy.core.credentials import learn
 from radio_dspy.core.redaction import redacted
+from radio_dspy.core.secret_names import PLACEHOLDERS, is_secret_name
 
 FORMS = {
     "as it is": str,
@@ -51,7 +52,7 @@ def forgotten(monkeypatch):
     st.sampled_from(sorted(FORMS)),
 )
 def test_a_secret_is_hidden_in_whatever_form_it_comes(secret, form):
-    assume(secret.lower() not in credentials._PLACEHOLDERS)
+    assume(secret.lower() not in PLACEHOLDERS)
     learn({"api_key": f" {secret}\n"})
     shown = redacted(FORMS[form](secret))
     assert secret not in shown
