@@ -118,7 +118,8 @@ def _in_variables(variables: tuple[tuple[str, str], ...]) -> tuple[frozenset[str
             value = f"http://{value}"
         if name.upper().endswith("HEADERS"):  # of a tracer or a gateway: name: value, or name=value, in lines or a list
             lines = re.split(r"[\r\n,]+", unquote(value))
-            found += (one for _, one in _found({"headers": [one.replace("=", ":", 1) for one in lines]}))
+            named = [re.sub("[:=]", ":", one, count=1) for one in lines if ":" in one or "=" in one]
+            found += (one for _, one in _found({"headers": named}))
         if value.lstrip(AROUND).startswith("{"):
             found += (one for is_secret, one in _in_json(value, "") if is_secret)
         if _ADDRESS_VARIABLE.fullmatch(name):
@@ -164,6 +165,8 @@ def _parts(thing: Any, name: str, depth: int, secret: bool) -> Iterator[tuple[An
     elif isinstance(thing, list | tuple | set | frozenset):
         for one in islice(thing, _FIRST):
             yield one, name, secret
+    elif type(thing).__name__ == "URL":  # httpx's, yarl's
+        yield str(thing), name, secret
     elif callable(reveal := getattr(thing, "get_secret_value", None)):  # pydantic's
         yield reveal(), name, secret
     elif secret and hasattr(thing, "domain"):  # a cookie
@@ -218,8 +221,8 @@ def _within(secret: str) -> Iterator[str]:
     yield from (part for _, part in _parameters(secret) if not is_ordinary(part, "cookie"))
     for pair in (secret, decoded(secret)):
         user, colon, password = pair.partition(":")
-        if colon and len(password) >= SHORTEST and not re.search(r"\s", user):
-            yield from (pair, password)
+        told = (pair, password) if colon and not re.search(r"\s", user) else ()
+        yield from (one for one in told if not is_ordinary(pair, "password") and not is_ordinary(one, "password"))
 
 
 def _parameters(text: str) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from urllib.parse import quote, quote_plus, unquote
 from radio_dspy.core.secret_names import AROUND, SHORTEST, is_word
 
 HIDDEN = "***"
-_QUOTED = re.compile(r"[^\s\"'<>%]*%[0-9A-Fa-f]{2}[^\s\"'<>]*")
+_RUN = re.compile(r"[^\s\"'<>]+")
 _BETWEEN = re.compile(rf"[{AROUND},;=]+")  # several secrets
 
 
@@ -76,7 +76,7 @@ def without(text: str, forms: tuple[str, ...]) -> str:
         if form in text:
             text = text.replace(form, HIDDEN)
     if "%" in text and forms:
-        text = _QUOTED.sub(lambda run: HIDDEN if _holds(run[0], forms) else run[0], text)
+        text = _RUN.sub(lambda run: HIDDEN if "%" in run[0] and _holds(run[0], forms) else run[0], text)
     return text
 
 

@@ -11,7 +11,9 @@ from radio_dspy.core.errors import DataError, RadioError, SettingsError, StoreEr
 from radio_dspy.core.passages import Passage
 from radio_dspy.models.callable_encoder import CallableEncoder
 
-PASSAGES = [Passage(key, f"{key} floats.", metadata={"tenant": tenant}) for key, tenant in zip("abcde", "xyxyx", strict=True)]
+PASSAGES = [
+    Passage(key, f"{key} floats.", metadata={"tenant": tenant}) for key, tenant in zip("abcde", "xyxyx", strict=True)
+]
 ENCODER = CallableEncoder(lambda texts: [[1.0, 0.0, 0.0] for _ in texts], name="one direction")
 KEY = "hunter2-of-the-shelf"
 
