@@ -150,8 +150,10 @@ def _found(root: Any) -> Iterator[tuple[bool, str]]:
             yield from _in_text(_text(thing), name, secret)
         elif id(thing) not in seen:
             seen.add(id(thing))
-            with contextlib.suppress(Exception):  # code of others
+            try:
                 waiting.extend((one, key, depth + 1, inside) for one, key, inside in _parts(thing, name, depth, secret))
+            except Exception:  # code of others
+                continue
 
 
 def _parts(thing: Any, name: str, depth: int, secret: bool) -> Iterator[tuple[Any, str, bool]]:

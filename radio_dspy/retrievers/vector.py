@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
@@ -15,60 +15,13 @@ from radio_dspy.models.encoder import Encoder, TextEncoder
 from radio_dspy.models.open_encoder import as_encoder
 from radio_dspy.models.vectors import checked_vectors
 from radio_dspy.retrievers.base import Filter, Retriever, checked_filter, checked_k, filter_key
-from radio_dspy.retrievers.store_checks import check_store, found_in, passages_in, vectors_in
+from radio_dspy.retrievers.vector_store import VectorStore, check_store, found_in, passages_in, vectors_in
 
 if TYPE_CHECKING:
     from radio_dspy.models.vectors import Vectors
 
 
 _FETCHED = 1000  # passages that a store is asked for at a time
-
-
-class VectorStore(Protocol):
-    """Passages with their vectors, in whatever engine they lie. Nothing is ever written to it.
-
-    What it returns is held against what was asked. An error of its client becomes a ``StoreError``.
-    """
-
-    @property
-    def name(self) -> str:
-        """What error messages call it, without a password or a key."""
-        ...
-
-    @property
-    def dimension(self) -> int:
-        """The length of its vectors."""
-        ...
-
-    def search(self, vectors: Vectors, k: int, filter: Filter | None = None) -> list[list[tuple[Passage, float]]]:
-        """Find the ``k`` nearest passages of each vector, best first, each with its similarity (higher is nearer).
-
-        Args:
-            vectors: Unit vectors, float32 of shape (queries, dimension).
-            k: How many passages.
-            filter: What their metadata must hold; None takes all.
-
-        Raises:
-            StoreError: If the store is down or refuses.
-        """
-        ...
-
-    def vectors(self, ids: Sequence[str]) -> Vectors:
-        """The stored vectors of passages, float32 of shape (ids, dimension), in the order of ``ids``.
-
-        Raises:
-            DataError: If an id is not in the store.
-            StoreError: If the store is down or refuses.
-        """
-        ...
-
-    def passages(self, ids: Sequence[str]) -> list[Passage]:
-        """The passages of these ids that the store holds, in the order of ``ids``.
-
-        Raises:
-            StoreError: If the store is down or refuses.
-        """
-        ...
 
 
 class VectorRetriever(Retriever):

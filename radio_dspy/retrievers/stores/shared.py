@@ -15,8 +15,8 @@ from radio_dspy.core.validation import checked_text, plain_number
 from radio_dspy.models.encoder import TextEncoder
 from radio_dspy.models.vectors import length_problem
 from radio_dspy.retrievers.base import Filter
-from radio_dspy.retrievers.store_checks import asking as asking
 from radio_dspy.retrievers.vector import VectorRetriever
+from radio_dspy.retrievers.vector_store import asking as asking
 
 if TYPE_CHECKING:
     from radio_dspy.models.vectors import Vectors

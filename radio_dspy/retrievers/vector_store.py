@@ -1,10 +1,10 @@
-"""Hold what a vector store returns against what was asked, where it comes in."""
+"""What a vector store is, and the check of all that one returns, where it comes in."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from radio_dspy.core.errors import DataError, RadioError, SettingsError, StoreError
 from radio_dspy.core.passages import LARGEST_SCORE, Passage, Ranking, check_passage, first_repeated
@@ -15,11 +15,57 @@ from radio_dspy.retrievers.base import Filter, filter_key
 
 if TYPE_CHECKING:
     from radio_dspy.models.vectors import Vectors
-    from radio_dspy.retrievers.vector import VectorStore
 
 _NEEDED = ("name", "dimension", "search", "vectors", "passages")
 _TIED = 1e-4  # by which an approximate engine may confuse two scores
 _SCALAR = (str, int, float)
+
+
+class VectorStore(Protocol):
+    """Passages with their vectors, in whatever engine they lie. Nothing is ever written to it.
+
+    What it returns is held against what was asked. An error of its client becomes a ``StoreError``.
+    """
+
+    @property
+    def name(self) -> str:
+        """What error messages call it, without a password or a key."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """The length of its vectors."""
+        ...
+
+    def search(self, vectors: Vectors, k: int, filter: Filter | None = None) -> list[list[tuple[Passage, float]]]:
+        """Find the ``k`` nearest passages of each vector, best first, each with its similarity (higher is nearer).
+
+        Args:
+            vectors: Unit vectors, float32 of shape (queries, dimension).
+            k: How many passages.
+            filter: What their metadata must hold; None takes all.
+
+        Raises:
+            StoreError: If the store is down or refuses.
+        """
+        ...
+
+    def vectors(self, ids: Sequence[str]) -> Vectors:
+        """The stored vectors of passages, float32 of shape (ids, dimension), in the order of ``ids``.
+
+        Raises:
+            DataError: If an id is not in the store.
+            StoreError: If the store is down or refuses.
+        """
+        ...
+
+    def passages(self, ids: Sequence[str]) -> list[Passage]:
+        """The passages of these ids that the store holds, in the order of ``ids``.
+
+        Raises:
+            StoreError: If the store is down or refuses.
+        """
+        ...
 
 
 @contextlib.contextmanager
