@@ -105,7 +105,11 @@ def presentable(text: str) -> str:
 def told(error: BaseException, *lms: Any) -> str:
     """An error's kind and text in one line for messages and records: no secret, no address, no control character."""
     learn(*lms)
-    return without(presentable(f"{type(error).__name__}: {error}"), address_forms())
+    try:
+        said = f"{type(error).__name__}: {error}"
+    except Exception:  # code of others
+        said = type(error).__name__
+    return without(presentable(said), address_forms())
 
 
 def cause_of(error: BaseException, *lms: Any) -> BaseException | None:

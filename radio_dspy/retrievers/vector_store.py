@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from radio_dspy.core.errors import DataError, RadioError, SettingsError, StoreError
@@ -124,13 +125,14 @@ def found_in(
     with asking(store.name):
         found = store.search(vectors, k, filter or None)
         try:
-            lists = [list(hits) for hits in found]
+            lists = [list(islice(hits, k + 1)) for hits in islice(found, len(queries) + 1)]  # it may have no end
         except TypeError:
             raise DataError(
                 f"{store.name}: search gave {shown(found)}; give for each query a list of (passage, score)."
             ) from None
     if len(lists) != len(queries):
-        raise DataError(f"{store.name}: search gave {len(lists)} lists for {len(queries)} queries; give one for each.")
+        many = "more" if len(lists) > len(queries) else len(lists)
+        raise DataError(f"{store.name}: search gave {many} lists for {len(queries)} queries; give one for each.")
     wanted = {
         name: {filter_key(one) for one in (value if isinstance(value, list) else [value])}
         for name, value in (filter.items() if by_metadata else ())
@@ -141,7 +143,7 @@ def found_in(
 
 def _ranking(query: str, hits: list[Any], k: int, wanted: Mapping[str, set[Any]], place: str) -> Ranking:
     if len(hits) > k:
-        raise DataError(f"{place} was asked for {k} passages and gave {len(hits)}; give the {k} nearest at most.")
+        raise DataError(f"{place} was asked for {k} passages and gave more; give the {k} nearest at most.")
     try:
         passages = tuple(passage for passage, _ in hits)
         scores = [score for _, score in hits]

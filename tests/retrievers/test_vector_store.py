@@ -62,12 +62,13 @@ def refuse(error):
 
 A, B, C = PASSAGES[:3]
 SEARCHES = {
-    "more than asked for": (hits((A, 0.9), (B, 0.8), (C, 0.7)), "asked for 2 passages and gave 3"),
+    "more than asked for": (hits((A, 0.9), (B, 0.8), (C, 0.7)), "asked for 2 passages and gave more"),
     "twice the same": (hits((A, 0.9), (A, 0.8)), "found passage 'a' twice"),
     "worst first": (hits((A, 0.1), (B, 0.9)), "gave 0.1 before 0.9; give the best first"),
     "no list": (lambda vectors, k: None, "search gave None"),
+    "without end": (lambda vectors, k: [((A, 0.9) for _ in iter(int, 1))], "gave more"),
     "too few lists": (lambda vectors, k: [], "gave 0 lists for 1 queries"),
-    "one list for all": (lambda vectors, k: [(A, 0.9), (B, 0.8)], "gave 2 lists for 1 queries"),
+    "one list for all": (lambda vectors, k: [(A, 0.9), (B, 0.8)], "gave more lists for 1 queries"),
     "no pairs": (hits(A, B), r"give \(passage, score\) pairs"),
     "texts": (hits(("ice", 0.9)), "needs a Passage whose id is a string, got 'ice'"),
     "dictionaries": (hits(({"id": "a", "text": "ice"}, 0.9)), "needs a Passage"),
