@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from radio_dspy.retrievers.stores.pgvector import PgVectorRetriever as PgVectorRetriever
     from radio_dspy.retrievers.stores.qdrant import QdrantRetriever as QdrantRetriever
     from radio_dspy.retrievers.vector import VectorRetriever as VectorRetriever
-    from radio_dspy.retrievers.vector import VectorStore as VectorStore
+    from radio_dspy.retrievers.vector_store import VectorStore as VectorStore
 
 
 _HOMES = {
@@ -112,7 +112,7 @@ _HOMES = {
     "RetrieveRerankAnswer": "radio_dspy.programs.retrieve_rerank_answer",
     "TrainingSettings": "radio_dspy.distillation.training.settings",
     "VectorRetriever": "radio_dspy.retrievers.vector",
-    "VectorStore": "radio_dspy.retrievers.vector",
+    "VectorStore": "radio_dspy.retrievers.vector_store",
     "aligned_retriever": "radio_dspy.retrievers.aligned",
     "compare_programs": "radio_dspy.reporting.comparison",
     "export": "radio_dspy.persistence.export",

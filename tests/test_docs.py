@@ -16,6 +16,7 @@ REPLIES = {
     **{"reasoning": "Yeast dies.", "response": "yeast"},
     **dict.fromkeys(("observations", "summary", "program_description", "module_description"), "COMPLETE"),
     "proposed_instruction": "Answer in one word.",
+    **{"precision": "0.5", "recall": "1.0"},  # of SemanticF1
 }
 
 

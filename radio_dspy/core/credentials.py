@@ -1,76 +1,45 @@
-"""Recognize secrets, in every form in which servers, libraries and tracebacks repeat them."""
+"""Find secrets in settings, objects and the environment, and remember them for the life of the process."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import functools
-import html
 import json
 import os
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from itertools import islice
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from radio_dspy.core.locks import ThreadLock
-
-_SHORTEST = 8
-_SHORTEST_MIXED = 6  # of a setting with letters and digits
-_NAME = re.compile(
-    r"KEYS?|.*(?:API|ACCESS|AUTH|PRIVATE|SECRET|AI|HUB)KEYS?|COOKIES?|PATS?|PWD|AUTH|AUTHORIZATION|DSN|SIG|SIGNATURE"
-    r"|JWT|BEARER|.*(?:SECRET|TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)S?"
+from radio_dspy.core.secret_forms import decoded, forms_of
+from radio_dspy.core.secret_names import (
+    AROUND,
+    SHORTEST,
+    is_ordinary,
+    is_password_name,
+    is_secret_name,
+    is_telling,
+    is_word,
+    looks_drawn,
 )
-_PASSWORD_NAME = re.compile(r"PASS|PWD", re.IGNORECASE)
-# First words of settings that are no secrets: max_tokens, stop_token.
-_NO_SECRET = frozenset("BOS CLS EOS MASK MAX MIN NUM PAD PROMPT SEP SORT STOP UNK".split())  # noqa: SIM905
+
 _DATABASE = re.compile(r"(?:DATABASE|DB|REDIS|MONGO\w*|POSTGRES\w*|MYSQL|AMQP|BROKER)_?(?:URL|URI)", re.IGNORECASE)
 _ADDRESS = re.compile(r"(?:.*_)?(?:api_?base|base_?url|endpoint|host|address|url)", re.IGNORECASE)
 _ADDRESS_VARIABLE = re.compile(r".*_(?:API_BASE|BASE_URL|API_ENDPOINT|API_HOST)|OLLAMA_HOST", re.IGNORECASE)
+_WEBHOOK = re.compile(r"WEBHOOK", re.IGNORECASE)
+_HEADERS = re.compile(r".*(?:header|cookie)s?", re.IGNORECASE)
 _ORDINARY_HEADERS = re.compile(
     r"accept.*|content-.*|user-agent|(?:http-)?referer|x-title|host|connection|cache-control|anthropic-.*|openai-.*"
     r"|x-request-id|traceparent",
     re.IGNORECASE,
 )
-# What servers without keys are given, and passwords that are words of every text.
-_PLACEHOLDERS = frozenset(
-    [
-        "anything",
-        "changeme",
-        "disabled",
-        "dummy-key",
-        "fake-key",
-        "lm-studio",
-        "localhost",
-        "no-api-key",
-        "no-key-needed",
-        "no-key-required",
-        "nokeyneeded",
-        "not-a-key",
-        "not-needed",
-        "not-required",
-        "not-used",
-        "notneeded",
-        "notrequired",
-        "password",
-        "placeholder",
-        "postgres",
-        "sk-no-key-required",
-        "undefined",
-        "unneeded",
-        "your-api-key",
-    ]
-)
-_WORDS = re.compile(r"[A-Za-z]+(?:[ _-][A-Za-z]+)*")
-_LONGEST_WORDS = 11  # characters; a key of letters alone is longer
 _USERINFO = re.compile(r"://([^\s/@:]*):?([^\s/]*)@")  # a password may hold an @
-_PARAMETER = re.compile(r"([A-Za-z][\w-]*)=([^&;\s\"']+)")
+_PARAMETER = re.compile(r"([A-Za-z][\w-]*)=(?:'((?:[^'\\]|\\.)*)'|\"([^\"]*)\"|\{([^}]*)\}|([^&;\s\"']+))")
 _SCHEME = re.compile(r"(?:bearer|basic|token|apikey|api-key|key|digest)\s+", re.IGNORECASE)
-# What files, shells and editors leave around a secret, and between several of them.
-_AROUND = " \t\r\n\v\f\"'`\xa0\u200b\u2060\ufeff"
-_BETWEEN = re.compile(rf"[{_AROUND},;=]+")
 # Where LMs, hosted encoders and rerankers keep what they send.
 _HOLDERS = (
     "kwargs",
@@ -91,20 +60,11 @@ _HOLDERS = (
     "_api_base",
     "_called",
 )
-_DEPTH = 6
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether a setting, header or variable of this name holds a secret.
-
-    Example:
-        >>> [is_secret_name(name) for name in ("OPENAI_API_KEY_2", "x-api-key", "GITHUB_PAT", "PATH", "max_tokens")]
-        [True, True, True, False, False]
-    """
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper()
-    parts = [word for word in re.split(r"[^A-Z]+", words) if word]
-    named = any(_NAME.fullmatch(word) for word in parts) or parts[-1:] == ["PASS"]
-    return named and parts[0] not in _NO_SECRET
+_PROPERTIES = ("password", "api_key", "token", "dsn")  # of clients written in C, or with slots
+_SKIPPED = (int, float, type, ModuleType, FunctionType, MethodType, BuiltinFunctionType)
+_DEPTH = 8
+_MOST = 5000  # things that are looked at: a store may hold a corpus
+_FIRST = 300  # of a container
 
 
 class _Known:
@@ -128,12 +88,12 @@ _KNOWN = _Known()
 
 
 def learn(*things: Any) -> None:
-    """Take in the secrets and addresses of LMs, encoders, rerankers, or of mappings of their settings."""
+    """Take in the secrets and addresses of LMs, encoders, rerankers, stores, or of mappings of their settings."""
     secrets, addresses = set[str](), set[str]()
     for thing in things:
-        for is_secret, value in _found(thing, "", 0):
+        for is_secret, value in _found(thing):
             (secrets if is_secret else addresses).add(value)
-    _KNOWN.add(filter(_is_telling, secrets), addresses)
+    _KNOWN.add(filter(is_telling, secrets), addresses)
 
 
 def secret_forms() -> tuple[str, ...]:
@@ -153,97 +113,123 @@ def _in_variables(variables: tuple[tuple[str, str], ...]) -> tuple[frozenset[str
     """The forms of secrets in the environment, and its addresses of models."""
     secrets, addresses = set[str](), set[str]()
     for name, value in variables:
+        found: list[str] = []
         if name.upper().endswith("_PROXY") and "@" in value and "://" not in value:
             value = f"http://{value}"
         if name.upper().endswith("HEADERS"):  # of a tracer or a gateway: name: value, or name=value, in lines or a list
-            pairs = (re.split("[:=]", one, maxsplit=1) for one in re.split(r"[\r\n,]+", unquote(value)))
-            found = _found({one[0].strip(): one[-1] for one in pairs}, "headers", 0)
-            secrets.update(one for _, one in found if not _is_ordinary(one, name))
-        if value.lstrip(_AROUND).startswith("{"):
-            secrets.update(one for is_secret, one in _in_json(value, "") if is_secret and not _is_ordinary(one, name))
+            lines = re.split(r"[\r\n,]+", unquote(value))
+            named = [re.sub("[:=]", ":", one, count=1) for one in lines if ":" in one or "=" in one]
+            found += (one for _, one in _found({"headers": named}))
+        if value.lstrip(AROUND).startswith("{"):
+            found += (one for is_secret, one in _in_json(value, "") if is_secret)
+        if _ADDRESS_VARIABLE.fullmatch(name):
+            addresses.update(_places(value))
+            found += _in_path(value)
+        elif _WEBHOOK.search(name):
+            found += _in_path(value)
+        secrets.update(one for one in found if not is_ordinary(one, name))
         if "://" in value or "=" in value:
-            secrets.update(one for one in _inside(value) if not _is_ordinary(one, "password"))
-        addresses.update(_places(value) if _ADDRESS_VARIABLE.fullmatch(name) else ())
-        named = is_secret_name(name) or _DATABASE.search(name)
-        if named and "://" not in value and not _is_ordinary(value.strip(_AROUND), name):
-            secrets.add(value)
+            secrets.update(one for one in _inside(value) if not is_ordinary(one, "password"))
+        if (is_secret_name(name) or _DATABASE.search(name)) and "://" not in value:
+            secrets.update(_within(value))
+            secrets.update(() if is_ordinary(value.strip(AROUND), name) else (value,))
     return frozenset(form for one in secrets for form in forms_of(one)), frozenset(addresses)
 
 
-def _is_ordinary(value: str, name: str) -> bool:
-    """Whether the value of a variable with a secret's name would be found in any text: a word, a number, a path."""
-    if len(value) < _SHORTEST or value.lower() in _PLACEHOLDERS:
-        return True
-    if re.match(r"[A-Za-z]:[\\/]|~/|\.{1,2}/", value) or (value[0] == "/" and Path(*Path(value).parts[:2]).exists()):
-        return True
-    if _PASSWORD_NAME.search(name):
-        return False
-    return bool(re.fullmatch(r"[\d.,:+-]+", value) or (_WORDS.fullmatch(value) and len(value) <= _LONGEST_WORDS))
+def _found(root: Any) -> Iterator[tuple[bool, str]]:
+    """Secrets (True) and addresses (False) in a thing, the nearest first."""
+    waiting = deque([(root, "", 0, False)])  # what, under which name, how deep, and whether all in it is secret
+    seen = set[int]()
+    looked = 0
+    while waiting and looked < _MOST:
+        thing, name, depth, secret = waiting.popleft()
+        looked += 1
+        if thing is None or isinstance(thing, _SKIPPED) or depth > _DEPTH:
+            continue
+        if isinstance(thing, str | bytes):
+            yield from _in_text(_text(thing), name, secret)
+        elif id(thing) not in seen:
+            seen.add(id(thing))
+            try:
+                waiting.extend((one, key, depth + 1, inside) for one, key, inside in _parts(thing, name, depth, secret))
+            except Exception:  # code of others
+                continue
 
 
-def _is_telling(value: str) -> bool:
-    """Whether a secret is long enough to be looked for in texts, and no placeholder for one."""
-    core = value.strip(_AROUND)
-    long_enough = len(core) >= _SHORTEST or (len(core) >= _SHORTEST_MIXED and not core.isalpha())
-    return long_enough and core.lower() not in _PLACEHOLDERS
-
-
-def _found(thing: Any, name: str, depth: int) -> Iterator[tuple[bool, str]]:
-    """Secrets (True) and addresses (False) in a thing that stands under a name."""
-    if thing is None or isinstance(thing, int | float | type) or depth > _DEPTH:
-        return
-    if callable(reveal := getattr(thing, "get_secret_value", None)):  # pydantic's
-        thing = reveal()
-    if isinstance(thing, bytes):
-        thing = thing.decode("utf-8", "replace")
-    if isinstance(thing, str):
-        yield from _in_text(thing, name)
-    elif isinstance(thing, Mapping):
-        headers = name.lower().rstrip("s").endswith("header")
-        for key, value in thing.items():
-            key = str(key)
-            if headers and not _ORDINARY_HEADERS.fullmatch(key):
-                named = is_secret_name(key)
-                yield from ((True, one) for one in _in_header(value) if named or not _is_ordinary(one, key))
+def _parts(thing: Any, name: str, depth: int, secret: bool) -> Iterator[tuple[Any, str, bool]]:
+    """What a thing holds: each with its name, and whether it is secret whatever its name."""
+    pairs = _pairs(thing, name)
+    if pairs is not None:
+        sent = _HEADERS.fullmatch(name) is not None
+        for key, value in pairs:
             if key not in ("messages", "prompt", "tools"):
-                yield from _found(value, key, depth + 1)
+                yield value, key, secret or (sent and not _ORDINARY_HEADERS.fullmatch(key))
     elif isinstance(thing, list | tuple | set | frozenset):
-        for one in thing:
-            yield from _found(one, name, depth + 1)
+        for one in islice(thing, _FIRST):
+            yield one, name, secret
+    elif type(thing).__name__ == "URL":  # httpx's, yarl's
+        yield str(thing), name, secret
+    elif callable(reveal := getattr(thing, "get_secret_value", None)):  # pydantic's
+        yield reveal(), name, secret
+    elif secret and hasattr(thing, "domain"):  # a cookie
+        yield getattr(thing, "value", None), "cookie", True
     else:
-        holders = _HOLDERS if depth == 0 or name in ("fallbacks", "lm") else tuple(getattr(thing, "__dict__", ()))
-        for holder in holders:
-            yield from _found(getattr(thing, holder, None), holder.lstrip("_"), depth + 1)
+        of_model = depth == 0 or name in ("fallbacks", "lm")
+        holders = _HOLDERS if of_model else tuple(getattr(thing, "__dict__", _PROPERTIES))
+        yield from ((getattr(thing, one, None), one.lstrip("_"), secret) for one in holders[:_FIRST])
 
 
-def _in_text(text: str, name: str) -> Iterator[tuple[bool, str]]:
-    if "://" in text:
+def _pairs(thing: Any, name: str) -> list[tuple[str, Any]] | None:
+    """Names and values, if that is what a thing consists of: a mapping, a list of pairs, or lines of headers."""
+    if isinstance(thing, Mapping):
+        return [(_text(key), value) for key, value in islice(thing.items(), _FIRST)]
+    if not isinstance(thing, list | tuple) or not thing:
+        return None
+    some = list(islice(thing, _FIRST))
+    if all(isinstance(one, list | tuple) and len(one) in (2, 3) and isinstance(one[0], str | bytes) for one in some):
+        return [(_text(one[-2]), one[-1]) for one in some]  # httpx keeps a name twice
+    if _HEADERS.fullmatch(name) and all(isinstance(one, str) and ":" in one for one in some):
+        return [(key.strip(), value) for key, _, value in (one.partition(":") for one in some)]
+    return None
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _in_text(text: str, name: str, secret: bool) -> Iterator[tuple[bool, str]]:
+    named = is_secret_name(name)
+    if "://" in text or "=" in text:
         yield from ((True, one) for one in _inside(text))
-    elif is_secret_name(name):
-        yield True, _SCHEME.sub("", text.strip(_AROUND), count=1)
-    if text.lstrip(_AROUND).startswith("{"):
+    if (named or secret) and "://" not in text:
+        core = _SCHEME.sub("", text.strip(AROUND), count=1)
+        plain = is_word(core) and not is_password_name(name) if named else is_ordinary(core, name)
+        yield from ((True, one) for one in (*_within(core), *(() if plain else (core,))))
+    if text.lstrip(AROUND).startswith("{"):
         yield from _in_json(text, name)
     if _ADDRESS.fullmatch(name) or (name in ("model", "called") and "://" in text):
         yield from ((False, one) for one in _places(text))
+        yield from ((True, one) for one in _in_path(text))
 
 
 def _in_json(text: str, name: str) -> Iterator[tuple[bool, str]]:
     """The secrets of settings that are given as JSON, as Vertex AI's credentials may be."""
     with contextlib.suppress(ValueError, RecursionError):
-        yield from _found(json.loads(text.strip(_AROUND)), name, 1)
+        yield from _found({name: json.loads(text.strip(AROUND))})
 
 
-def _in_header(value: Any) -> Iterator[str]:
-    """The secrets of a header's value: all of it, without its scheme, its password, and each value of a cookie."""
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    core = _SCHEME.sub("", text.strip(_AROUND), count=1)
-    yield core
-    yield from (part for _, part in _PARAMETER.findall(core) if not _is_ordinary(part, "cookie"))
-    try:
-        decoded = base64.b64decode(core, validate=True).decode()
-    except (binascii.Error, ValueError):
-        return
-    yield from (decoded, decoded.partition(":")[2])
+def _within(secret: str) -> Iterator[str]:
+    """The parts of a secret that are secret alone: each value of a cookie, the password behind a user's name."""
+    yield from (part for _, part in _parameters(secret) if not is_ordinary(part, "cookie"))
+    for pair in (secret, decoded(secret)):
+        user, colon, password = pair.partition(":")
+        told = (pair, password) if colon and not re.search(r"\s", user) else ()
+        yield from (one for one in told if not is_ordinary(pair, "password") and not is_ordinary(one, "password"))
+
+
+def _parameters(text: str) -> Iterator[tuple[str, str]]:
+    for name, *values in _PARAMETER.findall(text):
+        yield name, next(filter(None, values), "")
 
 
 def _inside(text: str) -> Iterator[str]:
@@ -251,10 +237,11 @@ def _inside(text: str) -> Iterator[str]:
     for user, password in _USERINFO.findall(text):
         if password:
             yield from (f"{user}:{password}", password, unquote(password))
-        elif not _is_ordinary(user, "user"):
+        elif not is_ordinary(user, "user"):
             yield user
-    for name, value in (*_PARAMETER.findall(text), *(parse_qsl(urlsplit(text).query) if _is_url(text) else ())):
-        if is_secret_name(name) or name == "code":  # so an Azure function names its key
+    for name, value in (*_parameters(text), *(parse_qsl(urlsplit(text).query) if _is_url(text) else ())):
+        named = is_secret_name(name) or name == "code"  # so an Azure function names its key
+        if named and (is_password_name(name) or not is_word(value)):
             yield value
 
 
@@ -266,6 +253,12 @@ def _is_url(text: str) -> bool:
     return True
 
 
+def _in_path(text: str) -> Iterator[str]:
+    """The tokens that stand in an address's path."""
+    path = re.split(r"[?#]", text.partition("://")[2], maxsplit=1)[0].partition("/")[2]
+    yield from (part for part in unquote(path).split("/") if looks_drawn(part))
+
+
 def _places(text: str) -> Iterator[str]:
     """An address as it is shown: whole, without userinfo, host and port, and the host where it is no plain word."""
     whole = text.strip()[max(0, text.strip().find("http")) :].rstrip("/")  # of huggingface/http://..., the address
@@ -273,49 +266,8 @@ def _places(text: str) -> Iterator[str]:
     rest = plain.partition("://")[2] or plain
     netloc = re.split(r"[/?#]", rest, maxsplit=1)[0]
     host = netloc.rpartition(":")[0] or netloc
-    yield from (one for one in (whole, plain, rest) if len(one) >= _SHORTEST)
+    yield from (one for one in (whole, plain, rest) if len(one) >= SHORTEST)
     yield from (one for one in (netloc, host) if re.search(r"[.:]", one))
-
-
-@functools.lru_cache(maxsize=1024)
-def forms_of(secret: str) -> frozenset[str]:
-    """A secret as texts hold it: plain, as Python and JSON write it, quoted for URLs and HTML, in base64."""
-    core = secret.strip(_AROUND)
-    plain = {core, secret.strip(), secret.strip("\r\n")}
-    if not core.startswith("{"):  # of JSON, `_in_json` knows which values are secret
-        plain |= {part for part in _BETWEEN.split(core) if len(part) >= 2 * _SHORTEST}
-    found = set(plain)
-    for one in plain:
-        data = one.encode("utf-8", "replace")
-        escaped = {one, repr(one)[1:-1], ascii(one)[1:-1], repr(data)[2:-1]}
-        # Beside a double quote that is no part of it, Python escapes a single one.
-        escaped |= {re.sub(r"(?<!\\)'", r"\\'", form) for form in escaped}
-        escaped |= {json.dumps(one)[1:-1], json.dumps(one, ensure_ascii=False)[1:-1]}
-        escaped |= {re.sub("[&<>]", lambda sign: f"\\u00{ord(sign[0]):x}", form) for form in escaped}  # Go's
-        escaped |= {form.replace("/", "\\/") for form in escaped}  # PHP's
-        escaped |= {json.dumps(form)[1:-1] for form in escaped} | {repr(form)[1:-1] for form in escaped}
-        quoted = {quote(data, safe=""), quote(data), quote_plus(data)}
-        quoted |= {quote(form, safe="") for form in quoted}
-        quoted |= {re.sub("%..", lambda code: code[0].lower(), form) for form in quoted}
-        found |= escaped | quoted | _in_html(one) | {" ".join(one.split())} | set(_base64(one))
-    return frozenset(one for one in found if len(one) >= _SHORTEST or one in plain) - {""}
-
-
-def _in_html(text: str) -> set[str]:
-    escaped = html.escape(text)
-    return {escaped, escaped.replace("&#x27;", "&#39;").replace("&quot;", "&#34;")}
-
-
-def _base64(text: str) -> Iterator[str]:
-    """The base64 forms of a text at each of three offsets, without the characters that depend on its neighbours.
-
-    A password stands behind a user's name and a colon there.
-    """
-    data = text.encode("utf-8", "replace")
-    for before in range(3):
-        coded = base64.b64encode(b"\0" * before + data).decode()
-        whole = coded[(0, 2, 3)[before] : len(coded) - (0, 3, 2)[(before + len(data)) % 3]]
-        yield from (whole, whole.replace("+", "-").replace("/", "_"))
 
 
 def _longest_first(forms: Iterable[str]) -> tuple[str, ...]:

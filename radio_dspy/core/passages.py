@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from numbers import Real
 from typing import Any
 
@@ -22,7 +23,7 @@ from radio_dspy.core.validation import (
 )
 
 _SHOWN_CHARACTERS = 300  # of a text, in a notebook
-_LARGEST_SCORE = 1e30
+LARGEST_SCORE = 1e30  # float32 has room for it
 _CONTENT_ID = re.compile("p-[0-9a-f]{12}")
 _IDS = ("id", "node_id")  # LlamaIndex's nodes have the second
 
@@ -36,7 +37,11 @@ class Passage:
         text: The text itself.
         title: Heading, possibly empty.
         metadata: Anything else that is known of it, of JSON types: its source, a tenant, a date. Neither the encoder
-            nor the LM reads it; a retriever can filter by it.
+            nor the LM reads it; a retriever can filter by it. Numbers of numpy's become Python's, dates ISO texts,
+            tuples lists, None an empty mapping.
+
+    Raises:
+        DataError: For metadata that cannot be written as JSON.
 
     Example:
         >>> Passage("p1", "Water that turns to vapour carries warmth away.", title="Evaporation").contents
@@ -48,10 +53,45 @@ class Passage:
     title: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
 
+    def __post_init__(self) -> None:
+        given: Any = self.metadata
+        if type(given) is not dict or not _is_plain(given):
+            object.__setattr__(self, "metadata", _as_metadata(given, self.id))
+
     @property
     def contents(self) -> str:
         """Title and text as the encoder and the LM read them (FlashRAG's form: title, line break, text)."""
         return f"{self.title}\n{self.text}" if self.title else self.text
+
+
+def _is_plain(metadata: dict[Any, Any]) -> bool:
+    """Whether metadata is of JSON types as it is; True only where that is seen at a glance."""
+    for name, value in metadata.items():
+        if type(name) is not str or not name.isascii():
+            return False
+        kind = type(value)
+        if not (
+            kind is bool
+            or value is None
+            or (kind is str and value.isascii())
+            or (kind is int and value.bit_length() < 64)
+            or (kind is float and isfinite(value))
+        ):
+            return False
+    return True
+
+
+def _as_metadata(given: Any, key: Any) -> dict[str, Any]:
+    if given is None:
+        return {}
+    found = json_fields(given)
+    if not isinstance(given, Mapping) or len(found) < len(given):
+        wrong = next(({name: one} for name, one in given.items() if name not in found), None) if found else None
+        raise DataError(
+            f"Passage {shown(key)}: metadata must be an object of JSON types, got {shown(wrong or given)}; leave it "
+            "out, or give a text or a finite number."
+        )
+    return found
 
 
 def as_passage(item: Any, position: int = 0) -> Passage:
@@ -122,7 +162,7 @@ def as_score(value: Any) -> float | None:
     """A score as a number; None for what is none, or none that float32 has room for."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return None
-    return float(value) if abs(float(value)) <= _LARGEST_SCORE else None
+    return float(value) if abs(float(value)) <= LARGEST_SCORE else None
 
 
 def _fields(item: Any) -> Mapping[str, Any]:
@@ -172,15 +212,26 @@ def checked_corpus(passages: Iterable[Any]) -> list[Passage]:
         raise DataError(f"Passages must be a list of Passage, got {type(passages).__name__}.")
     found = list(passages)
     for number, one in enumerate(found):
-        if not isinstance(one, Passage) or not isinstance(one.id, str):
-            raise DataError(f"Passage {number}: needs a Passage whose id is a string, got {shown(one)}.")
-        for name in ("id", "text", "title"):
-            text = checked_text(getattr(one, name), f"Passage {one.id!r}, {name}")
-            if name != "title" and not text.strip():
-                raise DataError(f"Passage {number} ({one.id!r}): its {name} is empty; leave it out, or fill it in.")
-        if one.metadata and json_fields(one.metadata) != one.metadata:
-            raise DataError(f"Passage {one.id!r}: metadata must be an object of JSON types, got {shown(one.metadata)}.")
+        check_passage(one, f"Passage {number}")
+        if not one.text.strip():
+            raise DataError(f"Passage {number} ({one.id!r}): its text is empty; leave it out, or fill it in.")
     return found
+
+
+def check_passage(one: Any, place: str) -> None:
+    """See that something is a ``Passage`` with an id, and that its texts can be written.
+
+    Raises:
+        DataError: If not; it begins with ``place``.
+    """
+    if not isinstance(one, Passage) or not isinstance(one.id, str):
+        raise DataError(f"{place}: needs a Passage whose id is a string, got {shown(one)}.")
+    if not one.id.strip():
+        raise DataError(f"{place}: the id {one.id!r} is empty; leave it out, or fill it in.")
+    for name in ("id", "text", "title"):
+        value = getattr(one, name)
+        if type(value) is not str or not value.isascii():
+            checked_text(value, f"{place}: passage {one.id!r}, {name}")
 
 
 def texts_of(passages: Sequence[Any]) -> list[str]:

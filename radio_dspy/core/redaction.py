@@ -12,11 +12,12 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from radio_dspy.core.credentials import address_forms, is_secret_name, secret_forms
+from radio_dspy.core.credentials import address_forms, secret_forms
 from radio_dspy.core.credentials import learn as learn
+from radio_dspy.core.secret_forms import HIDDEN, without
+from radio_dspy.core.secret_names import is_secret_name
 from radio_dspy.core.terminal import printable
 
-_HIDDEN = "***"
 _USERINFO = re.compile(r"(?<=://)[^\s/\"'<>]+@")
 # Also of a header that only a function of the user's knew, such as azure_ad_token_provider.
 _BEARER = re.compile(r"\b((?:bearer|basic) +)(?=\S*\d)[\w.~+/-]{16,}=*", re.IGNORECASE)
@@ -40,28 +41,21 @@ def redacted(text: str, *keys: str | None) -> str:
         'Incorrect API key provided: ***.'
     """
     learn({"api_key": [key for key in keys if key]})
-    text = _without(text, secret_forms())
-    text = _BEARER.sub(rf"\1{_HIDDEN}", text)
+    text = without(text, secret_forms())
+    text = _BEARER.sub(rf"\1{HIDDEN}", text)
     if "://" in text:
-        text = _USERINFO.sub(f"{_HIDDEN}@", text)
-        text = _PARAMETER.sub(lambda found: f"{found[1]}={_HIDDEN}" if is_secret_name(found[1]) else found[0], text)
-    return text
-
-
-def _without(text: str, forms: tuple[str, ...]) -> str:
-    for form in forms:
-        if form in text:
-            text = text.replace(form, _HIDDEN)
+        text = _USERINFO.sub(f"{HIDDEN}@", text)
+        text = _PARAMETER.sub(lambda found: f"{found[1]}={HIDDEN}" if is_secret_name(found[1]) else found[0], text)
     return text
 
 
 def holds_secret(text: str) -> bool:
     """Whether a known secret stands in a text."""
-    return any(form in text for form in secret_forms())
+    return _hidden(text) != text
 
 
 def _hidden(text: str) -> str:
-    return _without(text, secret_forms()) if holds_secret(text) else text
+    return without(text, secret_forms())
 
 
 def _shown(text: str) -> str:
@@ -111,7 +105,11 @@ def presentable(text: str) -> str:
 def told(error: BaseException, *lms: Any) -> str:
     """An error's kind and text in one line for messages and records: no secret, no address, no control character."""
     learn(*lms)
-    return _without(presentable(f"{type(error).__name__}: {error}"), address_forms())
+    try:
+        said = f"{type(error).__name__}: {error}"
+    except Exception:  # code of others
+        said = type(error).__name__
+    return without(presentable(said), address_forms())
 
 
 def cause_of(error: BaseException, *lms: Any) -> BaseException | None:

@@ -48,7 +48,7 @@ def checked_text(value: Any, what: str) -> str:
     """
     if not isinstance(value, str):
         raise DataError(f"{what}: needs a string, got {shown(value)}.")
-    if found := _SURROGATE.search(value):
+    if not value.isascii() and (found := _SURROGATE.search(value)):
         raise DataError(
             f"{what}: contains an unpaired surrogate ({found.group()!r} at {found.start()}), which cannot be "
             "written as UTF-8; replace or remove it."
@@ -64,6 +64,11 @@ def is_plain_number(value: Any) -> bool:
 def is_whole(value: Any) -> bool:
     """Whether a value is a whole number, numpy's among them; True and False are none."""
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def plain_number(value: Any) -> Any:
+    """A number or array of numpy's as Python's number or list; anything else as it is."""
+    return value.tolist() if type(value).__module__ == "numpy" and hasattr(value, "tolist") else value
 
 
 def plain_text(value: Any, what: str) -> str:

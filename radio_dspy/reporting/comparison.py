@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ _CANDIDATES = 20  # where a program does not say how many it reranks
 _SHOWN_PASSAGES = 5
 _SHOWN_CHARACTERS = 600  # of a passage, in a file and a page that hold thousands
 _SHOWN_ID = 120  # an id may be the text itself
+_SHOWN_FIELDS = 12  # of a passage's metadata
 _SHOWN_QUESTIONS = 5  # in a notebook
 
 
@@ -125,6 +128,7 @@ class Comparison:
                         "id": writable(shortened(key, _SHOWN_ID)),
                         "title": writable(found.title),
                         "text": writable(shortened(found.text, _SHOWN_CHARACTERS)),
+                        **({"metadata": _shown_metadata(found.metadata)} if found.metadata else {}),
                     }
                     for key, found in texts.items()
                 ],
@@ -268,6 +272,16 @@ def _shared_retriever(before: dspy.Module, after: dspy.Module) -> Retriever:
 
 def _count(program: dspy.Module) -> int:
     return int(getattr(program, "candidates", _CANDIDATES))
+
+
+def _shown_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The first fields of a passage's metadata, each as a short text."""
+    return {
+        writable(shortened(name, _SHOWN_ID)): writable(
+            shortened(one if isinstance(one, str) else json.dumps(one), _SHOWN_ID)
+        )
+        for name, one in islice(metadata.items(), _SHOWN_FIELDS)
+    }
 
 
 def _told(mean: float, low: float, high: float) -> str:

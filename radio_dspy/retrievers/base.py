@@ -11,7 +11,7 @@ import dspy
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.modules import _modules
 from radio_dspy.core.passages import Ranking
-from radio_dspy.core.validation import checked_text, is_whole, shown
+from radio_dspy.core.validation import checked_text, is_whole, json_fields, plain_number, shown
 
 # A metadata field and the value that it must have, or a list of values of which it must have one; all must hold.
 Filter: TypeAlias = Mapping[str, Any]
@@ -32,15 +32,23 @@ def checked_filter(given: Any) -> dict[str, Any]:
         return {}
     if not isinstance(given, Mapping) or not all(isinstance(name, str) and name for name in given):
         raise SettingsError(f"filter must map metadata fields to values, got {shown(given)}.")
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in given.items():
-        many = isinstance(value, list | tuple | set | frozenset)
-        if not all(isinstance(one, str | int | float) for one in (value if many else [value])):
+        plain = plain_number(value)
+        many = isinstance(plain, list | tuple | set | frozenset)
+        some = [plain_number(one) for one in plain] if many else [plain]
+        fields = json_fields({name: some})  # neither NaN nor half a character
+        if name not in fields or not all(isinstance(one, str | int | float) for one in some):
             raise SettingsError(
                 f"filter[{name!r}] must be a text, a number, true or false, or a list of such, got {shown(value)}."
             )
-        found[name] = list(value) if many else value
+        found[name] = fields[name] if many else fields[name][0]
     return found
+
+
+def filter_key(value: Any) -> tuple[bool, Any]:
+    """By which values are equal in a filter: 1 is 1.0, and it is not true, as it is in Python."""
+    return isinstance(value, bool), value
 
 
 def checked_k(k: Any) -> int:

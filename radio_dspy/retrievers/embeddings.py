@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dspy
 from dspy.retrievers.embeddings import Embeddings
 
-from radio_dspy.core.errors import DataError
+from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.modules import held
 from radio_dspy.core.passages import Passage, as_passage
 from radio_dspy.models.callable_encoder import CallableEncoder, unit_rows
@@ -46,6 +46,8 @@ class EmbeddingsStore:
         """See ``VectorStore``."""
         import numpy as np
 
+        if filter:
+            raise SettingsError(f"{self.name}: its passages are strings without metadata; search it without a filter.")
         scores = vectors @ self._vectors.T
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return [[(self.all[row], float(line[row])) for row in rows] for line, rows in zip(scores, best, strict=True)]

@@ -18,6 +18,7 @@ from radio_dspy.models.endpoint import shown_name
 from radio_dspy.models.files import copy_weights
 from radio_dspy.models.open_encoder import as_encoder, reopened_encoder
 from radio_dspy.models.vectors import checked_vectors
+from radio_dspy.retrievers.base import filter_key
 from radio_dspy.retrievers.faiss_index import (
     build_index,
     checked_layout,
@@ -274,7 +275,7 @@ class _Store:
     faiss: Any
     layout: IndexLayout
     mapped: Path | None = None  # the file in which the vectors lie, if they are not in memory
-    by_value: dict[str, dict[tuple[type, Any], list[int]]] = field(default_factory=dict)  # rows, by field and value
+    by_value: dict[str, dict[tuple[bool, Any], list[int]]] = field(default_factory=dict)  # rows, by field and value
 
     @property
     def name(self) -> str:
@@ -321,21 +322,16 @@ class _Store:
         for name, wanted in filter.items():
             rows = self._rows_by_value(name)
             values = wanted if isinstance(wanted, list) else [wanted]
-            matching = [row for value in values for row in rows.get(_key(value), ())]
+            matching = [row for value in values for row in rows.get(filter_key(value), ())]
             found = np.intersect1d(found, np.array(matching, dtype=np.int64))
         return found
 
-    def _rows_by_value(self, name: str) -> dict[tuple[type, Any], list[int]]:
+    def _rows_by_value(self, name: str) -> dict[tuple[bool, Any], list[int]]:
         if name not in self.by_value:
-            rows: dict[tuple[type, Any], list[int]] = {}
+            rows: dict[tuple[bool, Any], list[int]] = {}
             for row, passage in enumerate(self.held):
                 value = passage.metadata.get(name)
                 if isinstance(value, str | int | float):
-                    rows.setdefault(_key(value), []).append(row)
+                    rows.setdefault(filter_key(value), []).append(row)
             self.by_value[name] = rows
         return self.by_value[name]
-
-
-def _key(value: Any) -> tuple[type, Any]:
-    """Tells true from 1, which are equal in Python."""
-    return (bool, value) if isinstance(value, bool) else (object, value)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
 from radio_dspy.core.copies import Shared
 from radio_dspy.core.passages import Passage, Ranking
+from radio_dspy.core.redaction import learn
 from radio_dspy.models.encoder import Encoder, TextEncoder
 from radio_dspy.models.open_encoder import as_encoder
 from radio_dspy.models.vectors import checked_vectors
-from radio_dspy.retrievers.base import Filter, Retriever, checked_filter, checked_k
+from radio_dspy.retrievers.base import Filter, Retriever, checked_filter, checked_k, filter_key
+from radio_dspy.retrievers.vector_store import VectorStore, check_store, found_in, passages_in, vectors_in
 
 if TYPE_CHECKING:
     from radio_dspy.models.vectors import Vectors
@@ -22,52 +24,10 @@ if TYPE_CHECKING:
 _FETCHED = 1000  # passages that a store is asked for at a time
 
 
-class VectorStore(Protocol):
-    """Passages with their vectors, in whatever engine they lie. Nothing is ever written to it."""
-
-    @property
-    def name(self) -> str:
-        """What error messages call it, without a password or a key."""
-        ...
-
-    @property
-    def dimension(self) -> int:
-        """The length of its vectors."""
-        ...
-
-    def search(self, vectors: Vectors, k: int, filter: Filter | None = None) -> list[list[tuple[Passage, float]]]:
-        """Find the ``k`` nearest passages of each vector, best first, each with its similarity (higher is nearer).
-
-        Args:
-            vectors: Unit vectors, float32 of shape (queries, dimension).
-            k: How many passages.
-            filter: What their metadata must hold; None takes all.
-
-        Raises:
-            StoreError: If the store is down or refuses.
-        """
-        ...
-
-    def vectors(self, ids: Sequence[str]) -> Vectors:
-        """The stored vectors of passages, float32 of shape (ids, dimension), in the order of ``ids``.
-
-        Raises:
-            DataError: If an id is not in the store.
-            StoreError: If the store is down or refuses.
-        """
-        ...
-
-    def passages(self, ids: Sequence[str]) -> list[Passage]:
-        """The passages of these ids that the store holds, in the order of ``ids``.
-
-        Raises:
-            StoreError: If the store is down or refuses.
-        """
-        ...
-
-
 class VectorRetriever(Retriever):
     """Finds passages by the similarity of query and passage vectors in a ``VectorStore``. Copies share the store.
+
+    What the store returns is checked here: whatever engine it is, an answer that does not fit is a ``DataError``.
 
     Args:
         store: Where passages and vectors lie.
@@ -75,7 +35,13 @@ class VectorRetriever(Retriever):
         k: How many passages a call returns when it does not say.
         filter: Metadata that every passage must have, joined with that of a call.
         query_encoder: What encodes queries; None takes ``encoder``.
+
+    Raises:
+        SettingsError: If the store lacks a method of ``VectorStore``, or the filter is none.
+        StoreError: If the store is down.
     """
+
+    _by_metadata = True  # all that a filter can name stands in a passage's metadata
 
     def __init__(
         self,
@@ -87,6 +53,8 @@ class VectorRetriever(Retriever):
         query_encoder: TextEncoder | None = None,
     ) -> None:
         super().__init__(k)
+        learn({"store": store})  # its client's key
+        check_store(store)
         self._store = Shared(store)  # connections cannot be copied
         self.encoder = as_encoder(encoder)
         self.query_encoder = query_encoder or self.encoder
@@ -108,23 +76,19 @@ class VectorRetriever(Retriever):
         """Find the ``k`` best passages for each query."""
         k = checked_k(k)
         both = _joined(self.filter, checked_filter(filter))
+        if not len(queries) or any(value == [] for value in both.values()):  # nothing is asked, or can match
+            return [Ranking(query, (), ()) for query in queries]
         vectors = checked_vectors(
             self.query_encoder.encode_queries(queries),
             len(queries),
             self.query_encoder.name,
             dimension=self.store.dimension,
         )
-        if any(value == [] for value in both.values()):  # nothing can match
-            return [Ranking(query, (), ()) for query in queries]
-        found = self.store.search(vectors, k, both or None)
-        return [
-            Ranking(query, tuple(passage for passage, _ in hits), tuple(score for _, score in hits))
-            for query, hits in zip(queries, found, strict=True)
-        ]
+        return found_in(self.store, queries, vectors, k, both, by_metadata=self._by_metadata)
 
     def vectors(self, ids: Sequence[str]) -> Vectors:
         """The stored vectors of passages, float32 of shape (ids, dimension)."""
-        return self.store.vectors(ids)
+        return vectors_in(self.store, ids)
 
     def vectors_of(self, texts: Mapping[str, str]) -> dict[str, Any]:
         """The stored vectors of those texts that the store holds under these ids with these very words.
@@ -136,17 +100,17 @@ class VectorRetriever(Retriever):
         found: dict[str, Any] = {}
         for start in range(0, len(given), _FETCHED):
             part = given[start : start + _FETCHED]
-            held = {one.id: one.contents for one in self.store.passages([key for _, key in part])}
+            held = {one.id: one.contents for one in self.passages_by_id([key for _, key in part])}
             same = [(text, key) for text, key in part if held.get(key) == text]
             if same:
-                vectors = self.store.vectors([key for _, key in same])
+                vectors = self.vectors([key for _, key in same])
                 found.update(zip((text for text, _ in same), vectors, strict=True))
         return found
 
     def passages_by_id(self, ids: Sequence[str]) -> list[Passage]:
         """The passages of these ids that the store holds, in their order."""
         parts = (ids[start : start + _FETCHED] for start in range(0, len(ids), _FETCHED))
-        return [passage for part in parts for passage in self.store.passages(part)]
+        return [passage for part in parts for passage in passages_in(self.store, part)]
 
 
 def vector_part(retriever: Any) -> VectorRetriever | None:
@@ -162,5 +126,6 @@ def _joined(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     found = {**given, **own}
     for name in own.keys() & given.keys():
         one, other = (value if isinstance(value, list) else [value] for value in (own[name], given[name]))
-        found[name] = [value for value in one if value in other]
+        kept = set(map(filter_key, other))
+        found[name] = [value for value in one if filter_key(value) in kept]
     return found

@@ -3,15 +3,18 @@
 import base64
 import html
 import json
+from itertools import count
 from urllib.parse import quote, quote_plus
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from radio_dspy.core import credentials
-from radio_dspy.core.credentials import is_secret_name, learn
+from radio_dspy.core.credentials import learn
 from radio_dspy.core.redaction import redacted
+from radio_dspy.core.secret_names import PLACEHOLDERS, is_secret_name
 
 FORMS = {
     "as it is": str,
@@ -24,6 +27,7 @@ FORMS = {
     "in an address": lambda text: f"https://host.example/?q={quote(text, safe='')}",
     "in a form": quote_plus,
     "in a page": html.escape,
+    "in hex": lambda text: text.encode().hex(),
     "in base64": lambda text: base64.b64encode(text.encode()).decode(),
     "behind a short name in Basic": lambda text: f"Basic {base64.b64encode(f'me:{text}'.encode()).decode()}",
     "behind another name in Basic": lambda text: base64.b64encode(f"user:{text}".encode()).decode(),
@@ -51,7 +55,7 @@ def forgotten(monkeypatch):
     st.sampled_from(sorted(FORMS)),
 )
 def test_a_secret_is_hidden_in_whatever_form_it_comes(secret, form):
-    assume(secret.lower() not in credentials._PLACEHOLDERS)
+    assume(secret.lower() not in PLACEHOLDERS)
     learn({"api_key": f" {secret}\n"})
     shown = redacted(FORMS[form](secret))
     assert secret not in shown
@@ -66,14 +70,20 @@ def test_a_text_without_secrets_stays_as_it_is(text):
 
 
 @pytest.mark.parametrize(
-    "name", ["MY_TOKEN_2", "pgpassword", "GH_PAT", "openaiApiKey", "X-Api-Key", "client_secret", "SSH_PASSPHRASE"]
+    "name",
+    """MY_TOKEN_2 pgpassword GH_PAT openaiApiKey X-Api-Key client_secret SSH_PASSPHRASE PROMPT_SECURITY_API_KEY
+    MASTERKEY DBPASS REDISPASS dbPass MYPAT DBPWD DB_PW GCP_CREDS BASICAUTH SESSIONCOOKIE STOP_SECRET MAX_TOKENS_SECRET
+    ADMIN_PASSCODE SENTRYDSN MASK_API_KEY NPM_AUTH_TOKEN""".split(),  # noqa: SIM905
 )
 def test_names_of_secrets(name):
     assert is_secret_name(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["PATH", "KEYBOARD", "TOKENIZERS_PARALLELISM", "PATCH", "max_tokens", "stop_token", "COMPAT", "LS_COLORS"]
+    "name",
+    """PATH KEYBOARD TOKENIZERS_PARALLELISM PATCH max_tokens stop_token COMPAT LS_COLORS PASSAGES PASSAGE_COUNT COMPASS
+    PASS_THROUGH BYPASS MONKEY TURKEY_REGION HOTKEYS EXPAT_HOME PATTERN PATIENT KEYNOTE max_new_tokens prompt_tokens
+    stop_token_ids sort_key prompt_cache_key AUTHOR AUTHORITY SIGNAL TOKENIZER SECRETARY COOKBOOK""".split(),  # noqa: SIM905
 )
 def test_names_of_others(name):
     assert not is_secret_name(name)
@@ -98,8 +108,21 @@ def test_names_of_others(name):
         ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization=Bearer%20sk-MARK-0123456,x-a=b", "sk-MARK-0123456"),
         ("CUSTOM_HEADERS", "X-Gateway: sk-MARK-0123456\nX-Team: search", "sk-MARK-0123456"),
         ("HTTPS_PROXY", "me:hunter2hunter2@proxy.example:80", "hunter2hunter2"),
+        ("PROMPT_SECURITY_API_KEY", "MARK-0123456", "MARK-0123456"),
+        ("MASTERKEY", "MARK-0123456", "MARK-0123456"),
+        ("DBPASS", "swordfish", "swordfish"),
+        ("REDISPASS", "hunter2hunter2", "hunter2hunter2"),
+        ("MYPAT", "MARK-0123456", "MARK-0123456"),
+        ("MILVUS_TOKEN", "root:hunter2hunter2", "hunter2hunter2"),
+        ("CONNINFO", "host=db user=me password='swordfish'", "swordfish"),
+        ("ODBC", "Driver={PG};Uid=me;Pwd={hunter2;hunter2}", "hunter2;hunter2"),
+        ("SITE_COOKIE", "theme=dark; session=MARK-0123456", "MARK-0123456"),
+        ("SLACK_WEBHOOK_URL", "https://hooks.example/services/T0/xoxbMARK0123456789ab", "xoxbMARK0123456789ab"),
+        ("MY_API_BASE", "https://gate.example/v1/9f8a7b6c5d4e3f2a/openai", "9f8a7b6c5d4e3f2a"),
+        ("SOME_SECRET", "MARK%2F0123456%2Bx", "MARK/0123456+x"),
+        ("SOME_SECRET", base64.b64encode(b"MARK-0123456").decode(), "MARK-0123456"),
     ],
-    ids=range(16),  # pytest puts a test's name into a variable, and an address in it would be looked into
+    ids=count(),  # pytest puts a test's name into a variable, and an address in it would be looked into
 )
 def test_variables_of_the_environment(monkeypatch, name, value, secret):
     assert redacted(f"It said {secret}.") == f"It said {secret}."
@@ -120,7 +143,19 @@ def test_variables_of_the_environment(monkeypatch, name, value, secret):
         ("KEYBOARD_LAYOUT", "evaporation cools"),
         ("CUSTOM_HEADERS", "X-Team: evaporation"),
         ("PASS_THROUGH", "evaporation cools"),
+        ("PASSAGES", "evaporation-cools-7"),
+        ("COMPASS", "evaporation-cools-7"),
+        ("PATHS", "evaporation-cools-7"),
+        ("MONKEY", "evaporation-cools-7"),
+        ("PASSAGES_TOKEN", "evaporation"),
+        ("MASTERKEY", "evaporation"),
+        ("MYPAT", "12345678901"),
+        ("DBPASS", "short"),
+        ("MY_API_BASE", "https://gate.example/v1/openai/deployments/gpt-4o-mini-2024-07-18"),
+        ("WEBHOOK", "https://hooks.example/evaporation-cools/relevance"),
+        ("QUERY", "token=evaporation"),
     ],
+    ids=count(),  # as above
 )
 def test_ordinary_values_do_not_turn_texts_into_stars(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
@@ -150,7 +185,26 @@ def test_nor_do_placeholders_for_a_key(key):
         {"extra_body": json.dumps({"auth": {"password": "MARK-0123456"}})},
         {"api_base": "https://me:MARK-@0123456@host.example/v1?code=MARK-0123456"},
         {"api_key": "\ufeff'MARK-0123456'"},
+        {"extra_headers": [("Authorization", "Bearer MARK-0123456"), ("Accept", "application/json")]},
+        {"headers": [(b"x-corp", b"MARK-0123456")]},
+        {"headers": ["X-Corp: MARK-0123456", "Accept: application/json"]},
+        {"headers": httpx.Headers({"X-Corp": "MARK-0123456"})},
+        {"cookies": {"session": "MARK-0123456", "theme": "dark"}},
+        {"cookies": [("session", "MARK-0123456")]},
+        {"cookies": httpx.Cookies({"session": "MARK-0123456"})},
+        {"client": httpx.Client(cookies={"session": "MARK-0123456"})},
+        {"client": httpx.Client(auth=("me", "MARK-0123456"))},
+        {"client": httpx.Client(auth=httpx.DigestAuth("me", "MARK-0123456"))},
+        {"client": httpx.Client(headers={"X-Corp": "MARK-0123456"})},
+        {"client": httpx.AsyncClient(auth=("me", "MARK-0123456"))},
+        {"http_client": httpx.Client(base_url="https://me:MARK-0123456@host.example")},
+        {"auth": ("me", "MARK-0123456")},
+        {"dsn": "host=db.example password=MARK-0123456 user=me"},
+        {"conninfo": "host=db.example password='MARK-0123456'"},
+        {"api_base": "https://host.example/v1/MARK-0123456789/chat"},
+        {"token": "root:MARK-0123456"},
     ],
+    ids=count(),  # as above
 )
 def test_every_place_of_an_lms_settings_that_holds_a_secret(held):
     learn(held)
@@ -164,11 +218,65 @@ def test_every_place_of_an_lms_settings_that_holds_a_secret(held):
         {"extra_headers": {"X-Environment": "production", "X-Team": "chemistry"}},
         {"extra_headers": {"Cookie": "consent=production; theme=chemistry"}},
         {"api_base": "http://chemistry@host.example/v1"},
+        {"api_base": "http://host.example/v1/chemistry/production-2024-07-18"},
+        {"api_key": "chemistry"},
+        {"headers": [("X-Environment", "production"), ("X-Team", "chemistry")]},
+        {"cookies": {"consent": "production", "theme": "chemistry"}},
+        {"stop": ["token=chemistry"], "sort_key": "production"},
     ],
+    ids=count(),  # as above
 )
 def test_ordinary_words_of_an_lms_settings_stay(held):
     learn(held)
     assert redacted("the chemistry of mass production") == "the chemistry of mass production"
+
+
+class StoreOfMyOwn:
+    """Holds a client, as stores do, beside much that is no secret."""
+
+    def __init__(self, client):
+        self.held = {str(number): ("a passage", [0.5]) for number in range(20_000)}
+        self.itself, self.client = self, client
+
+
+class Remote:
+    def __init__(self, **settings):
+        self._settings = settings
+
+    @property
+    def dear(self):
+        raise AssertionError("nothing is asked for that is not there")
+
+
+class Slotted:
+    __slots__ = ("password",)
+
+
+def test_the_keys_of_a_stores_client():
+    slotted = Slotted()
+    slotted.password = b"MARK-4444444"
+    for number, client in enumerate(
+        [Remote(api_key="MARK-0000000"), Remote(options={"headers": {"x-token": "MARK-1111111"}}),
+         Remote(dsn="postgresql://me:MARK-2222222@db/x"), Remote(info="host=db password=MARK-3333333"), slotted]
+    ):  # fmt: skip
+        learn({"store": StoreOfMyOwn(client)})
+        assert redacted(f"refused {'MARK-' + str(number) * 7}") == "refused ***"
+    assert redacted("a passage") == "a passage"
+
+
+@pytest.mark.parametrize(
+    "spelled", ["MARK%2f01234%2B56", "%4dARK/01234+56", "MARK%252F01234+56", "x=MARK/01234%2b56&y"]
+)
+def test_a_secret_that_is_quoted_in_part(spelled):
+    learn({"api_key": "MARK/01234+56"})
+    shown = redacted(f"GET https://host.example/?q={spelled} failed")
+    assert "***" in shown
+    assert "01234" not in shown
+    assert shown.startswith("GET ")
+    assert shown.endswith(" failed")
+    assert (
+        redacted("GET https://host.example/?q=100%25+sure failed") == "GET https://host.example/?q=100%25+sure failed"
+    )
 
 
 def test_a_password_that_holds_an_at_sign():

@@ -1,3 +1,8 @@
+import datetime
+import json
+from types import MappingProxyType
+
+import numpy as np
 import pytest
 
 from radio_dspy.core.errors import DataError
@@ -37,3 +42,29 @@ def test_as_passage_splits_flashrag_contents():
 def test_a_request_with_a_doubled_candidate_names_it():
     with pytest.raises(DataError, match=r"'q1'.*'a' appears twice"):
         RankRequest("q1", "why?", (Passage("a", "x"), Passage("a", "y")), (1.0, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("given", "held"),
+    [
+        (None, {}),
+        ({"n": np.int64(3), "x": np.float32(0.5), "yes": np.bool_(True)}, {"n": 3, "x": 0.5, "yes": True}),
+        ({"tags": ("a", np.str_("b")), "at": {"row": np.array([1, 2])}}, {"tags": ["a", "b"], "at": {"row": [1, 2]}}),
+        ({"day": datetime.date(2026, 1, 2), "é": "ü"}, {"day": "2026-01-02", "é": "ü"}),
+        (MappingProxyType({"a": None, "b": 10**30}), {"a": None, "b": 10**30}),
+    ],
+)
+def test_metadata_is_of_json_types(given, held):
+    found = Passage("a", "Ice floats.", metadata=given)
+    assert (type(found.metadata), found.metadata) == (dict, held)
+    assert json.loads(json.dumps(found.metadata, allow_nan=False)) == held
+    assert {type(one) for one in found.metadata.values()} <= {int, float, bool, str, list, dict, type(None)}
+    assert as_passage({"id": "a", "text": "Ice floats.", "metadata": given}).metadata == held
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"x": object()}, {"x": float("nan")}, {"x": np.float64("inf")}, {1: "x"}, {"x": "\ud800"}, "text", ["x"]]
+)
+def test_metadata_that_is_no_json(wrong):
+    with pytest.raises(DataError, match="'a': metadata must be an object of JSON types"):
+        Passage("a", "Ice floats.", metadata=wrong)

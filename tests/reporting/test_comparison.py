@@ -53,6 +53,17 @@ def test_a_record_holds_what_there_is_to_see():
     assert (blind["metrics"], blind["relevant"]) == ({}, [])
 
 
+def test_a_record_holds_the_passages_metadata():
+    said = {"tenant": "acme", "year": 2024, "tags": ["a", "b"], "long": "x" * 500, **{f"more{n}": n for n in range(20)}}
+    request = RankRequest("q", "why?", (Passage("a", "Ice.", metadata=said), Passage("b", "Salt.")), (2.0, 1.0))
+    rows = {"base": [request.ranking()], "aligned": [request.ranking()]}
+    ((one, other),) = [record["passages"] for record in Comparison([request], rows).records()]
+    shown = one["metadata"]
+    assert (shown["tenant"], shown["year"], shown["tags"]) == ("acme", "2024", '["a", "b"]')
+    assert (len(shown["long"]), len(shown)) == (120, 12)
+    assert "metadata" not in other
+
+
 def test_it_says_what_came_out():
     assert str(FOUND).endswith("on 3 questions: 1 helped, 1 hurt, 1 unchanged.")
     assert FOUND.sentence.startswith("Aligned reranker against base reranker: nDCG@10 ")

@@ -11,10 +11,11 @@ import dspy
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.passages import RankRequest
 from radio_dspy.core.redaction import cause_of, logger_of, told
+from radio_dspy.distillation.candidates.first_look import answering, first_look
 from radio_dspy.distillation.candidates.recording import Observed, look, record
 from radio_dspy.distillation.candidates.reranker_slots import Slot
 from radio_dspy.lm.secrets import lms_of
-from radio_dspy.retrievers.base import Retriever
+from radio_dspy.retrievers.base import Retriever, retriever_of
 from radio_dspy.retrievers.embeddings import first_stage_of
 from radio_dspy.retrievers.requests import rank_requests
 from radio_dspy.runs.run import Run
@@ -56,9 +57,10 @@ def observe(
     """Find the candidates of every question for every slot.
 
     A first look at three questions tells whether the program reranks what its own retriever finds for the question. If
-    so, the retriever is asked directly: no LM is needed, and training sees ``candidates`` passages. Else the program
-    runs on all questions, each until its last reranker was reached, and each slot learns from the queries and passages
-    that reach it: LMs are asked only where their replies lead to a reranker.
+    so, the retriever is asked directly, and training sees ``candidates`` passages; a program of the user's then runs on
+    every question up to its reranker, with these passages at hand, which shows a filter that only some questions have,
+    and asks no LM. Else the program runs on all questions, each until its last reranker was reached, and each slot
+    learns from the queries and passages that reach it: LMs are asked only where their replies lead to a reranker.
 
     Args:
         program: The student's copy.
@@ -92,7 +94,11 @@ def observe(
         served = max(len(one.candidates) + len(one.copies) for slot in probe for one in slot.requests)
         direct = {one.id: one for one in rank_requests(train[:PROBED], own, max(candidates, served), tell=False)}
         if same_as_retrieved(probe, direct):
-            return _ask(slots, train, held_out, own, candidates, served)
+            asked = _ask(slots, train, held_out, own, candidates, served)
+            parts = [(train, asked.train[0], candidates), (held_out, asked.held_out[0], served)]
+            if all(_alike(program, slots, own, *part, num_threads) for part in parts):
+                return asked
+            logger.info("The program does not rerank what its retriever finds on every question: all are recorded.")
     options: dict[str, Any] = {"num_threads": num_threads, "show_progress": show_progress, "run": run, "needed": needed}
     seen, failures = record(program, train, slots, **options)
     judged, more = record(program, held_out, slots, **options)
@@ -125,14 +131,41 @@ def _ask(
     return Reached([seen] * len(slots), [judged] * len(slots), recorded=False)
 
 
-def same_as_retrieved(observed: Sequence[Observed], direct: Mapping[str, RankRequest]) -> bool:
-    """Whether all that reached the slots is each question with the passages that the retriever finds for it."""
+def _alike(
+    program: dspy.Module,
+    slots: Sequence[Slot],
+    retriever: Retriever,
+    examples: Sequence[dspy.Example],
+    asked: Observed,
+    depth: int,
+    num_threads: int,
+) -> bool:
+    """Whether on every question the first reranker is given what the retriever finds for it; no LM is asked."""
+    if type(program).__module__.startswith("radio_dspy.") or not isinstance(retriever_of(program), Retriever):
+        return True  # our programs filter nothing, and what DSPy's retrievers search has no metadata
+    direct = {one.id: one for one in asked.requests}
+    known = {one.query: one.ranking() for one in asked.requests}
+    with answering(retriever, known, depth):
+        seen, met_lm = first_look(program, examples, slots, num_threads=num_threads)
+    return not met_lm and same_as_retrieved(seen, direct, depth)
+
+
+def same_as_retrieved(
+    observed: Sequence[Observed], direct: Mapping[str, RankRequest], depth: int | None = None
+) -> bool:
+    """Whether all that reached the slots is each question with the passages that the retriever finds for it.
+
+    Args:
+        observed: What reached each slot.
+        direct: What the retriever finds for each question.
+        depth: How many passages it was asked for; None is at least as many as reached a slot.
+    """
     if any(slot.filtered for slot in observed):  # by what, only the program knows
         return False
     for slot in observed:
         for request in slot.requests:
             found = direct.get(request.id)
-            ids = [passage.id for passage in request.candidates]
+            ids = [passage.id for passage in request.candidates][:depth]
             if found is None or request.query != found.query:
                 return False
             if ids != [passage.id for passage in found.candidates][: len(ids)]:

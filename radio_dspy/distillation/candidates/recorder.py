@@ -42,11 +42,13 @@ class Recorder(BaseCallback):
         needed: Predictors, by their fields, that may write the query of a later reranker. Once a reranker was reached,
             any other ends the run before its LM is asked. None lets the program run to its end.
         unasked: End the run also at every call of an LM that no predictor makes.
+        first: End the run when the first reranker is called, before it ranks.
     """
 
-    def __init__(self, needed: Collection[str] | None = None, *, unasked: bool = False) -> None:
+    def __init__(self, needed: Collection[str] | None = None, *, unasked: bool = False, first: bool = False) -> None:
         self.needed = needed
         self.unasked = unasked
+        self.first = first
         self.calls: list[RerankCall] = []
         self.before: set[str] = set()  # predictors that were asked before a reranker
         self.filtered = False  # a retriever was asked for a part of its passages
@@ -60,6 +62,9 @@ class Recorder(BaseCallback):
         if isinstance(instance, Rerank):
             if not self.stops:  # what a program does that swallowed its end is not its own doing
                 self._note(instance, inputs)
+                if self.first:
+                    self.stops += 1
+                    raise RunEndedError
         elif isinstance(instance, Retriever):
             bound = _ASKED.bind(instance, *inputs.get("args", ()), **inputs.get("kwargs", {})).arguments
             self.filtered = self.filtered or bool(bound.get("filter"))

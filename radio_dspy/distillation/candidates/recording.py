@@ -81,7 +81,7 @@ def record(
     outcomes = _outcomes(
         program, examples, slots, num_threads=num_threads, show_progress=show_progress, run=run, needed=needed
     )
-    return _seen(outcomes, examples, slots)
+    return seen_in(outcomes, examples, slots)
 
 
 def look(
@@ -101,17 +101,18 @@ def look(
     else:
         outcomes = _outcomes(program, examples, slots, run=run, needed=_before(rehearsed))
         rehearsed = outcomes if rehearsed is None and all(one.whole for one in outcomes.values()) else rehearsed
-    return (*_seen(outcomes, examples, slots), _before(rehearsed))
+    return (*seen_in(outcomes, examples, slots), _before(rehearsed))
 
 
-def _before(outcomes: Mapping[str, _Outcome] | None) -> frozenset[str] | None:
+def _before(outcomes: Mapping[str, Outcome] | None) -> frozenset[str] | None:
     """The predictors that were asked before a reranker; None where no run has shown it."""
     return None if outcomes is None else frozenset().union(*(one.before for one in outcomes.values()))
 
 
-def _seen(
-    outcomes: Mapping[str, _Outcome], examples: Sequence[dspy.Example], slots: Sequence[Slot]
+def seen_in(
+    outcomes: Mapping[str, Outcome], examples: Sequence[dspy.Example], slots: Sequence[Slot]
 ) -> tuple[list[Observed], dict[str, Exception]]:
+    """What reached each slot, and the error of each question that failed."""
     questions = distinct_questions(examples)
     filtered = any(one.filtered for one in outcomes.values())
     observed = [Observed(filtered=filtered) for _ in slots]
@@ -133,8 +134,8 @@ def _outcomes(
     show_progress: bool = False,
     run: Run | None = None,
     needed: Collection[str] | None = None,
-    given: Mapping[str, _Outcome] | None = None,
-) -> dict[str, _Outcome]:
+    given: Mapping[str, Outcome] | None = None,
+) -> dict[str, Outcome]:
     """What each question came to: as the run kept it, as it was given, or else by running the program."""
     from tqdm.auto import tqdm
 
@@ -145,7 +146,7 @@ def _outcomes(
     bar = tqdm(total=len(missing), desc="recording", unit="question", disable=not show_progress)
 
     def one(name: str) -> None:
-        outcome = given[name] if given else _run_once(program, questions[name], slots, Recorder(needed))
+        outcome = given[name] if given else run_once(program, questions[name], slots, Recorder(needed))
         outcomes[name] = outcome
         if run is not None and not isinstance(outcome.error, dspy.LMError):  # the LM may be there next time
             said = told(outcome.error, *lms) if outcome.error else ""
@@ -157,9 +158,9 @@ def _outcomes(
     return outcomes
 
 
-def _run_once(
+def run_once(
     program: dspy.Module, example: dspy.Example, slots: Sequence[Slot], recorder: Recorder, **settings: Any
-) -> _Outcome:
+) -> Outcome:
     """Run the program on a question until it ends or the recorder ends it."""
     owner = {id(rerank): i for i, slot in enumerate(slots) for rerank in slot.rerankers}
     error: Exception | None = None
@@ -179,17 +180,17 @@ def _run_once(
             "method of the module (not a function around it) as the tool."
         )
     calls = [_call(owner[id(one.rerank)], one) for one in recorder.calls]
-    return _Outcome(calls, error, frozenset(recorder.before), whole=not recorder.stops, filtered=recorder.filtered)
+    return Outcome(calls, error, frozenset(recorder.before), whole=not recorder.stops, filtered=recorder.filtered)
 
 
 def _rehearse(
     program: dspy.Module, examples: Sequence[dspy.Example], slots: Sequence[Slot]
-) -> dict[str, _Outcome] | None:
+) -> dict[str, Outcome] | None:
     """Run the program with made-up replies; None where that does not show which rerankers it reaches."""
-    found: dict[str, _Outcome] = {}
+    found: dict[str, Outcome] = {}
     for turn, (name, example) in enumerate(distinct_questions(examples).items()):
         recorder = Recorder(unasked=True)
-        found[name] = _run_once(program, example, slots, recorder, adapter=StandIn(turn))
+        found[name] = run_once(program, example, slots, recorder, adapter=StandIn(turn))
         if recorder.met_lm or not found[name].calls or (found[name].error and recorder.before):
             return None
     reached = {call.slot for one in found.values() for call in one.calls}
@@ -216,7 +217,7 @@ class _Call:
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
+class Outcome:
     """What a question came to.
 
     Attributes:
@@ -250,7 +251,7 @@ def _call(slot: int, call: RerankCall) -> _Call:
     return _Call(slot, call.query, tuple(found.values()), named, known if len(known) == len(found) else ())
 
 
-def _as_record(name: str, key: str, outcome: _Outcome, error: str) -> dict[str, Any]:
+def _as_record(name: str, key: str, outcome: Outcome, error: str) -> dict[str, Any]:
     rows = [
         {
             "seat": one.slot,
@@ -272,10 +273,10 @@ def _row(passage: Passage) -> list[Any]:
     return [*row, dict(passage.metadata)] if passage.metadata else row
 
 
-def _kept(run: Run, keys: Mapping[str, str], slots: int) -> dict[str, _Outcome]:
+def _kept(run: Run, keys: Mapping[str, str], slots: int) -> dict[str, Outcome]:
     """What the run knows of these questions and slots; a passage that comes again is the same object."""
     known: dict[Passage, Passage] = {}
-    found: dict[str, _Outcome] = {}
+    found: dict[str, Outcome] = {}
     for record in run.records("requests", reader_of(RequestLine)):
         if keys.get(record["id"]) == record["key"] and all(row["seat"] < slots for row in record["calls"]):
             calls = []
@@ -287,7 +288,7 @@ def _kept(run: Run, keys: Mapping[str, str], slots: int) -> dict[str, _Outcome]:
                 calls.append(_Call(row["seat"], row["query"], tuple(passages), row["named"], scores))
             error = RadioError(record["error"]) if record["error"] else None
             before = record.get("before")
-            found[record["id"]] = _Outcome(
+            found[record["id"]] = Outcome(
                 calls,
                 error,
                 frozenset(before or ()),

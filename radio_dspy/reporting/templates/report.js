@@ -20,8 +20,10 @@
     return element;
   };
   const signed = (value) => (value === null ? "–" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(3));
+  const fields = (passage) => Object.entries(passage.metadata || {}).map(([name, value]) => name + ": " + value);
   const haystacks = questions.map((one) => [
-    one.id, one.question, ...one.answers, ...one.passages.flatMap((passage) => [passage.id, passage.title, passage.text]),
+    one.id, one.question, ...one.answers,
+    ...one.passages.flatMap((passage) => [passage.id, passage.title, passage.text, ...fields(passage)]),
   ].join("\n").toLowerCase());
 
   const passages = (one, title, ranking, other, otherTitle) => {
@@ -35,6 +37,7 @@
       const item = make("li", relevant ? "relevant" : "");
       if (passage.title) item.append(make("b", "", passage.title));
       item.append(make("p", "", passage.text));
+      if (passage.metadata) item.append(make("small", "", fields(passage).join(" · ")));
       const where = make("span", "where");
       if (relevant) where.append(make("strong", "", "relevant"), " · ");
       const place = before < 0 ? "not among the first " + other.length + " " + otherTitle : "place " + (before + 1) + " " + otherTitle;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,14 +9,14 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from radio_dspy.core.errors import DataError, MissingExtraError, RadioError, SettingsError, StoreError
+from radio_dspy.core.errors import DataError, MissingExtraError, SettingsError, StoreError
 from radio_dspy.core.passages import Passage
-from radio_dspy.core.redaction import cause_of, told
-from radio_dspy.core.validation import checked_text
+from radio_dspy.core.validation import checked_text, plain_number
 from radio_dspy.models.encoder import TextEncoder
-from radio_dspy.models.vectors import checked_vectors, length_problem
+from radio_dspy.models.vectors import length_problem
 from radio_dspy.retrievers.base import Filter
 from radio_dspy.retrievers.vector import VectorRetriever
+from radio_dspy.retrievers.vector_store import asking as asking
 
 if TYPE_CHECKING:
     from radio_dspy.models.vectors import Vectors
@@ -97,7 +96,7 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple | set):
         return [_plain(one) for one in value]
-    value = value.item() if type(value).__module__ == "numpy" else value
+    value = plain_number(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, str | int | float | bool | None) else str(value)
@@ -115,24 +114,6 @@ def needed(module: str, extra: str) -> Any:
         raise MissingExtraError(f'{module} is missing: pip install "radio-dspy[{extra}]"') from error
 
 
-@contextlib.contextmanager
-def asking(name: str) -> Iterator[None]:
-    """Turn what a client raises into a ``StoreError`` without secrets; our own errors pass.
-
-    Raises:
-        StoreError: If the store is down or refuses.
-    """
-    try:
-        yield
-    except RadioError:
-        raise
-    except Exception as error:  # every client has errors of its own, some several
-        raise StoreError(
-            f"{name}: {told(error):.400} See that it runs and holds what is asked for; what a run folder has is kept, "
-            "and the same compile goes on from there."
-        ) from cause_of(error)
-
-
 class Store(ABC):
     """A ``VectorStore`` over one engine: adapters say how it searches and how it fetches by id."""
 
@@ -146,30 +127,23 @@ class Store(ABC):
     def search(self, vectors: Vectors, k: int, filter: Filter | None = None) -> list[Hits]:
         """Find the ``k`` nearest passages of each vector."""
         wanted = {name: list(one) if _is_many(one) else [one] for name, one in (filter or {}).items()}
-        with asking(self.name):
-            return self._search(vectors, k, wanted)
+        return self._search(vectors, k, wanted)
 
     def passages(self, ids: Sequence[str]) -> list[Passage]:
         """The passages of these ids that the store holds, in the order of ``ids``."""
         held: dict[str, Passage] = {}
-        with asking(self.name):
-            for part in _parts(ids):
-                self._keep(held, ((one.id, one) for one, _ in self._fetch(part, vectors=False)))
+        for part in _parts(ids):
+            self._keep(held, ((one.id, one) for one, _ in self._fetch(part, vectors=False)))
         return [held[one] for one in ids if one in held]
 
-    def vectors(self, ids: Sequence[str]) -> Vectors:
-        """The stored vectors of passages, brought to length 1 where they are not."""
-        import numpy as np
-
-        if not len(ids):
-            return np.zeros((0, self.dimension), dtype=np.float32)
+    def vectors(self, ids: Sequence[str]) -> Any:
+        """The stored vectors of passages, as they are."""
         held: dict[str, Any] = {}
-        with asking(self.name):
-            for part in _parts(ids):
-                self._keep(held, ((one.id, vector) for one, vector in self._fetch(part, vectors=True)))
+        for part in _parts(ids):
+            self._keep(held, ((one.id, vector) for one, vector in self._fetch(part, vectors=True)))
         if missing := [one for one in ids if one not in held]:
             raise DataError(f"Passage {missing[0]!r} is not in {self.name}, nor are {len(missing) - 1} others.")
-        return checked_vectors([held[one] for one in ids], len(ids), self.name, of="passages", dimension=self.dimension)
+        return [held[one] for one in ids]
 
     def _keep(self, held: dict[str, Any], found: Iterable[tuple[str, Any]]) -> None:
         for key, one in found:
@@ -210,6 +184,8 @@ class Store(ABC):
 
 class StoreRetriever(VectorRetriever):
     """A ``VectorRetriever`` whose store is held against its encoder first; takes what ``VectorRetriever`` takes."""
+
+    _by_metadata = False  # a column that is not read can be asked for, too, and an engine compares as it does
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import threading
+from dataclasses import replace
 
 import dspy
 import pytest
@@ -289,12 +290,13 @@ class TestObserve:
         ran = []
 
         def run(self, question):
+            found = self.rerank(question, self.index(question, k=3).passages)
             ran.append(question)
-            return self.rerank(question, self.index(question, k=3).passages)
+            return found
 
         found = self.look(Calls(run, index=index), candidates=candidates)
         assert not found.recorded
-        assert ran == QUESTIONS[:3]  # no more than the first look
+        assert ran == QUESTIONS[:3]  # after the first look no reranker ranks
         assert [len(one.candidates) for one in found.train[0].requests] == [candidates] * 4
         assert [len(one.candidates) for one in found.held_out[0].requests] == [3]  # what the program reranks
         # Encoded in another batch, the last digits differ.
@@ -382,3 +384,44 @@ def test_the_same_program_made_again_has_the_same_key(index):
     assert first == again
     assert name != other
     assert key(candidates=6)[0] != first
+
+
+class Tenants(dspy.Module):
+    """Searches for a tenant that only some questions name: by a filter of the call, of the retriever, or by hand."""
+
+    def __init__(self, retriever, how, lm_first=False):
+        super().__init__()
+        self.retriever, self.how, self.rerank = retriever, how, rerank()
+        self.route = dspy.Predict("question -> tenant") if lm_first else None
+
+    def forward(self, question):
+        tenant = "odd" if question == QUESTIONS[3] else None
+        if self.route and tenant:
+            tenant = self.route(question=question).tenant
+        wanted = {"tenant": tenant} if tenant else None
+        if self.how == "call":
+            found = self.retriever(question, k=3, filter=wanted).passages
+        elif self.how == "search":
+            found = self.retriever.search([question], 3, wanted)[0].passages
+        elif self.how == "retriever":
+            self.retriever.filter = wanted or {}
+            found = self.retriever(question, k=3).passages
+        else:
+            found = self.retriever(question, k=len(PASSAGES)).passages
+            found = [one for one in found if not tenant or one.metadata["tenant"] == tenant][:3]
+        return self.rerank(question, list(found))
+
+
+@pytest.mark.parametrize("how", ["call", "search", "retriever", "by hand"])
+@pytest.mark.parametrize("lm_first", [False, True])
+def test_a_filter_that_only_a_later_question_has(encoder, how, lm_first):
+    tenants = [replace(one, metadata={"tenant": ("even", "odd")[row % 2]}) for row, one in enumerate(PASSAGES)]
+    program = Tenants(FaissRetriever.build(tenants, encoder=encoder, k=5), how, lm_first)
+    lm = scripted(tenant="odd")
+    with dspy.context(lm=lm):
+        found = TestObserve().look(program)
+    assert found.recorded
+    for request in found.train[0].requests:
+        kept = {one.metadata["tenant"] for one in request.candidates}
+        assert kept == {"odd"} if request.id == "q3" else len(request.candidates) == 3
+    assert "search" not in vars(program.retriever)

