@@ -16,6 +16,7 @@ from radio_dspy.core.validation import (
     _TEXTS,
     checked_text,
     finite_scores,
+    is_blank,
     json_fields,
     plain_text,
     shown,
@@ -93,14 +94,14 @@ def as_passage(item: Any, position: int = 0) -> Passage:
     return replace(found, id=content_id(found.contents) if given is None else plain_text(given, f"{name}, id"))
 
 
-def content_id(contents: str) -> str:
-    """The id of a passage that brings none: short, and made from its text.
+def content_id(contents: str, kind: str = "p") -> str:
+    """The id of a passage (or, of kind ``q``, a question) that brings none: short, and made from its text.
 
     Example:
         >>> content_id("Ice floats.")
         'p-4da31077d040'
     """
-    return f"p-{hashlib.sha256(contents.encode('utf-8', 'replace')).hexdigest()[:12]}"
+    return f"{kind}-{hashlib.sha256(contents.encode('utf-8', 'replace')).hexdigest()[:12]}"
 
 
 def is_content_id(key: str) -> bool:
@@ -176,7 +177,7 @@ def checked_corpus(passages: Iterable[Any]) -> list[Passage]:
             raise DataError(f"Passage {number}: needs a Passage whose id is a string, got {shown(one)}.")
         for name in ("id", "text", "title"):
             text = checked_text(getattr(one, name), f"Passage {one.id!r}, {name}")
-            if name != "title" and not text.strip():
+            if name != "title" and is_blank(text):
                 raise DataError(f"Passage {number} ({one.id!r}): its {name} is empty; leave it out, or fill it in.")
         if one.metadata and json_fields(one.metadata) != one.metadata:
             raise DataError(f"Passage {one.id!r}: metadata must be an object of JSON types, got {shown(one.metadata)}.")
