@@ -55,7 +55,7 @@ _LETTERED = re.compile(r"(?<![\w.,'])([0-9][0-9.,]*)(?=[mltvwhVWLмлтч](?!\w)
 _NEGATIVE = re.compile("(?<![\\w)\\]}\"'\u2019.%\u00b0$\u20ac\u00a3\\n-])(?<![0-9] )-(?=[0-9])")
 # Signs that make of the same words another text: currencies, relations, the second of 5% and 2+2, F# and Notepad++.
 _SIGN = regex.compile(
-    r"(?V1)[\p{Sc}[\p{Sm}--[+=|~<>\u2044]]%‰°]|(?<=[\p{L}\p{N}])(?:\+\+|[+#])(?!\p{L})|(?<=\p{N}\s?)[*<>=](?=\s?\p{N})"
+    r"(?V1)[\p{Sc}[\p{Sm}--[+=|~<>\u2044]]%‰°]|(?<=[\p{L}\p{N}])(?:\+\+|[+#])(?!\p{L})|(?<=\p{N}\s?)[*=](?=\s?\p{N})|[<>](?=\s?\p{N})"
 )
 _BETWEEN_INITIALS = re.compile(r"\.(?<=\b[^\W\d_]\.)(?=[^\W\d_]\b)")  # U.S.
 _INITIALS_APART = re.compile(r"(?<=\b[^\W\d_]\.) (?=[^\W\d_]\.)")  # J. K.
