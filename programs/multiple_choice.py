@@ -23,7 +23,7 @@ _STATEMENT = re.compile(
     r"(?<!wrong )(?<!incorrect )\b(?:answer|option|choice|letter)(?:\s+(?:is|would be|must be)\b\s*:?|\s*[:=])\s*"
     r"(?:the\s+)?(?:(?:option|choice|letter)\b\s*:?)?\s*"
     r"|^[^\w\n]*(?:answer|option|choice|letter)\s+"
-    r"|(?:答案|选项|選項|选择|選擇|[应應故]?[选選]|答え|正解|解答|정답|답|คำตอบ|\b(?:antwort|antwoord|svar(?:et)?|vastaus|réponse|respuesta"
+    r"|(?:答案|选项|選項|(?<!不)[应應故][选選]|(?<![不非别没应應])[选選][择擇]?|答え|正解|解答|정답|답|คำตอบ|\b(?:antwort|antwoord|svar(?:et)?|vastaus|réponse|respuesta"
     r"|resposta|risposta|răspuns(?:ul)?|ответ|відповідь|odpowiedź|odpověď|válasz|απάντηση|cevap|jawaban|đáp án"
     r"|الإجابة(?: الصحيحة)?|الجواب|پاسخ|ה?תשובה|उत्तर))"
     r"(?:\s+(?:correcta|correta|corretta|correcte|corect|exacta|esatta|juste|נכונה|הנכונה)\b)?"
@@ -45,7 +45,7 @@ _BARE = re.compile(r"\s*([a-z])(?![\w'\u2019])", re.IGNORECASE)
 # What shows that it is a letter: nothing more on its line, a bracket, a colon, a full stop, or a verdict.
 _SURE = re.compile(
     r"\s*(?:$|\n|[)\]:]|\.(?:\s|$))|,?\s*(?:因为|因為)"
-    r"|,?\s+(?:because|since|weil|porque|car|perché|है|است|is (?:the )?(?:correct|right))\b"
+    r"|,?\s+(?:because|since|weil|porque|car|perché|is (?:the )?(?:correct|right))\b|\s+(?:है|است)"
 )
 _FURTHER = re.compile(
     r"[)\].]?\s*(?:,|/|&|and\b|or\b)\s*(?:and\b|or\b)?\s*(?:[A-Z](?!\w)|[(\[][A-Za-z][)\]])"

@@ -21,6 +21,7 @@ _QUOTES = re.compile("[\u2018\u2019\u201b\u02bc\u02b9\u00b4\u2032\uff07\u05f3]")
 _TRADE_MARKS = re.compile("[\u2122\u2120\u00ae\u00a9\u2460-\u24ff]")  # and numbers in circles: letters in NFKC
 # Read as hyphens: joints that are not seen (in other texts a space, or nothing), and Hebrew's mark of initials.
 _JOINTS = re.compile("[\u200b\u2010\u2011\u2212]|(?<=[\u0620-\u06d3])\u200c(?=[\u0620-\u06d3])|\u05f4")
+_AT_AN_EDGE = re.compile("(?<!\\w)\u200b|\u200b(?!\\w)")  # joins nothing
 _BETWEEN_THOUSANDS = re.compile("(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")
 # Raised digits and fractions behind a digit are no further digits: 10\u2076, 5\u00bd.
 _RAISED = re.compile("(?<=[0-9\u2080-\u2089])(?=[\u00b2\u00b3\u00b9\u2070-\u207b\u00bc-\u00be\u2150-\u215e])")
@@ -148,7 +149,7 @@ def folded(text: str) -> str:
     """A text without differences that readers do not see: case, composition, width, script of digits, vowel points."""
     if text.isascii():
         return text.lower()
-    text = _JOINTS.sub("-", _TRADE_MARKS.sub(" ", _QUOTES.sub("'", text)))
+    text = _JOINTS.sub("-", _AT_AN_EDGE.sub(" ", _TRADE_MARKS.sub(" ", _QUOTES.sub("'", text))))
     text = _RAISED.sub("^", _BETWEEN_THOUSANDS.sub("'", text))
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     text = text.replace("\u0153", "oe").replace("\xe6", "ae")
@@ -249,7 +250,7 @@ def _answer_forms(answer: str) -> tuple[tuple[str, bool], ...]:
     marked = _marked(text)
     together, apart = _INITIALS_APART.sub("", text), _BETWEEN_INITIALS.sub(". ", text)
     found: list[tuple[str, bool]] = []
-    for reading in (marked, _marked(together), _marked(apart), _joined(marked)):
+    for reading in (marked, _marked(folded(answer)), _marked(together), _marked(apart), _joined(marked)):
         said = _split(reading)
         while said and said[0] in _ARTICLES:
             said = said[1:]

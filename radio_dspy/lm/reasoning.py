@@ -16,12 +16,12 @@ _FAMILIES = re.compile(
 # They think only where they are asked to, or not at all, whatever the catalogue says.
 _PLAIN = re.compile(r"claude|gpt-5[\d.]*-chat|non-reasoning|no-?think", re.IGNORECASE)
 _known: dict[tuple[str, str], bool] = {}
-_seen: set[tuple[str, str]] = set()
+_seen: set[tuple[str, str, str]] = set()
 
 
 def saw_thoughts(lm: Any) -> None:
     """Note that a reply of this LM began with thoughts: it is a reasoning LM, whatever its name says."""
-    _seen.add(_key(lm))
+    _seen.add((*_key(lm), _server(lm)))
 
 
 def is_reasoning(lm: Any, *, seen: bool = True) -> bool:
@@ -46,7 +46,7 @@ def is_reasoning(lm: Any, *, seen: bool = True) -> bool:
         if value is not None:
             return value not in ("none", "disable", False)
     key = _key(lm)
-    if seen and key in _seen:
+    if seen and (*key, _server(lm)) in _seen:
         return True
     model = key[0]
     if _PLAIN.search(model):
@@ -58,6 +58,10 @@ def is_reasoning(lm: Any, *, seen: bool = True) -> bool:
 
 def _key(lm: Any) -> tuple[str, str]:
     return str(getattr(lm, "model", "")), str(getattr(lm, "engine", ""))
+
+
+def _server(lm: Any) -> str:
+    return str(getattr(lm, "kwargs", {}).get("api_base"))
 
 
 def _in_catalogue(lm: Any) -> bool:

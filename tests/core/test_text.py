@@ -181,6 +181,8 @@ FOUND = [
     ("French ligature", "son œuvre complète", "oeuvre"),
     ("French ligature missing", "le coeur bat", "cœur"),
     ("Latin ligature", "Encyclopædia Britannica", "Encyclopaedia"),
+    ("company", "3M sells tape", "3m"),
+    ("zero width before a year", "(\u200b1948\u200b) ", "1948"),
     ("negative", "it fell to −5 °C", "-5"),
     ("range with a space", "the war (1939 -1945)", "1945"),
     ("bullet", "eggs\n-5 apples", "5"),

@@ -157,6 +157,7 @@ def test_letters_are_read_and_never_made_up(reply, letter):
         ("Ответ: \u0412", "B"),
         ("\u0412 этом случае", ""),
         ("选择 A 或 B", ""),
+        ("不应选B", ""),
         ("La respuesta no es la B", ""),
         ("答案是A。不，答案是B。", ""),
         ("答案是B和C", ""),
