@@ -30,7 +30,7 @@ TEXTS = (
     "text", "page_content", "content", "passage", "passage_text", "paragraph_text", "segment", "body", "document",
     "long_text", "page_snippet",
 )  # fmt: skip
-QUESTIONS = ("question", "query", "question_stem", "question_text", "user_input", "goal", "text", "queries")
+QUESTIONS = ("question", "query", "question_stem", "question_text", "user_input", "goal", "queries", "text")
 # What says that it is gold comes first: beside it, RAGAS' "answer" is the program's own.
 ANSWERS = (
     "golden_answers", "golden_answer", "gold_answers", "gold_answer", "ground_truths", "ground_truth", "answers",

@@ -254,7 +254,7 @@ def test_no_part_of_a_word_is_taken_for_an_answer(text, answer):
         ("e\u2010mail 5km", "E-mail: 5 km"),
         ("Երևա՞ն", "երեւան"),
         ("# Title\ntext", "Title\ntext"),
-        ("<b>Paris</b>, 1939\u20131945", "Paris, 1939-1945"),
+        ("**Paris**, 1939\u20131945", "Paris, 1939-1945"),
     ],
 )
 def test_texts_that_read_the_same_have_the_same_words(one, other):
