@@ -82,6 +82,7 @@ def _passage(where: str, key: str, row: Mapping[str, Any]) -> Passage:
     heads = _with_metadata(row, _TITLES)
     given = next((heads[one] for one in _TITLES if not is_missing(heads.get(one))), None)
     title = "" if is_missing(given) else plain_text(given, f"{where}: 'title'").strip()
+    title = "" if is_blank(title) else title
     name = first_of(row, ("contents", *TEXTS))
     if name is None:
         raise DataError(f"{where}: needs 'contents' (or 'text'); the row has {sorted(map(str, row))!r:.300}.")

@@ -173,8 +173,10 @@ KINDS = {
     "ModernBERT": Kind(of("modernbert", **MODERN)),
     "DeBERTa-v3": Kind(of("deberta-v2", **DEBERTA)),
     "Qwen3 with a head": Kind(of("qwen3", **DECODER)),
-    "GPT-2, padded left": Kind(padded_left("gpt2"), alone=True),
-    "GPT-Neo, padded left": Kind(padded_left("gpt_neo", attention_types=[[["global", "local"], 1]]), alone=True),
+    "GPT-2, padded left": Kind(padded_left("gpt2"), lowered=False, alone=True),
+    "GPT-Neo, padded left": Kind(
+        padded_left("gpt_neo", attention_types=[[["global", "local"], 1]]), lowered=False, alone=True
+    ),
     "causal, its own prompt": Kind(causal),
     "causal, another prompt": Kind(causal, {"prompt": "is it about steam?"}),
     "causal, no prompt": Kind(causal, {"prompt": ""}),
