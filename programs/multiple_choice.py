@@ -23,10 +23,14 @@ _STATEMENT = re.compile(
     r"(?<!wrong )(?<!incorrect )\b(?:answer|option|choice|letter)(?:\s+(?:is|would be|must be)\b\s*:?|\s*[:=])\s*"
     r"(?:the\s+)?(?:(?:option|choice|letter)\b\s*:?)?\s*"
     r"|^[^\w\n]*(?:answer|option|choice|letter)\s+"
-    r"|(?:答案|选项|選項|答え|正解|解答|정답|답|คำตอบ|\b(?:antwort|réponse|respuesta|resposta|risposta|ответ|відповідь|odpowiedź"
-    r"|cevap|jawaban|đáp án|الإجابة(?: الصحيحة)?|الجواب|उत्तर))"
-    r"(?:[^\S\n]*(?:是|为|為|は|은|는|คือ)|\s+(?:ist|lautet|est|es|é|è|это|jest|هي|هو|है|là|adalah)(?=[\s:]))?"
-    r"\s*[:=\u2013\u2014-]?\s*(?:(?:选项|選項|option|opción|opção|opzione|вариант)\s*)?",
+    r"|(?:答案|选项|選項|(?<!不)[应應故][选選]|(?<![不非别没应應])[选選][择擇]?|答え|正解|解答|정답|답|คำตอบ|\b(?:antwort|antwoord|svar(?:et)?|vastaus|réponse|respuesta"
+    r"|resposta|risposta|răspuns(?:ul)?|ответ|відповідь|odpowiedź|odpověď|válasz|απάντηση|cevap|jawaban|đáp án"
+    r"|الإجابة(?: الصحيحة)?|الجواب|پاسخ|ה?תשובה|उत्तर))"
+    r"(?:\s+(?:correcta|correta|corretta|correcte|corect|exacta|esatta|juste|נכונה|הנכונה)\b)?"
+    r"(?:[^\S\n]*(?:是|为|為|は|은|는|คือ)"
+    r"|\s+(?:ist|lautet|est|este|es|é|è|er|är|on|je|is|это|είναι|jest|هي|هو|است|היא|है|là|adalah)(?=[\s:]))?"
+    r"\s*[:=\u2013\u2014-]?\s*(?:(?:la|el|le|a|o|die|het|η)\s+(?=[(\[]?[A-Z][)\].\s]*$))?"
+    r"(?:(?:选项|選項|option|opción|opção|opzione|вариант)\s*)?",
     re.IGNORECASE | re.MULTILINE,
 )
 _NARROW: dict[int, int | str] = {
@@ -34,13 +38,14 @@ _NARROW: dict[int, int | str] = {
     ord("。"): ". ",
     ord("、"): ", ",
 }
+_CYRILLIC = re.compile(r"(?<!\w)[АВСЕ](?!\w)")  # alone they look like the Latin letters that stand before the options
 _COPULA = re.compile(r"(?<![A-Za-z0-9])([A-Z][)\]]?)(?:です|だ|입니다|이다|'d[ıi]r\b)")
 _ENCLOSED = re.compile(r"\s*[(\[]\s*([a-z])\s*[)\]](?!\w)", re.IGNORECASE)
 _BARE = re.compile(r"\s*([a-z])(?![\w'\u2019])", re.IGNORECASE)
 # What shows that it is a letter: nothing more on its line, a bracket, a colon, a full stop, or a verdict.
 _SURE = re.compile(
     r"\s*(?:$|\n|[)\]:]|\.(?:\s|$))|,?\s*(?:因为|因為)"
-    r"|,?\s+(?:because|since|weil|porque|car|perché|is (?:the )?(?:correct|right))\b"
+    r"|,?\s+(?:because|since|weil|porque|car|perché|is (?:the )?(?:correct|right))\b|\s+(?:है|است)"
 )
 _FURTHER = re.compile(
     r"[)\].]?\s*(?:,|/|&|and\b|or\b)\s*(?:and\b|or\b)?\s*(?:[A-Z](?!\w)|[(\[][A-Za-z][)\]])"
@@ -145,7 +150,7 @@ def read_letter(reply: str, choices: Sequence[str]) -> str:
     reply = reply if len(reply) <= _LONGEST else f"{reply[: _LONGEST // 2]}\n{reply[-_LONGEST // 2 :]}"
     if boxed := _BOXED.findall(reply):  # the last line of many reasoning LMs
         reply = boxed[-1]
-    plain = reply.translate(_NARROW)
+    plain = _CYRILLIC.sub(lambda found: "ABCE"["АВСЕ".index(found[0])], reply.translate(_NARROW))
     text = _COPULA.sub(r"\1", plain).replace("**", "").strip(" \t\r\n*_#\"'`")
     if (lone := _LONE.fullmatch(text)) and lone[1].upper() in options:
         return lone[1].upper()

@@ -17,6 +17,7 @@ from radio_dspy.core.validation import (
     _TEXTS,
     checked_text,
     finite_scores,
+    is_blank,
     json_fields,
     plain_text,
     shown,
@@ -133,14 +134,14 @@ def as_passage(item: Any, position: int = 0) -> Passage:
     return replace(found, id=content_id(found.contents) if given is None else plain_text(given, f"{name}, id"))
 
 
-def content_id(contents: str) -> str:
-    """The id of a passage that brings none: short, and made from its text.
+def content_id(contents: str, kind: str = "p") -> str:
+    """The id of a passage (or, of kind ``q``, a question) that brings none: short, and made from its text.
 
     Example:
         >>> content_id("Ice floats.")
         'p-4da31077d040'
     """
-    return f"p-{hashlib.sha256(contents.encode('utf-8', 'replace')).hexdigest()[:12]}"
+    return f"{kind}-{hashlib.sha256(contents.encode('utf-8', 'replace')).hexdigest()[:12]}"
 
 
 def is_content_id(key: str) -> bool:
@@ -213,7 +214,7 @@ def checked_corpus(passages: Iterable[Any]) -> list[Passage]:
     found = list(passages)
     for number, one in enumerate(found):
         check_passage(one, f"Passage {number}")
-        if not one.text.strip():
+        if is_blank(one.text):
             raise DataError(f"Passage {number} ({one.id!r}): its text is empty; leave it out, or fill it in.")
     return found
 
@@ -226,7 +227,7 @@ def check_passage(one: Any, place: str) -> None:
     """
     if not isinstance(one, Passage) or not isinstance(one.id, str):
         raise DataError(f"{place}: needs a Passage whose id is a string, got {shown(one)}.")
-    if not one.id.strip():
+    if is_blank(one.id):
         raise DataError(f"{place}: the id {one.id!r} is empty; leave it out, or fill it in.")
     for name in ("id", "text", "title"):
         value = getattr(one, name)

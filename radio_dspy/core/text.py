@@ -16,11 +16,12 @@ _NO_WORDS = "  "
 _SIZE, _MARKS = 4, 40  # how much longer a text of the same words may be, by its form of letters and by marks
 _ARTICLES = frozenset(("a", "an", "the"))
 # Marks that belong to a word are replaced by rare letters; all other marks part words.
-_APOSTROPHE, _POINT, _PLUS, _SHARP = "\u02bc", "\u01c0", "\u01c2", "\u01c1"
+_APOSTROPHE, _POINT, _PLUS, _SHARP, _MINUS = "\u02bc", "\u01c0", "\u01c2", "\u01c1", "\u01c3"
 _QUOTES = re.compile("[\u2018\u2019\u201b\u02bc\u02b9\u00b4\u2032\uff07\u05f3]")
 _TRADE_MARKS = re.compile("[\u2122\u2120\u00ae\u00a9\u2460-\u24ff]")  # and numbers in circles: letters in NFKC
 # Read as hyphens: joints that are not seen (in other texts a space, or nothing), and Hebrew's mark of initials.
 _JOINTS = re.compile("[\u200b\u2010\u2011\u2212]|(?<=[\u0620-\u06d3])\u200c(?=[\u0620-\u06d3])|\u05f4")
+_AT_AN_EDGE = re.compile("(?<!\\w)\u200b|\u200b(?!\\w)")  # joins nothing
 _BETWEEN_THOUSANDS = re.compile("(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")
 # Raised digits and fractions behind a digit are no further digits: 10\u2076, 5\u00bd.
 _RAISED = re.compile("(?<=[0-9\u2080-\u2089])(?=[\u00b2\u00b3\u00b9\u2070-\u207b\u00bc-\u00be\u2150-\u215e])")
@@ -47,7 +48,15 @@ _GROUPED = re.compile(r"([0-9]{1,3}(?:,[0-9]{2})*(?:,[0-9]{3})+)(\.[0-9]+)?|([0-
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+|,[0-9]{1,2})")
 _MEASURED = re.compile(  # 5km
     rf"([0-9](?<![a-zа-я0-9_{_POINT}].)[0-9{_POINT}]*)([kcmnμ]m[23]?|m[23]|[km]g|[kmgt]b|ml|[kmg]?hz|[kmg]w|kwh|[mμ]s|min|hrs?|ft|lbs?"
-    r"|oz|mph|kph|bn|mn|[ap]m|[ксм]м|кг)(?![a-zа-я0-9])"
+    r"|oz|mph|kph|bn|mn|[ap]m|ha|[cd]l|mi|yd|[km]?cal|[kmg]?pa|[kmg]?j|[km]v|db|pp[mb]|rpm|fps|px|usd|eur|[ксм]м|кг)(?![a-zа-я0-9])"
+)
+# Units of one letter, while their case is seen: 634m, 24h, 230V, and no 3M, 5G, 1990s.
+_LETTERED = re.compile(r"(?<![\w.,'])([0-9][0-9.,]*)(?=[mltvwhVWLмлтч](?!\w)|(?<=[0-9.,][0-9])[gг](?!\w))")
+# A minus, and no hyphen, dash or bullet.
+_NEGATIVE = re.compile("(?<![\\w)\\]}\"'\u2019.%\u00b0$\u20ac\u00a3\\n-])(?<![0-9] )-(?=[0-9])")
+# Signs that make of the same words another text: currencies, relations, the second of 5% and 2+2, F# and Notepad++.
+_SIGN = regex.compile(
+    r"(?V1)[\p{Sc}[\p{Sm}--[+=|~<>\u2044]]%‰°]|(?<=[\p{L}\p{N}])(?:\+\+|[+#])(?!\p{L})|(?<=\p{N}\s?)[*=](?=\s?\p{N})|[<>](?=\s?\p{N})"
 )
 _BETWEEN_INITIALS = re.compile(r"\.(?<=\b[^\W\d_]\.)(?=[^\W\d_]\b)")  # U.S.
 _INITIALS_APART = re.compile(r"(?<=\b[^\W\d_]\.) (?=[^\W\d_]\.)")  # J. K.
@@ -75,12 +84,23 @@ _UNSPACED = (
 # A syllable with what must not be parted from it: marks, the vowels that Thai and Lao write before or after a
 # consonant, a stacked consonant of Khmer and Burmese, a Burmese final consonant, small kana. A run of
 # Hangul or katakana is a word.
-_SYLLABLE = regex.compile(
+_OPEN = (
     rf"(?V1)[\u0e40-\u0e44\u0ec0-\u0ec4]?{_UNSPACED}(?:[\u17d2\u1039\u1a60]{_UNSPACED}"
     r"|[\u1000-\u102a\u103f](?=\u1037?\u103a|\u1039)|[\p{M}\u0e30\u0e32\u0e33\u0e45\u0eb0\u0eb2\u0eb3]"
     r"|[ぁぃぅぇぉゃゅょゎー])*+"
-    r"|\p{Hangul}+|[\p{Katakana}ー]+"
 )
+# The last consonant of a syllable in Thai and Lao, which is written like the first one of the next: behind a vowel that
+# may have one, and where it does not itself begin a syllable, by a vowel, the vowel letter O, or another consonant.
+_VOWEL, _BARE = "[ะ-\u0e3aๅ\u0e47-\u0e4e]", "[ก-ฮ](?![ะ-\u0e3aๅ\u0e47-\u0e4e])"
+_CODA = (
+    "(?:(?<=(?:[\u0e31\u0e34-\u0e39\u0e47]|(?<!\u0e4d|เ[ก-ฮ][\u0e48-\u0e4b]?)า)[\u0e48-\u0e4b]?|[เแโ][ก-ฮ][\u0e48-\u0e4b]?)"
+    f"[ก-จชญ-ปพ-ฤลวศ-สฬ](?!{_VOWEL}|อ(?!{_VOWEL})|(?<=[กขคตทปพผสศจซ])[รลว]{_VOWEL}|{_BARE}(?!{_BARE}|[รลว]{_VOWEL}))"
+    "|(?<=(?:[\u0eb1\u0eb4-\u0eb9\u0ebb]|(?<!\u0ecd)າ)[\u0ec8-\u0ecb]?|[ເແໂ][ກ-ຮ][\u0ec8-\u0ecb]?)"
+    "[ກງດບນມຍວ](?![ະ-\u0ebd\u0ec8-\u0ecdອວ]))"
+)
+_SYLLABLE = regex.compile(rf"{_OPEN}{_CODA}?|\p{{Hangul}}+|[\p{{Katakana}}ー]+")
+_SHOWN_WORD = regex.compile(rf"{_OPEN}{_CODA}?[\p{{P}}\p{{S}}]*|(?:(?!{_UNSPACED})\S)+|\S")
+_LAST_CODA = re.compile("(?<=[\u0e31-\u0e4e\u0eb1-\u0ecd])([ก-ฮກ-ຮ])\\Z|(?<=[เแโເແໂ][ก-ฮກ-ຮ])([ก-ฮກ-ຮ])\\Z")
 # Where a number or a Latin word meets a script that is neither Greek nor Cyrillic: 1948\u0bb2\u0bcd.
 _ALIEN, _LATIN = "[\u0530-\u1cff\ua000-\ua63f\ua840-\uabff]", "[0-9a-z\xdf-\u024f]"
 _HAS_ALIEN, _JUNCTION = re.compile(_ALIEN), re.compile(f"(?<={_LATIN})(?={_ALIEN})|(?<={_ALIEN})(?={_LATIN})")
@@ -122,16 +142,17 @@ def words(text: str) -> list[str]:
         >>> words("\u751f\u4e8e1996\u5e74")
         ['\u751f', '\u4e8e', '1996', '\u5e74']
     """
-    return [one for one in _split(_marked(folded(text))) if one not in _ARTICLES]
+    return [one for one in _split(_marked(_lettered(text))) if one not in _ARTICLES]
 
 
 def folded(text: str) -> str:
     """A text without differences that readers do not see: case, composition, width, script of digits, vowel points."""
     if text.isascii():
         return text.lower()
-    text = _JOINTS.sub("-", _TRADE_MARKS.sub(" ", _QUOTES.sub("'", text)))
+    text = _JOINTS.sub("-", _AT_AN_EDGE.sub(" ", _TRADE_MARKS.sub(" ", _QUOTES.sub("'", text))))
     text = _RAISED.sub("^", _BETWEEN_THOUSANDS.sub("'", text))
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    text = text.replace("\u0153", "oe").replace("\xe6", "ae")
     if not _INTRICATE.search(text):
         return text
     if _GREEK.search(text):  # capitals have no accents
@@ -141,11 +162,18 @@ def folded(text: str) -> str:
     return _FOREIGN_DIGIT.sub(lambda found: str(unicodedata.decimal(found[0])), text)
 
 
+def _lettered(text: str) -> str:
+    """A text in which units of one letter stand apart from their numbers, folded."""
+    return folded(_LETTERED.sub(r"\1 ", text))
+
+
 def _marked(text: str) -> str:
     """A folded text in which marks that belong to numbers and abbreviations no longer part words."""
     if "{" in text:
         text = _INDEX.sub(r"\1", text)
     text = _MEASURED.sub(r"\1 \2", _BETWEEN_INITIALS.sub("", _NUMBER.sub(_number, text)))
+    if "-" in text:
+        text = _NEGATIVE.sub(_MINUS, text)
     if "+" in text or "#" in text:
         text = _SIGNED.sub(lambda found: found[1] + found[2].replace("+", _PLUS).replace("#", _SHARP) + " ", text)
     return text
@@ -190,7 +218,7 @@ def _split(text: str) -> list[str]:
 @lru_cache(_KEPT_FORMS)
 def _form(text: str, articles: bool = False) -> str:
     """All words between spaces; words that marks join stand once more at the end as one word ("e-mail": "email")."""
-    marked = _marked(folded(text))
+    marked = _marked(_lettered(text))
     readings = [_split(marked)]
     if (joined := _joined(marked)) != marked:
         readings.append(_split(joined))
@@ -218,11 +246,11 @@ def contains(text: str, answer: str) -> bool:
 @lru_cache(_KEPT_FORMS)
 def _answer_forms(answer: str) -> tuple[tuple[str, bool], ...]:
     """The forms in which an answer may stand in a text, and whether the text is read with its articles."""
-    text = folded(answer)
+    text = _lettered(answer)
     marked = _marked(text)
     together, apart = _INITIALS_APART.sub("", text), _BETWEEN_INITIALS.sub(". ", text)
     found: list[tuple[str, bool]] = []
-    for reading in (marked, _marked(together), _marked(apart), _joined(marked)):
+    for reading in (marked, _marked(folded(answer)), _marked(together), _marked(apart), _joined(marked)):
         said = _split(reading)
         while said and said[0] in _ARTICLES:
             said = said[1:]
@@ -230,6 +258,8 @@ def _answer_forms(answer: str) -> tuple[tuple[str, bool], ...]:
         kept = said if articles else [one for one in said if one not in _ARTICLES]
         if kept:
             found.append((" ".join(kept), articles))
+            if (apart := _LAST_CODA.sub(r" \1\2", found[-1][0])) != found[-1][0]:  # where a next word seems to begin
+                found.append((apart, articles))
     return tuple(dict.fromkeys(found))
 
 
@@ -250,21 +280,34 @@ def _stands_in(form: str, wanted: str) -> bool:
     return re.search(f" {before}{re.escape(stem)}{after} ", form) is not None
 
 
+def first_words(text: str, count: int) -> str:
+    """The first words of a text as it stands; in scripts that write no spaces, its first syllables.
+
+    Example:
+        >>> first_words("Ice floats on water.", 2), first_words("冰浮在水上。", 2)
+        ('Ice floats', '冰浮')
+    """
+    for number, found in enumerate(_SHOWN_WORD.finditer(text), start=1):
+        if number == count and text[found.end() :].strip():
+            return " ".join(text[: found.end()].split())
+    return text
+
+
 def unspaced(word: str) -> bool:
     """Whether a word, as ``words`` gives it, is a syllable of a script that writes no spaces."""
     return not word.isascii() and _SYLLABLE.match(word) is not None and not _HANGUL.match(word)
 
 
 def same_words(one: str, other: str) -> bool:
-    """Whether two texts have the same words in the same order.
+    """Whether two texts have the same words in the same order, and the same signs that are read, such as $ and %.
 
     Example:
-        >>> same_words("Why is it cold?", "why is it COLD"), same_words("Why is it cold?", "Why is it old?")
+        >>> same_words("Why is it cold?", "why is it COLD"), same_words("Why is it 5%?", "Why is it 5?")
         (True, False)
     """
     if one == other or not len(one) <= _SIZE * len(other) + _MARKS or not len(other) <= _SIZE * len(one) + _MARKS:
         return one == other
-    return _form(one) == _form(other) != _NO_WORDS
+    return _form(one) == _form(other) != _NO_WORDS and _SIGN.findall(folded(one)) == _SIGN.findall(folded(other))
 
 
 def telling(answers: Sequence[str], shortest: int = 2) -> list[str]:

@@ -17,6 +17,11 @@ _TEXTS = ("contents", "text", "long_text", "page_content", "content")
 _METADATA = ("metadata", "meta")  # LangChain and LlamaIndex; Haystack
 _LARGEST = 10**100  # of a number that stands for a text
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# White space, control and format characters, fillers of Hangul and Braille, variation selectors.
+_UNSEEN = re.compile(
+    r"[\s\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800"
+    r"\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]*"
+)
 
 
 def shown(value: Any) -> str:
@@ -30,6 +35,16 @@ def shown(value: Any) -> str:
         return f"{value!r:.80}"
     except ValueError:  # from 4,300 digits on Python refuses
         return f"{type(value).__name__} of more digits than Python writes"
+
+
+def is_blank(text: str) -> bool:
+    r"""Whether a text shows nothing: it is empty, or all white space and characters that are not seen.
+
+    Example:
+        >>> is_blank(" \u200b\ufeff"), is_blank("\u200bice")
+        (True, False)
+    """
+    return _UNSEEN.fullmatch(text) is not None
 
 
 def checked_text(value: Any, what: str) -> str:

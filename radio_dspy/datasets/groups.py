@@ -15,7 +15,7 @@ import dspy
 from radio_dspy.core.errors import DataError
 from radio_dspy.core.files import check_replaced, write_lines
 from radio_dspy.core.passages import Passage, as_passage, checked_corpus
-from radio_dspy.core.validation import checked_text, plain_text, shown
+from radio_dspy.core.validation import checked_text, is_blank, plain_text, shown
 from radio_dspy.datasets.reading import BlankRowError, LeftOut, Source, is_missing, rows_of
 from radio_dspy.datasets.shapes import columns, first_of
 
@@ -36,9 +36,10 @@ def load_groups(source: Source, passages: Iterable[Passage] = ()) -> list[dspy.E
 
     Args:
         source: As for ``load_corpus``. A row is FlagEmbedding's ``{"query", "pos", "neg"}``, whose other keys are
-            ignored, a triplet of sentence-transformers (``anchor``, ``positive``, ``negative``; scores of mined
-            negatives are kept), a line of Tevatron or DPR, or one of the ``groups.jsonl`` that ``RADIO`` keeps in its
-            run folder, which names passages by id. Rows whose query or ``pos`` is empty are left out with one warning.
+            ignored (a text alone is a list of one), a triplet of sentence-transformers (``anchor``, ``positive``,
+            ``negative``; scores of mined negatives are kept), a line of Tevatron or DPR, or one of the ``groups.jsonl``
+            that ``RADIO`` keeps in its run folder, which names passages by id. Rows whose query or ``pos`` is empty are
+            left out with one warning.
         passages: The corpus that such ids belong to.
 
     Raises:
@@ -93,7 +94,7 @@ def _group(where: str, row: Any, contents: Mapping[str, str]) -> dspy.Example:
         row = _of_triplet(row)
     name = next((name for name in _QUERIES if name in row), "query")
     question = row.get(name)
-    if not isinstance(question, str) or not question.strip():
+    if not isinstance(question, str) or is_blank(question):
         empty = name in row and (is_missing(question) or isinstance(question, str))
         kind = BlankRowError if empty else DataError
         raise kind(f"{where}: needs a string 'query' that is not empty; the row has {columns(row)}.")
@@ -163,10 +164,11 @@ def _with_texts(where: str, row: Mapping[str, Any], contents: Mapping[str, str])
 
 def _texts(where: str, row: Mapping[str, Any], name: str) -> list[str]:
     value = row.get(name)
+    value = [value] if isinstance(value, str) else value
     if not isinstance(value, list | tuple):
         raise DataError(f"{where}: needs a list of strings {name!r}, got {shown(value)}; the row has {columns(row)}.")
     for one in value:
-        if not isinstance(one, str) or not one.strip():
+        if not isinstance(one, str) or is_blank(one):
             kind = BlankRowError if is_missing(one) or isinstance(one, str) else DataError
             raise kind(f"{where}: {name!r} must hold strings that are not empty, got {shown(one)} in it.")
         checked_text(one, f"{where}: {name!r}")

@@ -12,9 +12,9 @@ from typing import Any
 import dspy
 
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.passages import Passage
+from radio_dspy.core.passages import Passage, content_id
 from radio_dspy.core.redaction import logger_of
-from radio_dspy.core.validation import json_fields, plain_text
+from radio_dspy.core.validation import is_blank, json_fields, plain_text
 from radio_dspy.datasets.judgements import Grades, Qrels, fitting, read_grades
 from radio_dspy.datasets.reading import BlankRowError, LeftOut, Source, is_empty, is_missing, name_of, plain, rows_of
 from radio_dspy.datasets.reading import read_jsonl as read_jsonl
@@ -35,6 +35,7 @@ from radio_dspy.datasets.shapes import (
 )
 
 logger = logger_of(__name__)
+_TITLES = ("title", "page_name")
 
 
 def load_corpus(source: Source) -> list[Passage]:
@@ -78,8 +79,10 @@ def load_corpus(source: Source) -> list[Passage]:
 
 
 def _passage(where: str, key: str, row: Mapping[str, Any]) -> Passage:
-    given = _with_metadata(row, ("title",)).get("title")
+    heads = _with_metadata(row, _TITLES)
+    given = next((heads[one] for one in _TITLES if not is_missing(heads.get(one))), None)
     title = "" if is_missing(given) else plain_text(given, f"{where}: 'title'").strip()
+    title = "" if is_blank(title) else title
     name = first_of(row, ("contents", *TEXTS))
     if name is None:
         raise DataError(f"{where}: needs 'contents' (or 'text'); the row has {sorted(map(str, row))!r:.300}.")
@@ -94,7 +97,7 @@ def _passage(where: str, key: str, row: Mapping[str, Any]) -> Passage:
         if newline and title in ("", head.strip(), head.strip(' "')):  # a title of its own may not be repeated there
             title, text = head.strip(), rest
     metadata = _passage_metadata(where, row)
-    return Passage(key, text.strip(), title, metadata) if text.strip() else Passage(key, title, metadata=metadata)
+    return Passage(key, title, metadata=metadata) if is_blank(text) else Passage(key, text.strip(), title, metadata)
 
 
 def _passage_metadata(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,8 +124,8 @@ def load_questions(source: Source, qrels: Qrels | None = None) -> list[dspy.Exam
     are letters, and ``grades`` (a passage's grade by its id) with ``qrels``. A program that takes no choices takes such
     an example as ``example.with_inputs("question")``.
 
-    Further rows with the same id and question add their answers and labels to the first. Rows without a question are
-    left out with one warning.
+    Further rows with the same id and question add their answers and labels to the first. Rows without an id get one
+    made from their text. Rows without a question are left out with one warning.
 
     Args:
         source: As for ``load_corpus``. A row is FlashRAG's ``{"id", "question", "golden_answers", "metadata"}``
@@ -148,17 +151,22 @@ def load_questions(source: Source, qrels: Qrels | None = None) -> list[dspy.Exam
     unread: dict[str, None] = {}
     left_out = LeftOut(source, "questions")
     for where, row in rows_of(source):
-        key = identifier(where, row, QUESTION_IDS)
+        key = identifier(where, row, QUESTION_IDS) if first_of(row, QUESTION_IDS) else ""
         try:
             example = _question(where, key, row, grades)
         except BlankRowError as error:
-            left_out.add(repr(key), error)
+            left_out.add(repr(key) if key else where, error)
             continue
+        key = example.id
         if not example.answers:
             unread |= dict.fromkeys(unread_answers(row))
         if key not in examples:
             examples[key], places[key] = example, where
         elif examples[key].question == example.question:  # one line for each of its answers
+            if example.get("choices") != examples[key].get("choices"):
+                raise DataError(
+                    f"{where}: question {key!r} has other options than at {places[key]}; give each its own id."
+                )
             _extend(examples[key], example.answers, example.relevant)
         else:
             raise DataError(f"{where}: id {key!r} was already used at {places[key]}.")
@@ -173,6 +181,7 @@ def _question(where: str, key: str, row: Mapping[str, Any], grades: Grades | Non
     question = text_of(where, row, QUESTIONS, "question")
     metadata = _metadata(where, row)
     choices, labels = options_of(where, row)
+    key = key or content_id("\n".join([question, *choices]), "q")
     gold = golds(where, row)
     answers = lettered(f"{where}: question {key!r}", gold, choices, labels) if choices else [str(one) for one in gold]
     judged = (grades or {}).get(key, {})

@@ -17,7 +17,7 @@ from radio_dspy.core.redaction import logger_of
 logger = logger_of(__name__)
 _GZIP = "\x1f\udc8b"
 _PACKED = (_GZIP, "(\udcb5/\udcfd", "BZh", "\udcfd7zXZ", "PK\x03\x04")  # gzip, zstd, bzip2, xz, zip; bytes read as text
-_UTF16 = ("\udcff\udcfe", "\udcfe\udcff")
+_UTF16 = ("\udcff\udcfe", "\udcfe\udcff")  # the mark at its start; UTF-32 has it, too
 _TABLES = (".csv", ".tsv", ".parquet", ".arrow", ".feather", ".xlsx")
 # What LangChain's, Haystack's and LlamaIndex's documents are made of.
 _DOCUMENT = ("id", "id_", "title", "page_content", "content", "text", "metadata", "meta")
@@ -228,6 +228,8 @@ def opened(path: Path) -> IO[str]:
 
 def as_utf8(where: str, line: str) -> str:
     """A line in which no byte was anything but UTF-8."""
+    if "\0" in line:
+        raise DataError(f"{where}: not UTF-8 text (it has zero bytes){_advice(where, line)}.")
     if not line.isascii():
         data = line.encode("utf-8", "surrogateescape")
         try:
@@ -267,8 +269,8 @@ def _advice(where: str, line: str) -> str:
     if line.startswith(_PACKED):
         ending = "a packed file's name must end in .gz" if line.startswith(_GZIP) else "unpack it, or pack it with gzip"
         return f"; {ending}"
-    if line.startswith(_UTF16):
-        return "; it is UTF-16: save it as UTF-8"
+    if line.startswith(_UTF16) or "\0" in line:
+        return "; it is UTF-16 or UTF-32: save it as UTF-8"
     if line.rstrip().endswith(("{", "[", ",")):
         return "; an object must stand on one line (jq -c), or in one JSON array"
     name = where.rpartition(":")[0].lower().removesuffix(".gz")

@@ -8,17 +8,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.validation import checked_text, is_plain_number, plain_text, shown
+from radio_dspy.core.validation import checked_text, is_blank, is_plain_number, plain_text, shown
 from radio_dspy.datasets.options import option_letters
 from radio_dspy.datasets.reading import BlankRowError, is_empty, is_missing, plain
 
-PASSAGE_IDS = ("id", "_id", "docid", "doc_id", "pid", "passage_id", "corpus-id", "corpus_id", "id_", "node_id")
-QUESTION_IDS = ("id", "_id", "qid", "query_id", "query-id", "question_id", "example_id", "pubid")
+PASSAGE_IDS = (
+    "id",
+    "_id",
+    "docid",
+    "doc_id",
+    "pid",
+    "passage_id",
+    "corpus-id",
+    "corpus_id",
+    "id_",
+    "node_id",
+    "page_url",
+)
+QUESTION_IDS = ("id", "_id", "qid", "query_id", "query-id", "question_id", "example_id", "interaction_id", "pubid")
 TEXTS = (
     "text", "page_content", "content", "passage", "passage_text", "paragraph_text", "segment", "body", "document",
-    "long_text",
+    "long_text", "page_snippet",
 )  # fmt: skip
-QUESTIONS = ("question", "query", "question_stem", "question_text", "user_input", "text")
+QUESTIONS = ("question", "query", "question_stem", "question_text", "user_input", "goal", "queries", "text")
 # What says that it is gold comes first: beside it, RAGAS' "answer" is the program's own.
 ANSWERS = (
     "golden_answers", "golden_answer", "gold_answers", "gold_answer", "ground_truths", "ground_truth", "answers",
@@ -30,7 +42,16 @@ _ALIASES = ("answer_aliases", "answer_alias", "alt_ans")  # MuSiQue's, 2Wiki's, 
 _NO_ANSWER = ("No Answer Present.", "<unk>", "N/A")
 _TRUTHS = {True: ("yes", "true"), False: ("no", "false")}
 OPTIONS = ("choices", "options")
-_OPTION_COLUMNS = (tuple("ABCDEFGHIJ"), ("opa", "opb", "opc", "opd", "ope"))
+# A column for each option: bare letters, MedMCQA's, PIQA's, Social IQa's, WinoGrande's, SWAG's and COPA's.
+_OPTION_COLUMNS = (
+    tuple("ABCDEFGHIJ"), *(tuple(f"{stem}{end}" for end in ends) for stem, ends in (
+        ("op", "abcde"), ("answer", "ABCDE"), ("sol", "12"), ("option", "123456789"), ("ending", "0123456789"),
+        ("choice", "123456789"),
+    ))
+)  # fmt: skip
+_WRONG = re.compile(r"(distractor|incorrect_answer_?)[1-9]")  # SciQ's, beside the right one
+_LANGUAGE = re.compile(r"[a-z]{2,3}([_-][A-Za-z]{2,4})?")
+_VERDICTS = {0: "no", 1: "yes", "NO": "no", "YES": "yes"}  # Natural Questions'
 LABELS = ("relevant", "supporting_ids", "gold_ids")
 _LIKE_AN_ANSWER = re.compile(r"answer|annotation|correct|gold|truth|target|label|solution|response", re.IGNORECASE)
 _NO_ANSWERS = re.compile(
@@ -80,9 +101,9 @@ def text_of(where: str, row: Mapping[str, Any], names: Sequence[str], wanted: st
     if name is None:
         raise DataError(f"{where}: needs {wanted!r} (or {names[-1]!r}); the row has {columns(row)}.")
     value = row[name]
-    if isinstance(value, Mapping) and isinstance(inner := value.get("stem", value.get("text")), str):
-        value = inner  # ARC's and Natural Questions' own files
-    if is_missing(value) or (isinstance(value, str) and not value.strip()):
+    if isinstance(value, Mapping):  # ARC's and Natural Questions' own files, MKQA's translations
+        value = next((value[one] for one in ("stem", "text", "en") if isinstance(value.get(one), str)), value)
+    if is_missing(value) or (isinstance(value, str) and is_blank(value)):
         raise BlankRowError(f"{where}: {name!r} is empty.")
     if not isinstance(value, str):
         raise DataError(f"{where}: needs a string {name!r}, got {shown(value)}; the row has {columns(row)}.")
@@ -119,11 +140,47 @@ def golds(where: str, row: Any) -> list[Any]:
         if found and (found[0] not in _NO_ANSWER or any(one in row for one in OPTIONS)):
             further = [one for alias in _ALIASES for one in _gold(where, row, alias)]
             return list(dict.fromkeys([*found, *further]))
-    return []
+    return _annotated(row) or _labelled(where, row)
+
+
+def _annotated(row: Any) -> list[str]:
+    """The short answers in Natural Questions' annotations, and its yes or no."""
+    given = plain(row.get("annotations"))
+    found: list[Any] = []
+    for one in [given] if isinstance(given, Mapping) else _listed(given):
+        if isinstance(one, Mapping):
+            shorts = (short for short in _listed(one.get("short_answers")) if isinstance(short, Mapping))
+            found += [text for short in shorts for text in _listed(short.get("text"))]
+            found += [_VERDICTS[said] for said in _listed(one.get("yes_no_answer")) if said in _VERDICTS]
+    return list(dict.fromkeys(one.strip() for one in found if isinstance(one, str) and one.strip()))
+
+
+def _labelled(where: str, row: Any) -> list[Any]:
+    """A label that says true or false (BoolQ's in SuperGLUE), or which of the options is right (PIQA's)."""
+    value = plain(row.get("label"))
+    truth = {"true": True, "false": False}.get(value.strip().casefold()) if isinstance(value, str) else value
+    if isinstance(truth, bool):
+        return list(_TRUTHS[truth])
+    one = is_plain_number(value) or isinstance(value, str)
+    return _gold(where, row, "label") if one and options_of(where, row)[0] else []
+
+
+def _in_language(where: str, row: Any, value: Mapping[str, Any]) -> Any:
+    """Answers that are kept by language, as in MKQA: those in the language of the row's ``query``, or in English."""
+    if not all(_LANGUAGE.fullmatch(str(one)) and isinstance(given, list) for one, given in value.items()):
+        return value
+    asked = row.get("queries")
+    same = [one for one, text in asked.items() if text == row.get("query")] if isinstance(asked, Mapping) else []
+    known = [one for one in (*same, "en", *value) if one in value]
+    if len(value) > 1 and known[0] not in (*same, "en"):
+        raise DataError(f"{where}: has answers in {', '.join(value)}; give those in the question's language.")
+    return value[known[0]] if known else None
 
 
 def _gold(where: str, row: Any, name: str) -> list[Any]:
     value = plain(row.get(name))
+    if isinstance(value, Mapping):
+        value = _in_language(where, row, value)
     if isinstance(value, str):
         written = _written(where, name, value)
         value = value if isinstance(written, Mapping) and not _TEXT_FIELDS.intersection(written) else written
@@ -168,7 +225,7 @@ def _written(where: str, name: str, value: str) -> Any:
 
 def unread_answers(row: Mapping[str, Any]) -> list[str]:
     """Names of a row's fields that look like answers and are not read as any."""
-    known = {*ANSWERS, *_ALIASES, *LABELS}
+    known = {*ANSWERS, *_ALIASES, *LABELS, "label"}
     return [
         name
         for name, value in row.items()
@@ -180,8 +237,8 @@ def unread_answers(row: Mapping[str, Any]) -> list[str]:
 def options_of(where: str, row: Any) -> tuple[list[str], list[str]]:
     """The options of a multiple-choice question, and their labels where the row has any.
 
-    A list of texts, ARC's ``{"text": [...], "label": [...]}``, a list of such objects, an object ``{"A": ...}``, or a
-    column for each.
+    A list of texts, ARC's ``{"text": [...], "label": [...]}``, a list of such objects, an object ``{"A": ...}``, a
+    column for each, or columns of the wrong ones, which stand with the right one in alphabetical order.
 
     Raises:
         DataError: If they are none of these.
@@ -196,17 +253,13 @@ def options_of(where: str, row: Any) -> tuple[list[str], list[str]]:
     if value is None and isinstance(stem, Mapping):  # ARC's own files
         name, value = "choices", stem.get("choices")
     if value is None:
-        for names in _OPTION_COLUMNS:
-            there = [one for one in names if _is_option(row.get(one))]
-            if len(there) > 1 and there == list(names[: len(there)]):
-                return [plain_text(row[one], f"{where}: {one!r}") for one in there], list("ABCDEFGHIJ"[: len(there)])
-            if len(there) > 2 and there[:2] == list(names[:2]):
-                missing = next(one for one in names if one not in there)
-                raise DataError(f"{where}: has the options {there} and none as {missing!r}; fill it in.")
-        return [], []
+        return _option_columns(where, row)
     labels: Any = []
     if isinstance(value, Sequence) and value and all(isinstance(one, Mapping) for one in value):
-        value = {"text": [one.get("text") for one in value], "label": [one.get("label") for one in value]}
+        value = {
+            "text": [next((one[name] for name in ("text", "value") if name in one), None) for one in value],
+            "label": [next((one[name] for name in ("label", "key") if name in one), None) for one in value],
+        }
     if isinstance(value, Mapping):
         if "text" in value:
             value, labels = value["text"], value.get("label") or []
@@ -220,6 +273,23 @@ def options_of(where: str, row: Any) -> tuple[list[str], list[str]]:
     if named and len(named) != len(texts):
         raise DataError(f"{where}: {len(named)} labels for {len(texts)} {name!r}.")
     return texts, named
+
+
+def _option_columns(where: str, row: Any) -> tuple[list[str], list[str]]:
+    """The options of a row that has a column for each."""
+    for names in _OPTION_COLUMNS:
+        there = [one for one in names if _is_option(row.get(one))]
+        if len(there) > 1 and there == list(names[: len(there)]):
+            return [plain_text(row[one], f"{where}: {one!r}") for one in there], list("ABCDEFGHIJ"[: len(there)])
+        if len(there) > 2 and there[:2] == list(names[:2]):
+            missing = next(one for one in names if one not in there)
+            raise DataError(f"{where}: has the options {there} and none as {missing!r}; fill it in.")
+    wrong = [name for name in row.keys() if isinstance(name, str) and _WRONG.fullmatch(name) and _is_option(row[name])]  # noqa: SIM118
+    right = row.get("correct_answer")
+    if not wrong or not _is_option(right):
+        return [], []
+    texts = [plain_text(one, f"{where}: an option") for one in (right, *(row[name] for name in wrong))]
+    return sorted(dict.fromkeys(texts), key=lambda one: (one.casefold(), one)), []
 
 
 def _is_option(value: Any) -> bool:

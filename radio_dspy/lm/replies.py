@@ -14,6 +14,7 @@ from dspy.utils.exceptions import AdapterParseError
 from radio_dspy.core.redaction import told
 from radio_dspy.lm.adapters import DispatchingAdapter
 from radio_dspy.lm.budget import usage_of_block
+from radio_dspy.lm.reasoning import saw_thoughts
 from radio_dspy.lm.secrets import lms_of
 from radio_dspy.lm.thoughts import without_thoughts
 from radio_dspy.lm.waiting import pause
@@ -96,7 +97,7 @@ class _Asking:
 
     def tries(self, *, wait: bool = True) -> Iterator[dict[str, Any]]:
         """The settings of each try."""
-        options: dict[str, Any] = {"adapter": reading(dspy.settings.adapter or dspy.ChatAdapter())}
+        options: dict[str, Any] = {"adapter": reading(dspy.settings.adapter or dspy.ChatAdapter(), self.lm)}
         yield options
         if self.reply.unreadable and not self._asked and getattr(self.lm, "cache", False):
             fresh = copy.copy(self.lm)
@@ -127,11 +128,11 @@ class _Asking:
         self._asked = asked or isinstance(error, dspy.LMError)
 
 
-def reading(adapter: Any) -> Any:
-    """A copy of an adapter that leaves the LM's thoughts out of what it reads."""
+def reading(adapter: Any, lm: Any = None) -> Any:
+    """A copy of an adapter that leaves the LM's thoughts out of what it reads, and notes that the LM has some."""
     if isinstance(adapter, DispatchingAdapter):
         dispatching, pick = copy.copy(adapter), adapter.pick
-        dispatching.__dict__["pick"] = lambda lm: reading(pick(lm))
+        dispatching.__dict__["pick"] = lambda lm: reading(pick(lm), lm)
         return dispatching
     copied, parse = copy.copy(adapter), adapter.parse
     tags_are_fields = isinstance(adapter, dspy.XMLAdapter)
@@ -139,6 +140,8 @@ def reading(adapter: Any) -> Any:
     def parsed(signature: Any, completion: Any) -> dict[str, Any]:
         fields = signature.output_fields if tags_are_fields else ()
         text = without_thoughts(completion, fields) if isinstance(completion, str) else completion
+        if text != completion:
+            saw_thoughts(lm)
         if isinstance(text, str) and (not text.strip() or text.strip() in _NOTHING):
             raise AdapterParseError(type(adapter).__name__, signature, text.strip(), "The reply holds nothing.")
         values: dict[str, Any] = parse(signature, text)
@@ -147,9 +150,9 @@ def reading(adapter: Any) -> Any:
 
     copied.__dict__["parse"] = parsed
     if fallback := getattr(adapter, "_make_json_adapter_fallback", None):
-        copied.__dict__["_make_json_adapter_fallback"] = lambda: reading(fallback())
+        copied.__dict__["_make_json_adapter_fallback"] = lambda: reading(fallback(), lm)
     if inner := adapter.__dict__.get("_json"):
-        copied.__dict__["_json"] = reading(inner)
+        copied.__dict__["_json"] = reading(inner, lm)
     return copied
 
 

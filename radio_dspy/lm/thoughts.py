@@ -5,21 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Container
 
+# What families put around their thoughts: a word for thinking in brackets of some kind, and the same with a slash.
+_WORD = r"(?:\w{1,20}[:_])?(?:think(?:ing)?|thoughts?|reasoning|reflection|scratchpad|analysis|cot)"
+_SLASHED = rf"<{_WORD}>|\[think(?:ing)?\]|\u25c1{_WORD}\u25b7"
 _TAGS = (
-    ("<think>", "</think>"),  # Qwen, DeepSeek, most others
-    ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"),
-    ("<thoughts>", "</thoughts>"),
-    ("<reasoning>", "</reasoning>"),
-    ("<reflection>", "</reflection>"),
-    ("<scratchpad>", "</scratchpad>"),
-    ("<analysis>", "</analysis>"),
-    ("<seed:think>", "</seed:think>"),
-    ("<mm:think>", "</mm:think>"),  # MiniMax
-    ("<longcat_think>", "</longcat_think>"),
     ("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
-    ("[THINK]", "[/THINK]"),  # Magistral
-    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
     ("<|channel>thought", "<channel|>"),  # Gemma
@@ -28,9 +18,12 @@ _TAGS = (
     ("Here's my thought process:", "Here's my response:"),
 )
 _PAIRS = {start.lower(): end.lower() for start, end in _TAGS}
-_START = re.compile(rf"(?=[<\[\u25c1H])(?:{'|'.join(re.escape(start) for start, _ in _TAGS)})", re.IGNORECASE)
+_START = re.compile(
+    rf"(?=[<\[\u25c1H])(?:{_SLASHED}|{'|'.join(re.escape(start) for start, _ in _TAGS)})", re.IGNORECASE
+)
 _ENDS = "|".join(re.escape(end) for _, end in _TAGS if not end[0].isalpha())
-_END = re.compile(rf"(?=[<\[\u25c1])(?:{_ENDS})", re.IGNORECASE)
+_END = re.compile(rf"(?=[<\[\u25c1])(?:</{_WORD}>|\[/think(?:ing)?\]|\u25c1/{_WORD}\u25b7|{_ENDS})", re.IGNORECASE)
+_BEGUN = re.compile(r"[<\[\u25c1][\w:]{0,40}")  # what may become a tag yet
 # What a server may leave before thoughts, and what some put around the answer behind them.
 _SPECIAL = r"(?:<[|\uff5c][\w\u2581]+[|\uff5c]>|</?s>|<bos>|<eos>|<(?:start|end)_of_turn>)"
 _HEADER = re.compile(rf"[\s\ufeff\u200b]*(?:{_SPECIAL}\s*(?:(?:assistant|model)\b\s*)?)*")
@@ -42,7 +35,8 @@ _ANSWER = re.compile(
 )
 _CUT_OFF_ANSWER = re.compile(r"<(answer|final|final_answer)>((?:(?!</?\1>).)*)", re.DOTALL | re.IGNORECASE)
 _FIELD = re.compile(r"\[\[ ## \w+ ## \]\]\s*\Z")  # DSPy's ChatAdapter
-_MOST = 20  # tags looked at in one reply: a loop of them says nothing
+_MOST = 20  # last ends looked at where no tag opens: a loop of them says nothing
+_LINE = 500  # characters of a line that are looked at
 # gpt-oss: <|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...
 _CHANNEL = r"(analysis|commentary|final)\b[^<\n]{0,100}(?:<\|constrain\|>[^<\n]{0,100})?<\|message\|>"
 _FIRST_CHANNEL = re.compile(rf"(?:<\|start\|>assistant)?(?:<\|channel\|> ?)?{_CHANNEL}", re.IGNORECASE)
@@ -72,19 +66,9 @@ def without_thoughts(text: str, fields: Container[str] = ()) -> str:
     """
     if not any(sign in text for sign in "<[\u25c1") and not text.lstrip()[:8].lower().startswith(("analysis", "here")):
         return text  # a stream asks for every piece
-    kept = _from_final_channel(text)
-    position = 0
-    for _ in range(_MOST):
-        tag = _START.search(kept, position)
-        if tag is None:
-            break
-        if tag[0].strip("<>").lower() not in fields and _opens(kept, tag):
-            before = "" if _HEADER.fullmatch(kept, 0, tag.start()) else kept[: tag.start()]
-            kept = before + kept[_end_of(kept, tag) :].lstrip()
-        else:
-            position = tag.end()
+    kept = _without_blocks(_from_final_channel(text), fields)
     ends = list(_END.finditer(kept))[-_MOST:]
-    lone = [one for one in ends if one[0].strip("</>").lower() not in fields and _closes(kept, one)]
+    lone = [one for one in ends if _name(one) not in fields and _closes(kept, one)]
     if lone and not _START.search(kept, 0, lone[-1].start()):
         kept = kept[lone[-1].end() :]
     if kept == text:
@@ -93,6 +77,31 @@ def without_thoughts(text: str, fields: Container[str] = ()) -> str:
     if (cut_off := _CUT_OFF_ANSWER.fullmatch(kept)) and cut_off[1].lower() not in fields:
         kept = cut_off[2]  # the server stopped at the tag that would have closed it
     return kept.strip()
+
+
+def _without_blocks(text: str, fields: Container[str]) -> str:
+    """A reply without each part of it that a tag opens; what such a tag leaves open reaches to the end."""
+    kept, begin, position, thoughtful, fences = "", 0, 0, False, 0
+    while tag := _START.search(text, position):
+        fences += text.count("```", position, tag.start())
+        position = tag.end()
+        line = (kept[-_LINE:] + text[max(begin, tag.start() - _LINE) : tag.start()]).rpartition("\n")[2]
+        if _name(tag) in fields or not (
+            (not kept and _HEADER.fullmatch(text, begin, tag.start()))
+            or (not fences % 2 and not line.count("`") % 2 and _opens(text, tag, line, thoughtful))
+        ):
+            continue
+        if kept or not _HEADER.fullmatch(text, begin, tag.start()):
+            kept += text[begin : tag.start()]
+        begin = position = _end_of(text, tag)
+        begin += len(text[begin : begin + _LINE]) - len(text[begin : begin + _LINE].lstrip())
+        thoughtful = True
+    return kept + text[begin:] if thoughtful else text
+
+
+def _name(tag: re.Match[str]) -> str:
+    """The word in a tag."""
+    return tag[0].strip("</>").lower()
 
 
 def _without_tags(text: str, fields: Container[str]) -> str:
@@ -106,30 +115,36 @@ def may_open_thoughts(text: str) -> bool:
     """Whether the start of a reply, as far as it has come, can still become a tag that opens thoughts."""
     start = text.lstrip().lower()
     in_head = start.startswith(("<|channel|>", "<|start|>")) and "<|message|>" not in start
-    return in_head or any(one.startswith(start) for one in (*_PAIRS, "<|channel|>", "<|start|>"))
+    return (
+        in_head
+        or _BEGUN.fullmatch(start) is not None
+        or any(one.startswith(start) for one in (*_PAIRS, "<|channel|>", "<|start|>"))
+    )
 
 
-def _opens(text: str, tag: re.Match[str]) -> bool:
-    """Whether a tag opens thoughts: at the start of the reply or of a field, or alone on its line and not in code."""
-    before = text[: tag.start()]
-    if _HEADER.fullmatch(before):
-        return True
+def _opens(text: str, tag: re.Match[str], line: str, thoughtful: bool) -> bool:
+    """Whether a tag opens thoughts: alone on a line, at a field's start, or attached in a reply that has some."""
     after = text[tag.end() : tag.end() + 100].partition("\n")[0]
-    alone = not before.rpartition("\n")[2].strip() and not after.strip()
-    return (alone or _FIELD.search(before[-200:]) is not None) and not _in_code(before)
+    begins = not line.strip() and not after.strip()
+    quoted = line[-1:] in tuple("\"'(\u201c\u2018\xab\u300c")
+    attached = thoughtful and not quoted and not (line[-1:].isspace() and after[:1].isspace())
+    field = _FIELD.search(text[max(0, tag.start() - 200) : tag.start()])
+    return begins or attached or field is not None
 
 
 def _closes(text: str, tag: re.Match[str]) -> bool:
     """Whether a tag without another that opens ends thoughts: in a sentence there is space or a mark around it."""
-    before, after = text[: tag.start()], text[tag.end() : tag.end() + 100].partition("\n")[0]
-    attached = before[-1:].isalnum() or before[-1:] in tuple(".!?:;,")
-    at_an_end = not before.rpartition("\n")[2].strip() or not after.strip()
-    return (attached or at_an_end) and not _in_code(before)
+    line = text[max(0, tag.start() - _LINE) : tag.start()].rpartition("\n")[2]
+    after = text[tag.end() : tag.end() + 100].partition("\n")[0]
+    attached = line[-1:].isalnum() or line[-1:] in tuple(".!?:;,")
+    at_an_end = not line.strip() or not after.strip()
+    return (attached or at_an_end) and not _in_code(text[: tag.start()])
 
 
 def _end_of(text: str, tag: re.Match[str]) -> int:
     """Where the thoughts end that this tag opens: at their own end, else at another tag's, else with the text."""
-    opening, closing = re.escape(tag[0]), re.escape(_PAIRS[tag[0].lower()])
+    said = tag[0].lower()
+    opening, closing = re.escape(said), re.escape(_PAIRS.get(said) or f"{said[0]}/{said[1:]}")
     depth, last = 1, 0
     for match in re.compile(f"({opening})|{closing}", re.IGNORECASE).finditer(text, tag.end()):
         depth += 1 if match[1] else -1

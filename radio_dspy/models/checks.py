@@ -27,6 +27,7 @@ UNLIMITED = 10**9  # tokenizers without a limit name 1e30
 _POSITIONS = re.compile(r"(^|\.)(position_embeddings?|wpe|embed_positions|positions_embed)$")
 _HEAD_TENSORS = re.compile(rf"{LAST}\.weight$")
 _DENIAL = re.compile(r"(not?|non|false|negative)([\W_]|$)|ir?relevant|unrelated", re.IGNORECASE)
+_GENERATING = ("text-generation", "any-to-any")  # read at the last place, which must be the text's own
 
 
 def outputs_of(folder: Path) -> int | None:
@@ -105,16 +106,18 @@ def join_outputs(model: Any, name: str) -> None:
         model[0].model.config.num_labels = model[0].model.num_labels = 1
 
 
-def prepare_model(model: Any, name: str, max_length: int | None) -> None:
+def prepare_model(model: Any, name: str, max_length: int | None, *, pairs: bool = False) -> None:
     """See that a loaded model can read what it will be given, and bound its inputs to the positions that it has.
 
     Args:
         model: A ``SentenceTransformer`` or ``CrossEncoder``.
         name: The weights, for errors and the log.
         max_length: Longest input in tokens, where it was set.
+        pairs: Whether it reads a query and a passage at once.
 
     Raises:
-        CheckpointError: If the tokenizer is missing, does not fit the weights, or has no token to pad with.
+        CheckpointError: If the tokenizer is missing, does not fit the weights, or has no token to pad with, or if the
+            bound leaves no room for a word, or of pairs for two.
     """
     if (cut := getattr(model, "truncate_dim", None)) is not None and cut < 1:
         raise CheckpointError(f"{name}: cannot be loaded: truncate_dim is {cut}, which leaves no dimension.")
@@ -125,8 +128,15 @@ def prepare_model(model: Any, name: str, max_length: int | None) -> None:
             _check_tokenizer(one, name)
             limit = position_limit(one.model)
             wanted = one.max_seq_length if max_length is None else max_length
-            if wanted is not None and wanted <= one.tokenizer.num_special_tokens_to_add():
-                raise CheckpointError(f"{name}: cannot be loaded: with max_length={wanted} it would read no word.")
+            if limit is not None and one.transformer_task not in _GENERATING:
+                one.tokenizer.padding_side = "right"  # padding before a text would move its learned positions
+            room = 0 if wanted is None else wanted - one.tokenizer.num_special_tokens_to_add(pair=pairs)
+            if wanted is not None and room < 1 + pairs:
+                raise CheckpointError(
+                    f"{name}: cannot be loaded: with max_length={wanted} it would read no word"
+                    f"{' of each text' if pairs else ''}; mend model_max_length in its tokenizer_config.json, or set "
+                    "max_length."
+                )
             if limit is not None and (wanted is None or wanted > limit):
                 if max_length is not None:
                     _log_shortened(name, max_length, limit)

@@ -73,7 +73,7 @@ class CrossEncoderScorer:
             if weights.prompt is not None:  # for scoring, training, saving and exporting alike
                 self.module.default_prompt_name = self.module.default_prompt_name or _PROMPT
                 self.module.prompts = {**self.module.prompts, self.module.default_prompt_name: weights.prompt}
-            prepare_model(self.module, name, weights.max_length)
+            prepare_model(self.module, name, weights.max_length, pairs=True)
             enable_packing(self.module.eval())
             read = functools.partial(self.module.predict, show_progress_bar=False)
             try_model(read, pairs=True)

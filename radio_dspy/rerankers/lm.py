@@ -11,6 +11,7 @@ import dspy
 
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.passages import texts_of
+from radio_dspy.core.text import first_words
 from radio_dspy.core.validation import checked_text
 from radio_dspy.lm.predictors import Predict
 from radio_dspy.lm.replies import aread, read
@@ -32,7 +33,8 @@ class LMRerank(dspy.Module):
         window: How many passages the LM sees at a time; RankGPT's 20.
         step: How far the window moves, less than ``window``; RankGPT's 10.
         k: How many passages a call returns when it does not say; None returns all.
-        max_words: How many words of a passage the LM sees; None shows the whole.
+        max_words: How many words of a passage the LM sees (syllables where a script writes no spaces); None shows the
+            whole.
 
     Example:
         >>> from dspy.utils import DummyLM
@@ -110,7 +112,7 @@ class LMRerank(dspy.Module):
         checked_text(query, "The query")
         texts = texts_of(passages)
         if self.max_words is not None:
-            texts = [_first_words(text, self.max_words) for text in texts]
+            texts = [first_words(text, self.max_words) for text in texts]
         guide = {"answers": list(answers or ()), "rationale": rationale} if answers or rationale else {}
         return _Sorting(
             predict=self.rank_guided if guide else self.rank,
@@ -201,8 +203,3 @@ def windows_of(n: int, window: int, step: int) -> list[tuple[int, int]]:
         end = windows[-1][1] - step
         windows.append((max(0, end - window), end))
     return windows
-
-
-def _first_words(text: str, count: int) -> str:
-    words = text.split()
-    return text if len(words) <= count else " ".join(words[:count])

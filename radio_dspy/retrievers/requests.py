@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from array import array
@@ -13,9 +12,9 @@ from dataclasses import replace
 import dspy
 
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.passages import Passage, Ranking, RankRequest
+from radio_dspy.core.passages import Passage, Ranking, RankRequest, content_id
 from radio_dspy.core.text import contains_answer, same_words, words
-from radio_dspy.core.validation import checked_text, plain_text
+from radio_dspy.core.validation import checked_text, is_blank, plain_text
 from radio_dspy.datasets.examples import answer_texts, check_labels, relevant_of
 from radio_dspy.retrievers.base import Retriever
 from radio_dspy.retrievers.vector import vector_part
@@ -145,7 +144,7 @@ def distinct_questions(examples: Sequence[dspy.Example]) -> dict[str, dspy.Examp
                 "radio_dspy.load_questions makes of rows with 'question' and 'answers'."
             )
         text = example.get("question")
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or is_blank(text):
             raise DataError(f"Example {position} has no 'question' (it has {sorted(example.keys())}).")
         key = checked_text(question_id(example), f"Example {position}, id")
         checked_text(text, f"Question {key!r}")
@@ -164,7 +163,7 @@ def question_id(example: dspy.Example) -> str:
     text = str(example.get("question") or "")
     key = example.get("id")
     if key is None or key == "":
-        return f"q-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:12]}"
+        return content_id(text, "q")
     return plain_text(key, f"Question {text!r:.60}, id") if isinstance(key, int | float) else str(key)
 
 

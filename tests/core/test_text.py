@@ -2,7 +2,7 @@
 
 import pytest
 
-from radio_dspy.core.text import contains, same_words, words
+from radio_dspy.core.text import contains, first_words, same_words, words
 
 FOUND = [
     ("Arabic tashkeel", "وُلِدَ فِي القَاهِرَةِ عَامَ ١٩٥٦", "القاهرة"),
@@ -174,6 +174,21 @@ FOUND = [
     ("Cherokee case", "ᏣᎳᎩ", "ꮳꮃꭹ"),
     ("Mongolian", "Улаанбаатар хот", "Улаанбаатар"),
     ("Sinhala ZWJ", "ශ්\u200dරී ලංකාව", "ශ්රී ලංකාව"),
+    ("metre", "The tower is 634m tall", "634"),
+    ("metre joined", "The tower is 634 m tall", "634m"),
+    ("volt", "mains of 230V here", "230"),
+    ("hour", "open 24h a day", "24"),
+    ("French ligature", "son œuvre complète", "oeuvre"),
+    ("French ligature missing", "le coeur bat", "cœur"),
+    ("Latin ligature", "Encyclopædia Britannica", "Encyclopaedia"),
+    ("company", "3M sells tape", "3m"),
+    ("zero width before a year", "(\u200b1948\u200b) ", "1948"),
+    ("negative", "it fell to −5 °C", "-5"),
+    ("range with a space", "the war (1939 -1945)", "1945"),
+    ("bullet", "eggs\n-5 apples", "5"),
+    ("Thai before a preposition", "กรุงเทพมหานครของประเทศไทย", "กรุงเทพมหานคร"),
+    ("Thai before a cluster", "คนญี่ปุ่นประเทศหนึ่ง", "ญี่ปุ่น"),
+    ("Thai open syllable", "ปลาของเขา", "ปลา"),
     ("Yoruba NFD", "Ìbàda\u0300n ni", "Ìbàdàn"),
 ]
 NOT_FOUND = [
@@ -206,6 +221,13 @@ NOT_FOUND = [
     ("Cyrillic ordinal", "20й век", "20"),
     ("decimal no part", "about 8.848 km", "848"),
     ("power", "about 10⁶ cells", "106"),
+    ("negative no", "it fell to −5 °C", "5"),
+    ("positive", "it is 5 °C", "-5"),
+    ("Thai much/come", "เขากินมาก", "มา"),
+    ("Thai mouth/throw", "เขาเจ็บปากมาก", "ปา"),
+    ("Thai work/crow", "การบ้านยากมาก", "กา"),
+    ("Thai cloud/May", "เมฆขาว", "เม"),
+    ("Lao study/brand", "ການສຶກສາ", "ກາ"),
     ("mixed fraction part", "takes 5½ hours", "51"),
 ]
 
@@ -231,10 +253,45 @@ def test_no_part_of_a_word_is_taken_for_an_answer(text, answer):
         ("Ha\u0300 No\u0302\u0323i o\u031b\u0309 \u0111a\u0302u?", "Hà Nội ở đâu"),
         ("e\u2010mail 5km", "E-mail: 5 km"),
         ("Երևա՞ն", "երեւան"),
+        ("# Title\ntext", "Title\ntext"),
+        ("**Paris**, 1939\u20131945", "Paris, 1939-1945"),
     ],
 )
 def test_texts_that_read_the_same_have_the_same_words(one, other):
     assert same_words(one, other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is C?", "What is C++?"),
+        ("What is C#?", "What is C?"),
+        ("Notepad++", "Notepad"),
+        ("Is it -5 degrees?", "Is it 5 degrees?"),
+        ("$5", "€5"),
+        ("5% of it", "5 of it"),
+        ("2+2", "2*2"),
+        ("x < 5", "x > 5"),
+    ],
+)
+def test_texts_that_differ_in_a_sign_that_is_read_have_other_words(one, other):
+    assert not same_words(one, other)
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "left"),
+    [
+        ("Ice floats on  water", 3, "Ice floats on"),
+        ("one two", 5, "one two"),
+        ("水の沸点は百度です。", 3, "水の沸"),
+        ("冰会浮,在水上", 3, "冰会浮,"),
+        ("กินข้าวผัดมาก", 2, "กินข้าว"),
+        ("東京タワーは333m", 2, "東京"),
+        ("서울은 한국의 수도다", 2, "서울은 한국의"),
+    ],
+)
+def test_a_text_is_cut_behind_so_many_words(text, count, left):
+    assert first_words(text, count) == left
 
 
 def test_other_numbers_and_names_are_other_words():

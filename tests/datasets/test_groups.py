@@ -91,7 +91,7 @@ def test_only_what_it_wrote_is_replaced(file, tmp_path, text):
     ("change", "message"),
     [
         ({"query": 7}, "needs a string 'query' that is not empty"),
-        ({"pos": "yeast"}, "needs a list of strings 'pos', got 'yeast'"),
+        ({"pos": 7}, "needs a list of strings 'pos', got 7"),
         ({"neg": None}, "needs a list of strings 'neg', got None"),
         ({"neg": ["ice", 7]}, "'neg' must hold strings that are not empty, got 7 in it"),
         ({"pos_scores": [1.0, 0.9]}, "give both 'pos_scores' and 'neg_scores', or neither"),
@@ -109,7 +109,9 @@ def test_a_bad_line_is_named(change, message, file):
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("change", [{"query": " "}, {"query": None}, {"pos": []}, {"neg": ["ice", ""]}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"query": " "}, {"query": None}, {"pos": []}, {"pos": "\u200b"}, {"neg": ["ice", ""]}], ids=str
+)
 def test_a_line_with_nothing_in_it_is_left_out(change, file, caplog):
     with file.open("a", encoding="utf-8") as lines:
         lines.write("\n" + json.dumps({**ROW, **change}))
@@ -131,6 +133,7 @@ def test_a_line_with_nothing_in_it_is_left_out(change, file, caplog):
             ["ice", "salt"],
         ),
         ({"query": "why?", "pos": ["yeast"], "neg": ["ice"], "type": "normal", "pos_id": [4]}, ["ice"]),
+        ({"query": "why?", "pos": "yeast", "neg": "ice"}, ["ice"]),
         ({"query": "why?", "answer": "yeast", "negative": "ice"}, ["ice"]),
         ({"query": "why?", "positives": ["yeast"], "negatives": ["ice", "salt"]}, ["ice", "salt"]),
         (

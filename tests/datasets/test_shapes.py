@@ -19,6 +19,7 @@ from radio_dspy.core.errors import DataError
 from radio_dspy.core.passages import Passage, as_passages, content_id
 from radio_dspy.datasets.examples import answer_texts, answers_of, check_judgeable, check_labels, letters_of
 from radio_dspy.datasets.shapes import first_of, options_of
+from radio_dspy.retrievers.requests import question_id
 
 ASKED = {"id": "q1", "question": "What stops the yeast?"}
 OPTIONS = ["frost", "boiling", "brine"]
@@ -42,6 +43,11 @@ def file_of(path, text):
             Passage("1", "They rise.", "Tides"),
         ),
         ({"pid": 1, "passage": "They rise."}, Passage("1", "They rise.")),
+        ({"id": "1", "title": "Tides", "text": "\u200b\ufeff\u2060"}, Passage("1", "Tides")),
+        (
+            {"page_url": "1", "page_name": "Tides", "page_snippet": "They rise.", "page_result": "<p>"},
+            Passage("1", "They rise.", "Tides"),
+        ),
         ({"id": "1", "contents": "Tides\r\nThey rise."}, Passage("1", "They rise.", "Tides")),
         ({"page_content": "They rise.", "metadata": {"id": "1", "title": "T"}}, Passage("1", "They rise.", "T")),
         ({"id": "1", "content": "They rise.", "meta": {"title": "T"}}, Passage("1", "They rise.", "T")),
@@ -169,6 +175,19 @@ def test_judgements_of_other_questions_are_counted(tmp_path, caplog):
         ({"correct_answers": ["boiling", "heat"], "incorrect_answers": ["ice"]}, ["boiling", "heat"]),
         ({"answer": "boiling", "alt_ans": ["heat"]}, ["boiling", "heat"]),
         ({"user_input": "Why?", "reference": "boiling"}, ["boiling"]),
+        ({"passage": "It boils.", "label": True}, ["yes", "true"]),
+        ({"passage": "It boils.", "label": "False"}, ["no", "false"]),
+        ({"label": 1}, []),
+        (
+            {"answers": {"de": [{"text": "Sieden", "aliases": []}], "en": [{"text": "boiling", "aliases": ["heat"]}]}},
+            ["boiling", "heat"],
+        ),
+        ({"answers": {"en": [{"type": "unanswerable", "text": None}], "de": []}}, []),
+        (
+            {"annotations": {"short_answers": [{"text": ["boiling"]}, {"text": []}], "yes_no_answer": [-1, 1]}},
+            ["boiling", "yes"],
+        ),
+        ({"annotations": [{"short_answers": [], "yes_no_answer": "NO"}]}, ["no"]),
         ({"reference": "Smith, 2010"}, []),
         ({"answers": np.array(["boiling", None], dtype=object)}, ["boiling"]),
         ({"answers": ["No Answer Present."]}, []),
@@ -243,12 +262,51 @@ def test_answers_that_are_not_read_are_told(caplog):
         {"A": "frost", "B": "boiling", "C": "brine", "answer": "B"},
         {"opa": "frost", "opb": "boiling", "opc": "brine", "cop": 1},
         {"choices": np.array(OPTIONS), "answer": np.int64(1)},
+        {"options": [{"key": key, "value": one} for key, one in zip("ABC", OPTIONS, strict=True)], "answer_idx": "B"},
+        {"choices": OPTIONS, "label": 1},
+        {"answerA": "frost", "answerB": "boiling", "answerC": "brine", "label": "2"},
+        {"ending0": "frost", "ending1": "boiling", "ending2": "brine", "label": 1},
     ],
     ids=str,
 )
 def test_shapes_of_options(fields):
     (one,) = load_questions([{**ASKED, **fields}])
     assert (one.choices, one.answers, letters_of(one), answer_texts(one)) == (OPTIONS, ["B"], ("B",), ("boiling",))
+
+
+def test_options_of_two_and_wrong_ones_beside_the_right_one():
+    (piqa,) = load_questions([{"goal": "Stop the yeast", "sol1": "frost it", "sol2": "boil it", "label": 1}])
+    assert (piqa.question, piqa.choices, piqa.answers) == ("Stop the yeast", ["frost it", "boil it"], ["B"])
+    sciq = {"question": "What stops it?", "distractor1": "ice", "distractor2": "air", "correct_answer": "boiling"}
+    assert load_questions([sciq])[0].toDict() | {"id": ""} == {
+        "id": "", "question": "What stops it?", "answers": ["B"], "answer": "B", "relevant": [], "metadata": {},
+        "choices": ["air", "boiling", "ice"],
+    }  # fmt: skip
+
+
+def test_the_answers_are_in_the_language_of_the_question():
+    answers = {name: [{"text": text}] for name, text in (("en", "boiling"), ("de", "Sieden"))}
+    row = {"example_id": 7, "queries": {"en": "What?", "de": "Was?"}, "answers": answers}
+    for query, found in (({}, ["boiling"]), ({"query": "What?"}, ["boiling"]), ({"query": "Was?"}, ["Sieden"])):
+        assert load_questions([{**row, **query}])[0].answers == found
+    with pytest.raises(DataError, match="has answers in fr, de; give those in the question's language"):
+        load_questions([{**row, "answers": {"fr": [], "de": []}, "query": "What?"}])
+
+
+def test_rows_without_an_id_get_one_from_their_text():
+    rows = [{"question": "Which is true?", "choices": list(pair), "answer": 0} for pair in ("pq", "rs", "pq")]
+    one, other = load_questions(rows)
+    assert one.id != other.id == load_questions(rows[1:2])[0].id
+    assert load_questions([{"question": "Why?"}])[0].id == question_id(dspy.Example(question="Why?"))
+    with pytest.raises(DataError, match="row 1: needs an 'id'"):
+        load_questions([{"question": "Why?", "id": None}])
+
+
+@pytest.mark.parametrize("options", [["boiling", "frost", "brine"], ["frost", "boiling"], None])
+def test_a_further_line_with_other_options_is_refused(options):
+    rows = [{**ASKED, "choices": OPTIONS, "answer": 1}, {**ASKED, "choices": options, "answer": 0}]
+    with pytest.raises(DataError, match="row 2: question 'q1' has other options than at row 1"):
+        load_questions(rows)
 
 
 @pytest.mark.parametrize("hidden", [-1, "", None])
@@ -424,12 +482,14 @@ def test_classes_are_read_by_name():
         (b"PK\x03\x04\x14\x00\x00\x00", "unpack it, or pack it with gzip"),
         (b"\x1f\x8b\x08\x00", r"name must end in \.gz"),
         ('{"id": 1}'.encode("utf-16"), "save it as UTF-8"),
+        ('{"id": 1}'.encode("utf-32"), "it is UTF-16 or UTF-32: save it as UTF-8"),
+        ('{"id": 1}'.encode("utf-32-be"), "it is UTF-16 or UTF-32: save it as UTF-8"),
         (
             json.dumps({"examples": [ASKED]}, indent=2).encode(),
             r"on one line \(jq -c\), or in one JSON array",
         ),
     ],
-    ids=["zstd", "bzip2", "xz", "zip", "gzip", "utf-16", "indented"],
+    ids=["zstd", "bzip2", "xz", "zip", "gzip", "utf-16", "utf-32", "unmarked", "indented"],
 )
 def test_files_of_another_kind_are_told_what_to_do(data, advice, tmp_path):
     path = tmp_path / "rows.jsonl"

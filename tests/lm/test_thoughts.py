@@ -36,6 +36,16 @@ CHAT = "[[ ## answer ## ]]\n{}\n\n[[ ## completed ## ]]"
         ("<think>Dusk?</thinking>noon", "noon"),
         ("analysiswe need the hour.assistantfinalnoon", "noon"),
         ("Here is my thought process:\nDusk?\n\nHere is my response:\nnoon", "noon"),
+        ("<think>Dusk?</think>noon\n<think>\nOr is it", "noon"),
+        ("<think>Dusk?</think>noon<think>Or is it", "noon"),
+        ("<think>Dusk?</think><think>Or is it", ""),
+        ("<think>Dusk?</think>\n" * 300 + "noon", "noon"),
+        ("<think>Dusk?</think>no" * 30 + "on", "no" * 30 + "on"),
+        ("<seed:think>Dusk?</seed:think>noon", "noon"),
+        ("<deep_think>Dusk?</deep_think>noon", "noon"),
+        ("<think>Dusk?</think>\n<response>noon</response>", "noon"),
+        ("<think>Dusk?</think>The tag <think> opens.", "The tag <think> opens."),
+        ("[Reasoning] It stands south.", None),
         ("analysis of the sun's height", None),
         ("<answer>noon</answer>", None),
         ("<|im_start|> opens a turn of a chat.", None),
@@ -124,6 +134,16 @@ def test_a_rationale_has_none_and_one_cut_off_is_empty(engine):
         ("hosted_vllm/Qwen/Qwen3-8B", True),
         ("ollama_chat/qwen3:8b", True),
         ("hosted_vllm/zai-org/GLM-4.6", True),
+        ("hosted_vllm/HuggingFaceTB/SmolLM3-3B", True),
+        ("hosted_vllm/XiaomiMiMo/MiMo-7B-RL", True),
+        ("hosted_vllm/zai-org/GLM-5", True),
+        ("hosted_vllm/moonshotai/Kimi-K2-Thinking", True),
+        ("hosted_vllm/MiniMaxAI/MiniMax-M2", True),
+        ("hosted_vllm/tencent/Hunyuan-A13B-Instruct", True),
+        ("hosted_vllm/ByteDance-Seed/Seed-OSS-36B-Instruct", True),
+        ("hosted_vllm/nvidia/NVIDIA-Nemotron-Nano-9B-v2", True),
+        ("hosted_vllm/allenai/Olmo-3-7B-Think", True),
+        ("hosted_vllm/ibm-granite/granite-3.3-8b-instruct", False),
         ("hosted_vllm/Qwen/Qwen3-4B-Instruct-2507", False),
         ("hosted_vllm/Qwen/Qwen3-Coder-30B-A3B-Instruct", False),
         ("openai/gpt-4o-mini", False),
@@ -153,6 +173,17 @@ def test_nothing_of_ours_is_sent_to_a_reasoning_lm(model, thinks):
 def test_what_a_server_of_ones_own_is_told(settings, thinks):
     for model in ("hosted_vllm/small", "hosted_vllm/Qwen/Qwen3-8B"):
         assert is_reasoning(dspy.LM(model, api_key="none", extra_body=settings)) is thinks
+
+
+def test_an_lm_of_any_name_that_thinks_is_known_by_its_replies():
+    extractor, thoughtful = radio.RationaleExtractor(), "<think>Dusk?</think>It stands south."
+    with FaultServer(lambda prompt: thoughtful) as server:
+        lm = dspy.LM("hosted_vllm/nameless", api_base=f"{server.url}/v1", api_key="none", cache=False)
+        with dspy.context(lm=lm, adapter=radio.PlainAdapter()):
+            assert extractor.settings() == {"temperature": 0.2, "max_tokens": 1000}
+            assert extractor(question="When?", answers=["noon"]).rationale == "It stands south."
+            assert extractor.settings() == {}
+            assert extractor.settings(seen=False) == {"temperature": 0.2, "max_tokens": 1000}
 
 
 def test_the_users_own_settings_win():

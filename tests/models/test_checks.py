@@ -352,6 +352,15 @@ class TestNumbers:
         with pytest.raises(CheckpointError, match="truncate_dim is -3"):
             radio.Encoder(str(folder)).encode_passages([])
 
+    @pytest.mark.parametrize("length", [1, 3, 4])
+    def test_a_bound_that_leaves_no_word_of_each_text(self, made, tmp_path, length):
+        folder = shutil.copytree(made("bert", "AutoModelForSequenceClassification"), tmp_path / "bounded")
+        change_json(folder / "tokenizer_config.json", model_max_length=length)
+        with pytest.raises(CheckpointError, match="no word of each text; mend model_max_length in its tokenizer_conf"):
+            scores_of(folder)
+        change_json(folder / "tokenizer_config.json", model_max_length=5)
+        assert np.isfinite(scores_of(folder)).all()
+
     @pytest.mark.parametrize("value", ["64", 2.5, True])
     def test_settings_of_another_type(self, made, value):
         name = str(made("bert", "AutoModel"))

@@ -1,8 +1,9 @@
 """Every kind of reranker goes the whole way: loaded, scored, trained, saved, moved, loaded and exported."""
 
+import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,14 +128,27 @@ def dense(folder: Path) -> Path:
     return vectors(folder, modules, truncate_dim=6, prompts={"query": "ask : ", "document": ""})
 
 
+def padded_left(kind: str, **settings: Any) -> Callable[[Path], Path]:
+    """Its positions are learned: in a batch, padding before a text moves them."""
+
+    def make(folder: Path) -> Path:
+        plain(folder, kind, CROSS, num_layers=2, num_heads=2, **settings)
+        path = folder / "tokenizer_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "padding_side": "left"}))
+        return folder
+
+    return make
+
+
 @dataclass(frozen=True)
 class Kind:
-    """How a reranker is made, opened, and scored by sentence-transformers."""
+    """How a reranker is made, opened, and scored by sentence-transformers: in a batch, or each text alone."""
 
     make: Callable[[Path], Path]
     settings: dict[str, Any] = field(default_factory=dict)
     bi: bool = False
     lowered: bool = True
+    alone: bool = False
 
     def expected(self, folder: Path) -> Any:
         with quiet_loading():
@@ -142,7 +156,9 @@ class Kind:
                 model = SentenceTransformer(str(folder), device="cpu")
                 return model.similarity(model.encode_query(QUESTION), model.encode_document(TEXTS))[0].numpy()
             model = CrossEncoder(str(folder), device="cpu", activation_fn=torch.nn.Identity())
-        found = model.predict([(QUESTION, text) for text in TEXTS], prompt=self.settings.get("prompt"))
+        size = 1 if self.alone else 32
+        pairs = [(QUESTION, text) for text in TEXTS]
+        found = model.predict(pairs, prompt=self.settings.get("prompt"), batch_size=size)
         return found[:, 1] - found[:, 0] if found.ndim == 2 else found
 
 
@@ -157,6 +173,10 @@ KINDS = {
     "ModernBERT": Kind(of("modernbert", **MODERN)),
     "DeBERTa-v3": Kind(of("deberta-v2", **DEBERTA)),
     "Qwen3 with a head": Kind(of("qwen3", **DECODER)),
+    "GPT-2, padded left": Kind(padded_left("gpt2"), lowered=False, alone=True),
+    "GPT-Neo, padded left": Kind(
+        padded_left("gpt_neo", attention_types=[[["global", "local"], 1]]), lowered=False, alone=True
+    ),
     "causal, its own prompt": Kind(causal),
     "causal, another prompt": Kind(causal, {"prompt": "is it about steam?"}),
     "causal, no prompt": Kind(causal, {"prompt": ""}),
@@ -213,7 +233,7 @@ def test_scores_stay_the_same_on_the_whole_way(kind, tmp_path):
 
     exported = radio.export(rerank, tmp_path / "exported")
     kept = {**kind.settings, "prompt": None} if "prompt" in kind.settings else {}
-    np.testing.assert_allclose(Kind(kind.make, kept, kind.bi).expected(exported), after, atol=1e-4)
+    np.testing.assert_allclose(replace(kind, settings=kept).expected(exported), after, atol=1e-4)
     radio.save(Desk(rerank), tmp_path / "saved")
     moved = shutil.move(tmp_path / "saved", tmp_path / "moved")
     shutil.rmtree(tmp_path / "trained")

@@ -155,6 +155,9 @@ def test_long_passages_are_cut_to_max_words():
     ranked = rerank(lm, ["text 1 and so on", "text 2 for ever"], LMRerank(max_words=2))
     assert "and so on" not in lm.prompts[0]
     assert ranked.passages == ["text 2 for ever", "text 1 and so on"]
+    rerank(lm, ["text 1 水が沸騰する", "text 2 水が凍る"], LMRerank(max_words=4))
+    assert "水が" in lm.prompts[1]
+    assert "沸騰" not in lm.prompts[1]
 
 
 @pytest.mark.parametrize("reply", ["I cannot say.", "[]", "[17, 18]"])

@@ -38,14 +38,16 @@ class RationaleExtractor(dspy.Module):
         self.max_tokens = max_tokens
         self.extract = Predict(ExtractRationale)
 
-    def settings(self, sample: int = 0) -> dict[str, Any]:
+    def settings(self, sample: int = 0, *, seen: bool = True) -> dict[str, Any]:
         """Settings sent beside the prompt: those that the LM has no value for, or that a second sample needs.
 
-        A reasoning LM is sent nothing that was not asked for.
+        A reasoning LM is sent nothing that was not asked for; see ``is_reasoning`` for ``seen``.
         """
         lm = self.extract.lm or dspy.settings.lm
         own = set() if lm is None else {name for name, value in lm.kwargs.items() if value is not None}
-        thinks = lm is not None and is_reasoning(lm)  # it takes no temperature, and its limit must hold its thoughts
+        thinks = lm is not None and is_reasoning(
+            lm, seen=seen
+        )  # it takes no temperature, and its limit must hold its thoughts
         config: dict[str, Any] = {}
         if self.temperature is not None:
             config["temperature"] = self.temperature
@@ -105,4 +107,4 @@ def rationale_key(extractor: RationaleExtractor, lm: dspy.LM, question: str, ans
         question,
         list(answers),
     ]
-    return call_key(lm, {**lm.kwargs, **extractor.settings()}, asked)
+    return call_key(lm, {**lm.kwargs, **extractor.settings(seen=False)}, asked)
