@@ -159,8 +159,6 @@ class Qdrant(Engine):
         ]
         if points:
             self.client.upsert(name, points)
-            # Its local client brings what it holds to length 1 in place at the first search.
-            self.client.query_points(name, query=vectors[0].tolist(), limit=1)
 
     def open(self, name, encoder, **options):
         named = {"id": "doc", "title": "title", "metadata": "metadata", **options}
