@@ -97,6 +97,6 @@ def test_milvus(tmp_path, small, vectors, monkeypatch):
             client.close()
 
         check("milvus+http", port, small, vectors, fill)
-    with pytest.raises(StoreError, match="collection passages|milvus store") as caught:
+    with pytest.raises(StoreError, match=r"collection passages|milvus store") as caught:
         open_store(f"milvus+http://127.0.0.1:{port}", "passages", small)
     assert KEY not in str(caught.value)
