@@ -39,7 +39,7 @@ _WORDS = re.compile(r"[A-Za-z]+(?:[ _-][A-Za-z]+)*")
 _NUMBER = re.compile(r"[\d.,:+-]+")
 _LOCAL = re.compile(r"[A-Za-z]:[\\/]|~/|\.{1,2}/")
 # Parts of the name of a model or a version: words, years and dates, short mixtures such as "4o", "v1" and "qwen2".
-_PLAIN_PART = re.compile(r"[A-Za-z]*|\d{1,4}|\d{6}|\d{8}|[A-Za-z\d]{1,7}")
+_PLAIN_PART = re.compile(r"[A-Za-z]*|\d{1,4}|\d{6}|\d{8}|(?=\d*[A-Za-z])[A-Za-z\d]{1,7}")
 _SHORTEST_SEGMENT = 12
 _UUID = re.compile(r"[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}", re.IGNORECASE)
 

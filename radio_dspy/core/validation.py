@@ -35,6 +35,8 @@ def shown(value: Any) -> str:
         return f"{value!r:.80}"
     except ValueError:  # from 4,300 digits on Python refuses
         return f"{type(value).__name__} of more digits than Python writes"
+    except RecursionError:
+        return f"{type(value).__name__} that is nested too deep to be shown"
 
 
 def is_blank(text: str) -> bool:

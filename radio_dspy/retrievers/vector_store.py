@@ -82,8 +82,8 @@ def asking(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # every client has errors of its own, some several
         raise StoreError(
-            f"{name}: {told(error):.400} See that it runs and holds what is asked for; what a run folder has is kept, "
-            "and the same compile goes on from there."
+            f"{name}: {told(error).rstrip('.'):.400}. See that it runs and holds what is asked for; what a run folder "
+            "has is kept, and the same compile goes on from there."
         ) from cause_of(error)
 
 

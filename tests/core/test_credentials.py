@@ -201,7 +201,7 @@ def test_nor_do_placeholders_for_a_key(key):
         {"auth": ("me", "MARK-0123456")},
         {"dsn": "host=db.example password=MARK-0123456 user=me"},
         {"conninfo": "host=db.example password='MARK-0123456'"},
-        {"api_base": "https://host.example/v1/MARK-0123456789/chat"},
+        {"api_base": "https://host.example/v1/MARK-0123456/chat"},
         {"token": "root:MARK-0123456"},
     ],
     ids=count(),  # as above

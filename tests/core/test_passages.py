@@ -68,3 +68,13 @@ def test_metadata_is_of_json_types(given, held):
 def test_metadata_that_is_no_json(wrong):
     with pytest.raises(DataError, match="'a': metadata must be an object of JSON types"):
         Passage("a", "Ice floats.", metadata=wrong)
+
+
+def test_metadata_that_has_no_end():
+    deep = circular = {}
+    for _ in range(5000):
+        deep = {"x": deep}
+    circular["x"] = circular
+    for wrong in (deep, circular):
+        with pytest.raises(DataError, match="'a': metadata must be an object of JSON types"):
+            Passage("a", "Ice floats.", metadata=wrong)

@@ -23,7 +23,9 @@ def student(retriever, encoder):
 def test_a_query_side_is_aligned_without_a_write(name, tmp_path, topic, small, monkeypatch):
     engine = ENGINES[name](tmp_path)
     try:
-        engine.fill("passages", topic.passages, small.encode_passages(topic.passages))
+        # Qdrant's local client divides what it compares by cosine by its length, in place, at every search.
+        metric = engine.metrics[1] if name == "qdrant" else ""
+        engine.fill("passages", topic.passages, small.encode_passages(topic.passages), metric)
         retriever, before = engine.open("passages", small), engine.state("passages")
         monkeypatch.setattr(Encoder, "encode_passages", never)
         monkeypatch.setattr(PassageVectors, "encode", never)
@@ -56,7 +58,6 @@ def noting(topic, before):
     return lm, asked
 
 
-@pytest.mark.slow
 def test_postgresql_is_killed_in_the_middle_of_a_compile_which_goes_on_later(tmp_path, topic, small):
     engine = PgVector(tmp_path)
     try:
