@@ -93,8 +93,8 @@ _OPEN = (
 # may have one, and where it does not itself begin a syllable, by a vowel, the vowel letter O, or another consonant.
 _VOWEL, _BARE = "[ะ-\u0e3aๅ\u0e47-\u0e4e]", "[ก-ฮ](?![ะ-\u0e3aๅ\u0e47-\u0e4e])"
 _CODA = (
-    "(?:(?<=(?:[\u0e31\u0e34-\u0e39\u0e47]|(?<!\u0e4d|เ[ก-ฮ][\u0e48-\u0e4b]?)า)[\u0e48-\u0e4b]?|[เแโ][ก-ฮ][\u0e48-\u0e4b]?)"
-    f"[ก-จชญ-ปพ-ฤลวศ-สฬ](?!{_VOWEL}|อ(?!{_VOWEL})|(?<=[กขคตทปพผสศจซ])[รลว]{_VOWEL}|{_BARE}(?!{_BARE}|[รลว]{_VOWEL}))"
+    "(?:(?<=เ[ก-ฮ]\u0e35[\u0e48-\u0e4b]?)ย|(?<=(?:[\u0e31\u0e34-\u0e39\u0e47]|(?<!\u0e4d|เ[ก-ฮ][\u0e48-\u0e4b]?)า)[\u0e48-\u0e4b]?|[เแโ][ก-ฮ][\u0e48-\u0e4b]?)"
+    f"[ก-จชญ-ปพ-ฤลวศ-สฬ](?!{_VOWEL}|อ(?!{_VOWEL}|อ|ย{_VOWEL})|(?<=[กขคตทปพผสศจซ])[รลว]{_VOWEL}|(?!อ){_BARE}(?!{_BARE}|[รลว]{_VOWEL}))"
     "|(?<=(?:[\u0eb1\u0eb4-\u0eb9\u0ebb]|(?<!\u0ecd)າ)[\u0ec8-\u0ecb]?|[ເແໂ][ກ-ຮ][\u0ec8-\u0ecb]?)"
     "[ກງດບນມຍວ](?![ະ-\u0ebd\u0ec8-\u0ecdອວ]))"
 )

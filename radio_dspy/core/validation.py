@@ -17,9 +17,9 @@ _TEXTS = ("contents", "text", "long_text", "page_content", "content")
 _METADATA = ("metadata", "meta")  # LangChain and LlamaIndex; Haystack
 _LARGEST = 10**100  # of a number that stands for a text
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# White space, control and format characters, fillers of Hangul and Braille, variation selectors.
+# White space, format characters, fillers of Hangul and Braille, variation selectors.
 _UNSEEN = re.compile(
-    r"[\s\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800"
+    r"[\s\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800"
     r"\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]*"
 )
 

@@ -164,7 +164,8 @@ def _with_texts(where: str, row: Mapping[str, Any], contents: Mapping[str, str])
 
 def _texts(where: str, row: Mapping[str, Any], name: str) -> list[str]:
     value = row.get(name)
-    value = [value] if isinstance(value, str) else value
+    if isinstance(value, str) and name in ("pos", "neg"):
+        value = [value]
     if not isinstance(value, list | tuple):
         raise DataError(f"{where}: needs a list of strings {name!r}, got {shown(value)}; the row has {columns(row)}.")
     for one in value:

@@ -228,7 +228,7 @@ def opened(path: Path) -> IO[str]:
 
 def as_utf8(where: str, line: str) -> str:
     """A line in which no byte was anything but UTF-8."""
-    if "\0" in line:
+    if _is_wide(line):
         raise DataError(f"{where}: not UTF-8 text (it has zero bytes){_advice(where, line)}.")
     if not line.isascii():
         data = line.encode("utf-8", "surrogateescape")
@@ -237,6 +237,11 @@ def as_utf8(where: str, line: str) -> str:
         except UnicodeDecodeError as error:
             raise DataError(f"{where}: not UTF-8 text ({error.reason}){_advice(where, line)}.") from error
     return line
+
+
+def _is_wide(line: str) -> bool:
+    """Whether a line's characters stand between zero bytes, as in UTF-16 and UTF-32."""
+    return "\0" in line and bool(line.strip("\0\r\n "))
 
 
 def _array(where: str, text: str, first: int) -> list[Any]:
@@ -269,7 +274,7 @@ def _advice(where: str, line: str) -> str:
     if line.startswith(_PACKED):
         ending = "a packed file's name must end in .gz" if line.startswith(_GZIP) else "unpack it, or pack it with gzip"
         return f"; {ending}"
-    if line.startswith(_UTF16) or "\0" in line:
+    if line.startswith(_UTF16) or _is_wide(line):
         return "; it is UTF-16 or UTF-32: save it as UTF-8"
     if line.rstrip().endswith(("{", "[", ",")):
         return "; an object must stand on one line (jq -c), or in one JSON array"

@@ -128,8 +128,10 @@ def prepare_model(model: Any, name: str, max_length: int | None, *, pairs: bool 
             _check_tokenizer(one, name)
             limit = position_limit(one.model)
             wanted = one.max_seq_length if max_length is None else max_length
-            if limit is not None and one.transformer_task not in _GENERATING:
-                one.tokenizer.padding_side = "right"  # padding before a text would move its learned positions
+            decoder = hasattr(one.model.config, "num_key_value_heads")
+            if (limit is not None or not decoder) and one.transformer_task not in _GENERATING:
+                # Padding before a text would move its learned positions, and be read in place of its first token.
+                one.tokenizer.padding_side = "right"
             room = 0 if wanted is None else wanted - one.tokenizer.num_special_tokens_to_add(pair=pairs)
             if wanted is not None and room < 1 + pairs:
                 raise CheckpointError(

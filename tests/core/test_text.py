@@ -188,6 +188,7 @@ FOUND = [
     ("bullet", "eggs\n-5 apples", "5"),
     ("Thai before a preposition", "กรุงเทพมหานครของประเทศไทย", "กรุงเทพมหานคร"),
     ("Thai before a cluster", "คนญี่ปุ่นประเทศหนึ่ง", "ญี่ปุ่น"),
+    ("Thai ia", "กรุงโตเกียวประเทศญี่ปุ่น", "โตเกียว"),
     ("Thai open syllable", "ปลาของเขา", "ปลา"),
     ("Yoruba NFD", "Ìbàda\u0300n ni", "Ìbàdàn"),
 ]
@@ -226,6 +227,7 @@ NOT_FOUND = [
     ("Thai much/come", "เขากินมาก", "มา"),
     ("Thai mouth/throw", "เขาเจ็บปากมาก", "ปา"),
     ("Thai work/crow", "การบ้านยากมาก", "กา"),
+    ("Thai Tak/eye", "จังหวัดตากอยู่เหนือ", "ตา"),
     ("Thai cloud/May", "เมฆขาว", "เม"),
     ("Lao study/brand", "ການສຶກສາ", "ກາ"),
     ("mixed fraction part", "takes 5½ hours", "51"),

@@ -129,10 +129,10 @@ def dense(folder: Path) -> Path:
 
 
 def padded_left(kind: str, **settings: Any) -> Callable[[Path], Path]:
-    """Its positions are learned: in a batch, padding before a text moves them."""
+    """In a batch, padding before a text moves its learned positions, or is read in place of its first token."""
 
     def make(folder: Path) -> Path:
-        plain(folder, kind, CROSS, num_layers=2, num_heads=2, **settings)
+        plain(folder, kind, CROSS, **settings)
         path = folder / "tokenizer_config.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "padding_side": "left"}))
         return folder
@@ -175,8 +175,11 @@ KINDS = {
     "Qwen3 with a head": Kind(of("qwen3", **DECODER)),
     "GPT-2, padded left": Kind(padded_left("gpt2"), lowered=False, alone=True),
     "GPT-Neo, padded left": Kind(
-        padded_left("gpt_neo", attention_types=[[["global", "local"], 1]]), lowered=False, alone=True
+        padded_left("gpt_neo", attention_types=[[["global", "local"], 1]], num_layers=2, num_heads=2),
+        lowered=False,
+        alone=True,
     ),
+    "ModernBERT, padded left": Kind(padded_left("modernbert", **MODERN), alone=True),
     "causal, its own prompt": Kind(causal),
     "causal, another prompt": Kind(causal, {"prompt": "is it about steam?"}),
     "causal, no prompt": Kind(causal, {"prompt": ""}),

@@ -246,8 +246,9 @@ def check_groups(data, folder):
     found = outcome(radio.load_groups, written(folder, data), names=NAMED_LINE)
     if found.error is None:
         rows = [json.loads(line) for line in lines_of(data)]
-        assert [one.pos for one in found.value] == [row["pos"] for row in rows]
-        assert [one.neg for one in found.value] == [row["neg"] for row in rows]
+        texts = [[[row[name]] if isinstance(row[name], str) else row[name] for name in ("pos", "neg")] for row in rows]
+        kept = [both for both in texts if not any(is_blank(one) for one in sum(both, []))]
+        assert [[one.pos, one.neg] for one in found.value] == kept
         for one in found.value:
             f"{one.question}{one.pos}{one.neg}{one.get('prompt')}{one.get('id')}".encode()
             for name, of in (("pos_scores", one.pos), ("neg_scores", one.neg)):
