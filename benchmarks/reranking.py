@@ -56,7 +56,9 @@ def trained(data: Path, index: radio.FaissRetriever, folder: Path) -> str:
         training=radio.TrainingSettings(disable_tqdm=True),
         run_dir=folder,
     )
-    student = radio.RetrieveRerankAnswer(index, radio.Rerank(ENCODER), candidates=CANDIDATES)
+    student = radio.RetrieveRerankAnswer(
+        index, radio.Rerank(ENCODER, "cross-encoder", new_head=True), candidates=CANDIDATES
+    )
     aligned: Any = optimizer.compile(student, trainset=radio.load_questions(data / "train.jsonl")[:LEARNT_FROM])
     return str(aligned.rerank.weights.checkpoint)
 
@@ -170,7 +172,7 @@ def untrained(folder: Path) -> str:
     from radio_dspy.models.cache import open_scorer
     from radio_dspy.models.weights import RerankerWeights
 
-    open_scorer(RerankerWeights(ENCODER), "cpu").save(folder / "untrained")
+    open_scorer(RerankerWeights(ENCODER, "cross-encoder", new_head=True), "cpu").save(folder / "untrained")
     return str(folder / "untrained")
 
 

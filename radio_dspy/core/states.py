@@ -133,7 +133,7 @@ class _WeightsState(Strict):
     """The state of ``RerankerWeights``."""
 
     checkpoint: Name
-    architecture: Literal["cross-encoder", "bi-encoder"] | None
+    architecture: Literal["cross-encoder", "bi-encoder", "late-interaction"] | None
     base: Name
     passage_checkpoint: Name | None
     max_length: int | None = Field(ge=1, le=1 << 20)

@@ -11,6 +11,7 @@ from radio_dspy.core.validation import checked_text
 from radio_dspy.models.bi_encoder import BiEncoderScorer, PassageVectors
 from radio_dspy.models.cross_encoder import CrossEncoderScorer
 from radio_dspy.models.encoder import MODEL_LOCK
+from radio_dspy.models.late_interaction import LateInteractionScorer
 from radio_dspy.models.scorer import Scorer
 from radio_dspy.models.shared import shared
 from radio_dspy.models.weights import RerankerWeights, ScoringPrecision
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
 
     Scores = npt.NDArray[np.float32]
 
+_BY_VECTORS = {"bi-encoder": BiEncoderScorer, "late-interaction": LateInteractionScorer}
+
 
 def open_scorer(weights: RerankerWeights, device: str | None = None, *, frozen: PassageVectors | None = None) -> Scorer:
     """A fresh scorer of its own, for training: the shared one must never change."""
     if weights.architecture == "cross-encoder":
         return CrossEncoderScorer(weights, device)
-    return BiEncoderScorer(weights, device, private=True, frozen=frozen)
+    return _BY_VECTORS[weights.architecture](weights, device, private=True, frozen=frozen)
 
 
 def score_lists(
@@ -72,4 +75,4 @@ def score_lists(
 def _shared_scorer(weights: RerankerWeights, device: str | None, precision: ScoringPrecision) -> Scorer:
     if weights.architecture == "cross-encoder":
         return CrossEncoderScorer(weights, device, precision)
-    return BiEncoderScorer(weights, device, precision=precision)
+    return _BY_VECTORS[weights.architecture](weights, device, precision=precision)

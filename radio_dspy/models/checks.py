@@ -20,15 +20,13 @@ from transformers import PreTrainedModel
 from radio_dspy.core.errors import CheckpointError, RadioError, SettingsError
 from radio_dspy.core.locks import ThreadLock
 from radio_dspy.core.redaction import logger_of
-from radio_dspy.models.architecture import HEAD
+from radio_dspy.models.architecture import HEAD, HEAD_TENSORS, LAST_LAYER
 from radio_dspy.models.settings_rules import read_settings
 from radio_dspy.models.weights_folder import panics_as_errors
 
 logger = logger_of(__name__)
 UNLIMITED = 10**9  # tokenizers without a limit name 1e30
 _POSITIONS = re.compile(r"(^|\.)(position_embeddings?|wpe|embed_positions|positions_embed)$")
-_LAST = r"(^|\.)(classifier|score|logits_proj|(classifier|classification_head)\.out_proj)"
-_HEAD_TENSORS, _LAST_LAYER = re.compile(rf"{_LAST}\.weight$"), re.compile(rf"{_LAST}\.(weight|bias)$")
 _DENIAL = re.compile(r"(not?|non|false|negative)([\W_]|$)|ir?relevant|unrelated", re.IGNORECASE)
 _POOLER = re.compile(r"(^|\.)pooler\.")
 _LOAD = "from_pretrained"
@@ -79,7 +77,7 @@ def check_tensors(name: str, reports: list[Report], *, cross_encoder: bool = Fal
     """
     new_head = False
     for model, missing in reports:
-        last = set(filter(_LAST_LAYER.search, model.state_dict()))
+        last = set(filter(LAST_LAYER.search, model.state_dict()))
         trained = (
             any(one.endswith(HEAD) for one in model.config.architectures or ())
             or not last <= missing  # then the head is there, or a part of it
@@ -117,7 +115,7 @@ def outputs_of(folder: Path) -> int | None:
     count = (len(labels) if isinstance(labels, dict) else config.get("num_labels")) if named else None
     for one in sorted(folder.glob("*.safetensors")):
         with contextlib.suppress(SafetensorError, OSError), safe_open(one, "pt") as tensors:
-            head = next((key for key in tensors.keys() if _HEAD_TENSORS.search(key)), None)  # noqa: SIM118
+            head = next((key for key in tensors.keys() if HEAD_TENSORS.search(key)), None)  # noqa: SIM118
             count = tensors.get_slice(head).get_shape()[0] if head else count
     if not isinstance(count, int):
         return None
@@ -205,6 +203,9 @@ def prepare_model(model: Any, name: str, max_length: int | None) -> None:
                     _log_shortened(name, max_length, limit)
                 wanted = limit
             one.max_seq_length = wanted
+            for side in ("query_length", "document_length"):  # of a late-interaction model
+                if wanted is not None and (own := getattr(one, side)) is not None:
+                    setattr(one, side, min(own, wanted))
 
 
 @contextlib.contextmanager

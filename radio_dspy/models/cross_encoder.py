@@ -55,7 +55,8 @@ class CrossEncoderScorer:
 
         name = weights.checkpoint
         folder = fetched_weights(name)
-        check_architecture(folder, "cross-encoder")
+        # A folder was looked at when its weights were named; a saved program's may hold an untrained encoder.
+        check_architecture(folder, "cross-encoder", new_head=weights.new_head or Path(name).is_dir())
         outputs = outputs_of(folder)
         # Weights without a scoring head get a fresh one: seeded, so that the base is the same in every process.
         try:

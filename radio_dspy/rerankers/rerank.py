@@ -23,14 +23,17 @@ class Rerank(dspy.Module):
     Args:
         checkpoint: A folder or hub name, for example ``"BAAI/bge-reranker-base"``, or an ``Encoder``; always weights
             on this machine (for hosted ones there is ``RemoteRerank``).
-        architecture: ``"cross-encoder"`` reads query and passage together; ``"bi-encoder"`` compares their vectors.
-            None takes what the checkpoint says that it is. One that cannot be used so is an error: here where it is on
-            this machine, else when it is first used.
+        architecture: ``"cross-encoder"`` reads query and passage together; ``"bi-encoder"`` compares their vectors;
+            ``"late-interaction"`` (ColBERT) finds for each token of the query the closest one of the passage. None
+            takes what the checkpoint says that it is. One that cannot be used so is an error: here where it is on this
+            machine, else when it is first used.
         k: How many passages a call returns when it does not say; None returns all.
         max_length: Longest input in tokens; None keeps the checkpoint's own.
         prompt: What a cross-encoder is told to look for: a system message where the model has a chat template
             (Qwen3-Reranker), else put before the query. None takes the model's own prompt, ``""`` none. Training,
             scoring, saved programs and exports use the same one.
+        new_head: Let an encoder that was not trained to score so get a head that is drawn anew, for ``RADIO`` to train:
+            before that it ranks by chance.
         device: Where to run; None chooses.
         precision: Of the layers when they score; training and the weights are not touched by it. ``"bf16"`` is several
             times as fast where the processor computes it (AMX, most GPUs), ``"int8"`` on a CPU with 8-bit dot products
@@ -50,6 +53,7 @@ class Rerank(dspy.Module):
         k: int | None = None,
         max_length: int | None = None,
         prompt: str | None = None,
+        new_head: bool = False,
         device: str | None = None,
         precision: ScoringPrecision = "fp32",
     ) -> None:
@@ -57,7 +61,9 @@ class Rerank(dspy.Module):
         _check_k(k)
         if precision not in get_args(ScoringPrecision):
             raise SettingsError(f"precision must be one of {get_args(ScoringPrecision)}, got {precision!r}.")
-        self.weights = RerankerWeights(checkpoint, architecture, max_length=max_length, prompt=prompt)
+        self.weights = RerankerWeights(
+            checkpoint, architecture, max_length=max_length, prompt=prompt, new_head=new_head
+        )
         self.k = k
         self.device = device
         self.precision: ScoringPrecision = precision
@@ -76,7 +82,8 @@ class Rerank(dspy.Module):
                 them where they are given.
 
         Returns:
-            A prediction with ``passages``, ``scores`` (raw logits or cosines) and ``indices`` into the given list.
+            A prediction with ``passages``, ``scores`` (raw logits, or cosines, or their sum over a query's tokens) and
+            ``indices`` into the given list.
 
         Raises:
             DataError: If a passage holds no text.

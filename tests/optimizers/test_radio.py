@@ -173,7 +173,7 @@ def test_unlabelled_questions_are_judged_by_the_answers_in_the_candidates(progra
 def test_the_cross_encoder_trains_too(index, small, topic):
     from radio_dspy.programs import RetrieveRerankAnswer
 
-    student = RetrieveRerankAnswer(index, Rerank(small, "cross-encoder"), candidates=10)
+    student = RetrieveRerankAnswer(index, Rerank(small, "cross-encoder", new_head=True), candidates=10)
     optimizer = radio_of(**TRAINED)
     aligned = optimizer.compile(student, trainset=topic.train[:8], valset=topic.test[:4])
     assert aligned.rerank.weights.architecture == "cross-encoder"
@@ -287,7 +287,7 @@ def test_a_student_without_a_reranker_or_retriever_is_told_what_to_add(index, sm
     with pytest.raises(SettingsError, match=r"give RADIO\(retriever=\.\.\.\)"):
         radio_of(**FAST).compile(Bare(), trainset=topic.train)
     bare = Bare()
-    bare.rerank = Rerank(small, "cross-encoder")
+    bare.rerank = Rerank(small, "cross-encoder", new_head=True)
     with pytest.raises(SettingsError, match="Give RADIO an encoder=: the retriever has none to share"):
         radio_of(**FAST).compile(bare, trainset=topic.train)
     aligned = radio_of(retriever=index, **TRAINED).compile(Bare(), trainset=topic.train[:4], valset=topic.test[:2])
@@ -312,7 +312,7 @@ def test_a_trainset_that_cannot_be_used(program, topic):
 def test_a_query_tower_of_a_cross_encoder_is_refused_before_anything_is_paid_for(index, small, topic):
     from radio_dspy.programs import RetrieveRerankAnswer
 
-    student = RetrieveRerankAnswer(index, Rerank(small, "cross-encoder"), candidates=10)
+    student = RetrieveRerankAnswer(index, Rerank(small, "cross-encoder", new_head=True), candidates=10)
     optimizer = radio_of(rationale_lm=UnaskedLM({}), tower="query", **FAST)
     with pytest.raises(SettingsError, match="tower='query' needs a bi-encoder"):
         optimizer.compile(student, trainset=topic.train, valset=topic.test)

@@ -26,7 +26,7 @@ def test_cross_encoder_scores_are_those_of_sentence_transformers():
 
     from radio_dspy.models.files import weights
 
-    rerank = Rerank(ENCODER, architecture="cross-encoder", max_length=64)
+    rerank = Rerank(ENCODER, architecture="cross-encoder", max_length=64, new_head=True)
     ranked = rerank(QUERY, TEXTS)
     torch.manual_seed(0)  # the head is fresh: seeded alike it is the same one
     peer = CrossEncoder(weights(ENCODER), num_labels=1, max_length=64, activation_fn=torch.nn.Identity())
@@ -36,7 +36,7 @@ def test_cross_encoder_scores_are_those_of_sentence_transformers():
 
 @pytest.mark.parametrize("architecture", ["bi-encoder", "cross-encoder"])
 def test_logits_agree_with_scores(architecture):
-    scorer = cache.open_scorer(Rerank(ENCODER, architecture, max_length=64).weights)
+    scorer = cache.open_scorer(Rerank(ENCODER, architecture, max_length=64, new_head=True).weights)
     pairs = [(QUERY, text) for text in TEXTS]
     scale = bi_encoder.COSINE_TEMPERATURE if architecture == "bi-encoder" else 1.0
     assert (scorer.logits(pairs) * scale).detach().numpy() == pytest.approx(scorer.score(pairs), abs=1e-5)
@@ -61,7 +61,7 @@ def test_many_questions_in_one_batch_rank_as_one_by_one():
     passages = tuple(Passage(str(i), text) for i, text in enumerate(TEXTS))
     requests = [RankRequest(q, q, passages, (0.0,) * 3) for q in (QUERY, "why does ice float?")]
     for architecture in ("bi-encoder", "cross-encoder"):
-        rerank = Rerank(ENCODER, architecture, max_length=64)
+        rerank = Rerank(ENCODER, architecture, max_length=64, new_head=True)
         for request, ranking in zip(requests, rerank.rank_all(requests), strict=True):
             single = rerank(request.query, list(passages))
             assert list(ranking.passages) == single.passages
@@ -124,7 +124,7 @@ def test_a_folder_without_a_model_is_named(tmp_path):
 
 def test_an_encoder_taken_for_a_cross_encoder_is_told_once(small, tmp_path, caplog):
     cross_encoder._warn_of_a_new_head.cache_clear()
-    taken = Rerank(small.name, "cross-encoder")
+    taken = Rerank(small.name, "cross-encoder", new_head=True)
     for _ in range(2):
         cross_encoder.CrossEncoderScorer(taken.weights)
     told = [record.getMessage() for record in caplog.records if "no head that scores pairs" in record.getMessage()]

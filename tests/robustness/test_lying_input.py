@@ -596,7 +596,7 @@ def test_a_megabyte_is_searched_for(trio):
 
 @pytest.fixture(scope="module")
 def rerankers(small):
-    return {name: radio.Rerank(small, name) for name in ("bi-encoder", "cross-encoder")}
+    return {name: radio.Rerank(small, name, new_head=True) for name in ("bi-encoder", "cross-encoder")}
 
 
 def check_order(found, passages, k):
