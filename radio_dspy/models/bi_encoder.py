@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radio_dspy.core.errors import CheckpointError, DataError
+from radio_dspy.models.backends import Backend, ScoringPrecision, run_by
 from radio_dspy.models.encoder import (
     MODEL_LOCK,
     declared_prompts,
@@ -18,7 +19,7 @@ from radio_dspy.models.encoder import (
 from radio_dspy.models.scorer import Pairs, _batch_size, _in_batches, _on_device, _rows
 from radio_dspy.models.shared import shared
 from radio_dspy.models.vectors import checked_vectors
-from radio_dspy.models.weights import RerankerWeights, ScoringPrecision
+from radio_dspy.models.weights import RerankerWeights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +43,7 @@ class BiEncoderScorer:
         private: Take a model of its own, which may be trained.
         frozen: Vectors of the passages that will be asked for, by text: only the query side is trained.
         precision: Of the layers; one below fp32 can only score.
+        backend: What runs the model; another than torch can only score.
     """
 
     open_model: Callable[..., Any] = staticmethod(open_sentence_transformer)
@@ -54,8 +56,9 @@ class BiEncoderScorer:
         private: bool = False,
         frozen: PassageVectors | None = None,
         precision: ScoringPrecision = "fp32",
+        backend: Backend = "torch",
     ) -> None:
-        share = functools.partial(_shared_module, self.open_model, precision)
+        share = functools.partial(_shared_module, self.open_model, precision, backend)
         load = self.open_model if private else share
         self.module = load(weights.checkpoint, device, weights.max_length)
         self._passage_module = self.module
@@ -64,7 +67,7 @@ class BiEncoderScorer:
         self._frozen = frozen
         self._private = private
         self._precision = precision
-        self._passage_side = (weights.passage_side, device, weights.max_length, precision)
+        self._passage_side = (weights.passage_side, device, weights.max_length, precision, backend)
         declared = declared_prompts(self.module)
         self._query_prompt = declared[QUERY] if weights.query_prefix is None else weights.query_prefix
         self._passage_prompt = declared[DOCUMENT] if weights.passage_prefix is None else weights.passage_prefix
@@ -190,30 +193,39 @@ class PassageVectors:
 
 
 @shared(maxsize=3)
-def _recent_vectors(side: tuple[str, str | None, int | None, ScoringPrecision], prompt: str) -> dict[str, Scores]:
+def _recent_vectors(side: tuple[str | int | None, ...], prompt: str) -> dict[str, Scores]:
     """The passage vectors kept for one passage side; its checkpoint is immutable, so they stay true."""
     return {}
 
 
 def _shared_module(
-    open_model: Callable[..., Any], precision: ScoringPrecision, name: str, device: str | None, max_length: int | None
+    open_model: Callable[..., Any],
+    precision: ScoringPrecision,
+    backend: Backend,
+    name: str,
+    device: str | None,
+    max_length: int | None,
 ) -> Any:
     """The process's copy of an encoder; that in fp32 is shared with everything else that encodes."""
     if precision == "fp32" and open_model is open_sentence_transformer:
-        return load_sentence_transformer(name, device, max_length)
-    return _lowered_module(open_model, precision, name, device, max_length)
+        return load_sentence_transformer(name, device, max_length, backend)
+    return _scoring_module(open_model, precision, backend, name, device, max_length)
 
 
 @shared(maxsize=2)
-def _lowered_module(
-    open_model: Callable[..., Any], precision: ScoringPrecision, name: str, device: str | None, max_length: int | None
+def _scoring_module(
+    open_model: Callable[..., Any],
+    precision: ScoringPrecision,
+    backend: Backend,
+    name: str,
+    device: str | None,
+    max_length: int | None,
 ) -> Any:
     from radio_dspy.models.checks import own_errors, try_model
-    from radio_dspy.models.precision import lower_precision
 
-    module = open_model(name, device, max_length)
-    with own_errors(name, precision):
-        lower_precision(module, precision)
+    module = open_model(name, device if backend == "torch" else "cpu", max_length)
+    with own_errors(name, precision, backend):
+        run_by(module, backend, precision)
         for encode in (module.encode_query, module.encode_document):
             try_model(functools.partial(rows_of, encode), zeros=True)
     return module

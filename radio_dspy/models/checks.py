@@ -209,7 +209,7 @@ def prepare_model(model: Any, name: str, max_length: int | None) -> None:
 
 
 @contextlib.contextmanager
-def own_errors(name: str, precision: str = "fp32", *, loading: bool = True) -> Iterator[None]:
+def own_errors(name: str, precision: str = "fp32", backend: str = "torch", *, loading: bool = True) -> Iterator[None]:
     """Turn what a library raises about a model that cannot be used into an error that names its weights."""
     try:
         with panics_as_errors():
@@ -217,9 +217,12 @@ def own_errors(name: str, precision: str = "fp32", *, loading: bool = True) -> I
     except (RadioError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # libraries raise all kinds, tokenizers Exception itself
-        if precision != "fp32":
+        if (precision, backend) != ("fp32", "torch"):
+            told = {"precision": precision} if backend == "torch" else {"backend": backend, "precision": precision}
+            plainer = "precision='fp32'" if backend == "torch" else "backend='torch'"
             raise SettingsError(
-                f"{name}: does not run with precision={precision!r} ({error!r:.300}); score it with precision='fp32'."
+                f"{name}: does not run with {', '.join(f'{key}={one!r}' for key, one in told.items())} "
+                f"({error!r:.300}); score it with {plainer}."
             ) from error
         what, why = (
             ("loaded: it fails with two short texts", "Its settings, tokenizer and weights may not belong together.")

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from radio_dspy.core.errors import CheckpointError
 from radio_dspy.core.validation import is_whole, shown
 from radio_dspy.models.architecture import check_architecture
+from radio_dspy.models.backends import Backend, ScoringPrecision, run_by
 from radio_dspy.models.encoder import quiet_loading
 from radio_dspy.models.files import fetched_weights, safe_loading
 from radio_dspy.models.randomness import RandomState
 from radio_dspy.models.scorer import Pairs, _batch_size, _in_batches, _on_device
-from radio_dspy.models.weights import RerankerWeights, ScoringPrecision
+from radio_dspy.models.weights import RerankerWeights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +37,11 @@ class CrossEncoderScorer:
     """
 
     def __init__(
-        self, weights: RerankerWeights, device: str | None = None, precision: ScoringPrecision = "fp32"
+        self,
+        weights: RerankerWeights,
+        device: str | None = None,
+        precision: ScoringPrecision = "fp32",
+        backend: Backend = "torch",
     ) -> None:
         import torch
         from sentence_transformers import CrossEncoder
@@ -51,7 +56,6 @@ class CrossEncoderScorer:
             try_model,
         )
         from radio_dspy.models.packing import enable_packing
-        from radio_dspy.models.precision import lower_precision
 
         name = weights.checkpoint
         folder = fetched_weights(name)
@@ -65,7 +69,7 @@ class CrossEncoderScorer:
                     str(folder),
                     num_labels=outputs or 1,
                     activation_fn=torch.nn.Identity(),
-                    device=device,
+                    device=device if backend == "torch" else "cpu",
                     **safe_loading(),
                 )
         except Exception as error:  # what a damaged folder raises in three libraries has no class in common
@@ -85,9 +89,9 @@ class CrossEncoderScorer:
             enable_packing(self.module.eval())
             read = functools.partial(self.module.predict, show_progress_bar=False)
             try_model(read, pairs=True)
-        if precision != "fp32":
-            with own_errors(name, precision):
-                lower_precision(self.module, precision)
+        if (precision, backend) != ("fp32", "torch"):
+            with own_errors(name, precision, backend):
+                run_by(self.module, backend, precision)
                 try_model(read, pairs=True)
         self._precision = precision
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from dspy.predict.parameter import Parameter
 
@@ -22,7 +22,6 @@ from radio_dspy.models.encoder import Encoder, TextEncoder
 from radio_dspy.models.files import fetched_weights, fingerprint, weights, weights_name
 
 logger = logger_of(__name__)
-ScoringPrecision = Literal["fp32", "bf16", "fp16", "int8"]
 LONGEST_PROMPT = 10_000  # characters, as a saved state may have
 # What states without these stand for. A prompt is written where there is one: earlier releases, which would leave it
 # out, refuse such a state and read all others.

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
@@ -150,6 +151,44 @@ def colbert(folder: Path, kind: str = "bert", similarity: str = "maxsim", **sett
     return folder
 
 
+def change(path: Path, **values: Any) -> None:
+    """Change a file of settings; None takes a key away."""
+    found = {**json.loads(path.read_text()), **values} if path.exists() else values
+    path.write_text(json.dumps({key: one for key, one in found.items() if one is not None}))
+
+
+def pylate(folder: Path) -> Path:
+    """As PyLate saves it: no mask, no normalization, its own settings, a class of its own."""
+    colbert(folder)
+    modules = json.loads((folder / "modules.json").read_text())[:2]
+    modules[1]["type"] = "pylate.models.Dense.Dense"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    change(folder / "sentence_bert_config.json", query_expansion=None, document_length=None)
+    change(folder / "1_Dense" / "config.json", module_input_name=None, module_output_name=None)
+    change(
+        folder / "config_sentence_transformers.json",
+        model_type="ColBERT",
+        query_prefix="[Q] ",
+        document_prefix="[D] ",
+        query_length=20,
+        document_length=40,
+        skiplist_words=[".", ",", "/", ":"],
+    )
+    return folder
+
+
+def stanford(folder: Path) -> Path:
+    """As Stanford's own code saves it: the projection beside the encoder's tensors."""
+    plain(folder, "bert", "AutoModel")
+    tensors = {f"bert.{name}": one for name, one in load_file(folder / "model.safetensors").items()}
+    torch.manual_seed(2)
+    tensors["linear.weight"] = torch.randn(8, 16)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    change(folder / "config.json", architectures=["HF_ColBERT"])
+    change(folder / "artifact.metadata", query_maxlen=20, doc_maxlen=40, dim=8, root="/of/another/machine", lr=1e-5)
+    return folder
+
+
 @dataclass(frozen=True)
 class Kind:
     """How a reranker is made, opened, trained, and scored by sentence-transformers."""
@@ -204,6 +243,8 @@ KINDS = {
     "Dense, cut, query side": Kind(dense, architecture="bi-encoder", logit=20.0, training=QUERY_SIDE),
     "ColBERT": Kind(colbert, architecture="late-interaction"),
     "ColBERT, query side": Kind(colbert, architecture="late-interaction", training=QUERY_SIDE),
+    "ColBERT of PyLate": Kind(pylate, architecture="late-interaction"),
+    "ColBERT of Stanford": Kind(stanford, architecture="late-interaction"),
     "ColBERT on ModernBERT, the mean": Kind(
         lambda folder: colbert(folder, "modernbert", "meanmaxsim", **MODERN),
         architecture="late-interaction",
@@ -313,8 +354,7 @@ def binary(folder: Path) -> Path:
 
 def another(folder: Path) -> Path:
     vectors(folder, [StaticEmbedding(tokenizer_of(), embedding_dim=16)])
-    path = folder / "config_sentence_transformers.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "model_type": "SparseEncoder"}))
+    change(folder / "config_sentence_transformers.json", model_type="SparseEncoder")
     return folder
 
 
