@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ _PRECISIONS = {"onnx": ("fp32", "int8"), "openvino": ("fp32", "bf16", "int8")}
 _OUTPUTS = {
     "CrossEncoder": ("scores",),
     "SentenceTransformer": ("sentence_embedding",),
-    "MultiVectorEncoder": ("token_embeddings", "attention_mask"),
+    "MultiVectorEncoder": ("token_embeddings",),
 }
 _TOLERANCE = 1e-3
 Arrays = dict[str, Any]
@@ -89,10 +90,18 @@ def use_backend(model: Any, backend: Backend, precision: str) -> None:
 
 
 class _Graphs:
-    """In the place of a model's ``forward``: one graph for each task."""
+    """In the place of a model's ``forward``: one graph for each task.
+
+    The choice of the tokens that count, in late interaction, and what follows it are no part of the graph.
+    """
 
     def __init__(self, model: Any, backend: Backend, precision: str) -> None:
-        self._model, self._backend, self._precision = model, backend, precision
+        from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+
+        names = list(model._modules)
+        end = next((place for place, one in enumerate(model) if isinstance(one, MultiVectorMask)), len(names))
+        self._model, self._rest = (_part(model, chosen) for chosen in (names[:end], names[end:]))
+        self._backend, self._precision = backend, precision
         self._runs: dict[tuple[Any, ...], Run] = {}
 
     def __call__(self, features: dict[str, Any], **settings: Any) -> dict[str, Any]:
@@ -105,8 +114,8 @@ class _Graphs:
             with torch.inference_mode(False), torch.no_grad():  # the exporter wants plain tensors
                 self._runs[key] = self._opened({name: one.clone() for name, one in tensors.items()}, others, settings)
         found = self._runs[key]({name: one.numpy() for name, one in tensors.items()})
-        outputs = map(torch.from_numpy, found)
-        return {**features, **dict(zip(_OUTPUTS[self._model.model_type], outputs, strict=True))}
+        outputs = dict(zip(_OUTPUTS[self._model.model_type], map(torch.from_numpy, found), strict=True))
+        return type(self._rest).forward(self._rest, {**features, **outputs}, **settings)
 
     def _opened(self, tensors: dict[str, Any], others: dict[str, Any], settings: dict[str, Any]) -> Run:
         import numpy as np
@@ -133,6 +142,13 @@ class _Graphs:
         if self._precision == "fp32" and not apart < _TOLERANCE * max(1.0, float(expected[0].abs().max())):
             raise SettingsError(f"backend={self._backend!r} gives numbers {apart:.2g} apart; score with 'torch'.")
         return run
+
+
+def _part(model: Any, names: Sequence[str]) -> Any:
+    """The same model with these of its modules alone."""
+    part = copy.copy(model)
+    part._modules = {name: model._modules[name] for name in names}
+    return part
 
 
 def write_graph(

@@ -292,7 +292,7 @@ def test_scores_stay_the_same_on_the_whole_way(name, tmp_path, tmp_path_factory,
     assert logits.requires_grad
     np.testing.assert_allclose(logits.detach() / kind.logit, before, atol=1e-4)
 
-    how = TrainingSettings(1, 1e-2, per_device_train_batch_size=2, device="cpu", disable_tqdm=True, **kind.training)
+    how = TrainingSettings(3, 1e-2, per_device_train_batch_size=2, device="cpu", disable_tqdm=True, **kind.training)
     train_reranker(rerank.weights, GROUPS, tmp_path / "trained", how)
     passages = folder if kind.training == QUERY_SIDE else None
     rerank.weights = rerank.weights.with_checkpoint(tmp_path / "trained", passages)

@@ -7,6 +7,7 @@ import dspy
 import pytest
 from radio_dspy.optimizers.pipeline import _curve
 
+import radio_dspy as radio
 from radio_dspy import Rerank
 from radio_dspy.core.errors import DataError, LanguageModelError, SettingsError
 from radio_dspy.distillation.preferences.guards import FalseNegatives
@@ -84,6 +85,26 @@ def test_the_report_counts_everything(aligned_run, topic):
     text = str(report)
     assert "2 without an answer" in text
     assert f"{report.metrics['aligned']['ndcg@10']:.3f}" in text
+
+
+def test_the_trained_reranker_says_how_likely_a_passage_is_relevant_also_when_it_is_loaded(
+    aligned_run, topic, retriever, tmp_path
+):
+    _, aligned, optimizer, _ = aligned_run
+    report = optimizer.report
+    everything, *_, little = report.calibration["cutoffs"]
+    assert (everything["min_score"], everything["recall"]) == (0.0, 1.0)
+    assert little["passages"] < everything["passages"]
+    assert "passages left" in str(report)
+    assert "passages left" in report._repr_html_()
+    loaded = radio.load(radio.save(aligned, tmp_path / "saved"), retriever=retriever)
+    texts = [one.contents for one in topic.passages[:8]]
+    raw = loaded.rerank(topic.test[0].question, texts)
+    loaded.rerank.activation, loaded.rerank.min_score = "probability", 0.05
+    found = loaded.rerank(topic.test[0].question, texts)
+    assert found.indices == raw.indices[: len(found.indices)]
+    assert all(0.05 <= one <= 1 for one in found.scores)
+    assert len(found.scores) < len(texts)
 
 
 def test_the_run_folder_holds_records_and_checkpoint(aligned_run, topic):
