@@ -86,14 +86,24 @@ def tokenizer_of(template: str | None = None, *, special: bool = True, limit: in
     return found
 
 
-def plain(folder: Path, kind: str, cls: str, template: str | None = None, *, limit: int = 64, **settings: Any) -> Path:
-    """A transformers folder with tiny random weights."""
+def plain(
+    folder: Path,
+    kind: str,
+    cls: str,
+    template: str | None = None,
+    *,
+    limit: int = 64,
+    apart: bool = False,
+    **settings: Any,
+) -> Path:
+    """A transformers folder with tiny random weights; with ``apart`` the vectors of tokens do not all lie close."""
     tokenizer = tokenizer_of(template, special="head_dim" not in settings, limit=limit)
     torch.manual_seed(1)
     config = transformers.AutoConfig.for_model(kind, **{**SIZES, "vocab_size": len(tokenizer), **settings})
     model = getattr(transformers, cls).from_config(config)
     for one in model.parameters():
-        torch.nn.init.normal_(one, std=0.3)
+        if one.ndim > 1 or not apart:
+            torch.nn.init.normal_(one, std=0.3)
     with quiet_loading():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -134,7 +144,7 @@ def dense(folder: Path) -> Path:
 
 def colbert(folder: Path, kind: str = "bert", similarity: str = "maxsim", **settings: Any) -> Path:
     """Masks fill queries up, as in the first one, and punctuation is left out of passages."""
-    encoder = plain(folder / "plain", kind, "AutoModel", **settings)
+    encoder = plain(folder / "plain", kind, "AutoModel", apart=True, **settings)
     torch.manual_seed(2)
     projection = Dense(16, 8, bias=False, activation_function=torch.nn.Identity(), module_input_name="token_embeddings")
     filled = {"strategy": "fixed", "attend": False, "length": 20} if kind == "bert" else None
@@ -179,7 +189,7 @@ def pylate(folder: Path) -> Path:
 
 def stanford(folder: Path) -> Path:
     """As Stanford's own code saves it: the projection beside the encoder's tensors."""
-    plain(folder, "bert", "AutoModel")
+    plain(folder, "bert", "AutoModel", apart=True)
     tensors = {f"bert.{name}": one for name, one in load_file(folder / "model.safetensors").items()}
     torch.manual_seed(2)
     tensors["linear.weight"] = torch.randn(8, 16)
@@ -302,7 +312,7 @@ def test_scores_stay_the_same_on_the_whole_way(name, tmp_path, tmp_path_factory,
     rounded = Desk(radio.Rerank(str(tmp_path / "trained"), device="cpu", precision="bf16", **kind.settings))
     rounded.rerank.weights = rerank.weights
     if kind.lowered:
-        np.testing.assert_allclose(found := rounded(), after, atol=0.05)
+        np.testing.assert_allclose(found := rounded(), after, atol=0.05, rtol=0.03)
         assert found != after
     else:
         with pytest.raises(SettingsError, match="score it with precision='fp32'"):
