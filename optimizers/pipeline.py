@@ -20,6 +20,7 @@ from radio_dspy.distillation.candidates.reranker_slots import Slot
 from radio_dspy.distillation.gate.decision import Decision, Gate, Judge
 from radio_dspy.distillation.preferences.groups import PreferenceGroup
 from radio_dspy.distillation.training.settings import TrainingSettings
+from radio_dspy.evaluation.calibration import fit_to_rankings
 from radio_dspy.lm.budget import Ledger
 from radio_dspy.reporting.comparison import Comparison
 from radio_dspy.reporting.report import Report, RerankerReport
@@ -161,6 +162,7 @@ class Pipeline:
         comparison = Comparison(judged, {**rows, "aligned": self.rank(slots[0], judged)})
         with self.clock("evaluation"):
             metrics = comparison.means
+            calibration = fit_to_rankings(comparison.rows["aligned"], comparison.judgement.relevant)
         report = Report(
             metrics=metrics,
             relevance=comparison.judgement.source,
@@ -170,6 +172,7 @@ class Pipeline:
             seconds=self.clock.seconds,
             spending=self.ledger.as_dict(),
             run_dir=str(self.run.path),
+            calibration=calibration,
         )
         self.run.write("report", report.as_dict())
         remember(slots, report, how)

@@ -45,6 +45,8 @@ def remember(slots: Sequence[Slot], report: Report, how: Mapping[str, Any]) -> N
             "relevance": report.relevance,
             "metrics": report.metrics if slot is slots[0] else {},  # the report's rows are the first reranker's
         }
+        if report.calibration is not None and slot is slots[0]:
+            record["calibration"] = {key: one for key, one in report.calibration.items() if key != "cutoffs"}
         slot.assign(slot.weights.with_training(json.loads(json.dumps(record))))
 
 

@@ -20,7 +20,7 @@ from radio_dspy.distillation.training.settings import Tower
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 # Fields that the command line, like ``RADIO``, knows by a shorter or fuller name.
 FLAGS = {"num_train_epochs": "epochs", "weight": "rationale_weight"}
-Architecture = Literal["cross-encoder", "bi-encoder"]
+Architecture = Literal["cross-encoder", "bi-encoder", "late-interaction"]
 TaskName = Literal["qa", "choice", "multihop"]
 Lm = Annotated[
     str, typer.Option("--lm", help="`local`, `none`, a GGUF file, or any LiteLLM name (openai/gpt-4o-mini).")

@@ -112,6 +112,12 @@ class _Settings(BaseModel):
     learning_rate: float
 
 
+class _Calibration(Strict):
+    kind: Literal["platt", "isotonic"]
+    scores: list[float] = Field(min_length=1, max_length=100_000)
+    probabilities: list[float] = Field(min_length=1, max_length=100_000)
+
+
 class _Training(BaseModel):
     """A record of ``RADIO.compile``: what cards and manifests say of it; later releases may add entries."""
 
@@ -128,13 +134,14 @@ class _Training(BaseModel):
     decision: str
     relevance: str
     metrics: dict[str, dict[str, float | None]]
+    calibration: _Calibration | None = None
 
 
 class _WeightsState(Strict):
     """The state of ``RerankerWeights``."""
 
     checkpoint: Name
-    architecture: Literal["cross-encoder", "bi-encoder"] | None
+    architecture: Literal["cross-encoder", "bi-encoder", "late-interaction"] | None
     base: Name
     passage_checkpoint: Name | None
     max_length: int | None = Field(ge=1, le=1 << 20)

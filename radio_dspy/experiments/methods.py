@@ -76,7 +76,8 @@ def base_reranker(materials: Materials, settings: RowSettings) -> Rerank:
     """The reranker to start from; the first stage's own encoder keeps its prefixes."""
     checkpoint, first_stage = settings.reranker.checkpoint, settings.first_stage
     shared = settings.reranker.architecture == "bi-encoder" and checkpoint == first_stage.encoder
-    return Rerank(materials.encoder(first_stage) if shared else checkpoint, settings.reranker.architecture)
+    own = materials.encoder(first_stage) if shared else checkpoint
+    return Rerank(own, settings.reranker.architecture, new_head=True)  # a row may compare architectures
 
 
 def run_method(materials: Materials, task: Task) -> Outcome:

@@ -104,7 +104,7 @@ class RerankerSettings(Part):
     """
 
     checkpoint: str = "all-MiniLM-L6-v2"
-    architecture: Literal["bi-encoder", "cross-encoder"] = "bi-encoder"
+    architecture: Literal["bi-encoder", "cross-encoder", "late-interaction"] = "bi-encoder"
     other: str | None = None
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radio_dspy.core.errors import CheckpointError, DataError
+from radio_dspy.models.backends import Backend, ScoringPrecision, run_by
 from radio_dspy.models.encoder import (
     MODEL_LOCK,
     declared_prompts,
@@ -18,7 +19,7 @@ from radio_dspy.models.encoder import (
 from radio_dspy.models.scorer import Pairs, _batch_size, _in_batches, _on_device, _rows
 from radio_dspy.models.shared import shared
 from radio_dspy.models.vectors import checked_vectors
-from radio_dspy.models.weights import RerankerWeights, ScoringPrecision
+from radio_dspy.models.weights import RerankerWeights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +43,10 @@ class BiEncoderScorer:
         private: Take a model of its own, which may be trained.
         frozen: Vectors of the passages that will be asked for, by text: only the query side is trained.
         precision: Of the layers; one below fp32 can only score.
+        backend: What runs the model; another than torch can only score.
     """
+
+    open_model: Callable[..., Any] = staticmethod(open_sentence_transformer)
 
     def __init__(
         self,
@@ -52,16 +56,18 @@ class BiEncoderScorer:
         private: bool = False,
         frozen: PassageVectors | None = None,
         precision: ScoringPrecision = "fp32",
+        backend: Backend = "torch",
     ) -> None:
-        load = open_sentence_transformer if private else functools.partial(_shared_module, precision)
+        share = functools.partial(_shared_module, self.open_model, precision, backend)
+        load = self.open_model if private else share
         self.module = load(weights.checkpoint, device, weights.max_length)
         self._passage_module = self.module
         if weights.passage_side != weights.checkpoint and frozen is None:
-            self._passage_module = _shared_module(precision, weights.passage_side, device, weights.max_length)
+            self._passage_module = share(weights.passage_side, device, weights.max_length)
         self._frozen = frozen
         self._private = private
         self._precision = precision
-        self._passage_side = (weights.passage_side, device, weights.max_length, precision)
+        self._passage_side = (weights.passage_side, device, weights.max_length, precision, backend)
         declared = declared_prompts(self.module)
         self._query_prompt = declared[QUERY] if weights.query_prefix is None else weights.query_prefix
         self._passage_prompt = declared[DOCUMENT] if weights.passage_prefix is None else weights.passage_prefix
@@ -88,7 +94,7 @@ class BiEncoderScorer:
             )
         return np.einsum("ij,ij->i", query_vectors[query_rows], passage_vectors[passage_rows]).astype(np.float32)
 
-    def encode_passages(self, texts: list[str]) -> Scores:
+    def encode_passages(self, texts: list[str]) -> Any:
         """Unit vectors of passages; those that were encoded lately, by whatever query side, are not encoded again."""
         import numpy as np
 
@@ -103,7 +109,7 @@ class BiEncoderScorer:
             known.update(zip(missing, vectors, strict=True))
         return np.stack([known[text] for text in texts])
 
-    def _encode(self, module: Any, texts: list[str], task: str) -> Scores:
+    def _encode(self, module: Any, texts: list[str], task: str) -> Any:
         return module.encode(
             texts,
             prompt=self.prompts[task],
@@ -165,11 +171,14 @@ class PassageVectors:
 
     @classmethod
     def encode(cls, weights: RerankerWeights, texts: Sequence[str], device: str | None = None) -> PassageVectors:
-        """Encode texts with the passage side of a bi-encoder."""
+        """Encode texts with the passage side of these weights."""
+        from radio_dspy.models.late_interaction import LateInteractionScorer, PassageTokens
+
+        distinct = list(dict.fromkeys(texts))
         with MODEL_LOCK:
-            scorer = BiEncoderScorer(weights, device)
-            distinct = list(dict.fromkeys(texts))
-            return cls(distinct, scorer.encode_passages(distinct))
+            if weights.architecture == "late-interaction":
+                return PassageTokens(distinct, LateInteractionScorer(weights, device).encode_passages(distinct))
+            return cls(distinct, BiEncoderScorer(weights, device).encode_passages(distinct))
 
     def tensor(self, texts: Sequence[str]) -> torch.Tensor:
         """The vectors of texts, float32 of shape (texts, dimension).
@@ -184,29 +193,51 @@ class PassageVectors:
 
 
 @shared(maxsize=3)
-def _recent_vectors(side: tuple[str, str | None, int | None, ScoringPrecision], prompt: str) -> dict[str, Scores]:
+def _recent_vectors(side: tuple[str | int | None, ...], prompt: str) -> dict[str, Scores]:
     """The passage vectors kept for one passage side; its checkpoint is immutable, so they stay true."""
     return {}
 
 
-def _shared_module(precision: ScoringPrecision, name: str, device: str | None, max_length: int | None) -> Any:
+def _shared_module(
+    open_model: Callable[..., Any],
+    precision: ScoringPrecision,
+    backend: Backend,
+    name: str,
+    device: str | None,
+    max_length: int | None,
+) -> Any:
     """The process's copy of an encoder; that in fp32 is shared with everything else that encodes."""
-    if precision == "fp32":
-        return load_sentence_transformer(name, device, max_length)
-    return _lowered_module(precision, name, device, max_length)
+    if precision == "fp32" and open_model is open_sentence_transformer:
+        return load_sentence_transformer(name, device, max_length, backend)
+    return _scoring_module(open_model, precision, backend, name, device, max_length)
 
 
 @shared(maxsize=2)
-def _lowered_module(precision: ScoringPrecision, name: str, device: str | None, max_length: int | None) -> Any:
+def _scoring_module(
+    open_model: Callable[..., Any],
+    precision: ScoringPrecision,
+    backend: Backend,
+    name: str,
+    device: str | None,
+    max_length: int | None,
+) -> Any:
     from radio_dspy.models.checks import own_errors, try_model
-    from radio_dspy.models.precision import lower_precision
 
-    module = open_sentence_transformer(name, device, max_length)
-    with own_errors(name, precision):
-        lower_precision(module, precision)
+    module = open_model(name, device if backend == "torch" else "cpu", max_length)
+    with own_errors(name, precision, backend):
+        run_by(module, backend, precision)
         for encode in (module.encode_query, module.encode_document):
-            try_model(functools.partial(encode, show_progress_bar=False), zeros=True)
+            try_model(functools.partial(rows_of, encode), zeros=True)
     return module
+
+
+def rows_of(encode: Callable[..., Any], texts: list[str]) -> Scores:
+    """All vectors that a model gives, one of each text or one of each token, as one matrix."""
+    import numpy as np
+    import torch
+
+    found = encode(texts, show_progress_bar=False)
+    return np.vstack([torch.as_tensor(one).float().cpu().numpy() for one in found])
 
 
 def _distinct(texts: Sequence[str]) -> tuple[list[str], list[int]]:

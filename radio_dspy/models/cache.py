@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from radio_dspy.core.errors import CheckpointError
 from radio_dspy.core.validation import checked_text
+from radio_dspy.models.backends import Backend, ScoringPrecision
 from radio_dspy.models.bi_encoder import BiEncoderScorer, PassageVectors
 from radio_dspy.models.cross_encoder import CrossEncoderScorer
 from radio_dspy.models.encoder import MODEL_LOCK
+from radio_dspy.models.late_interaction import LateInteractionScorer
 from radio_dspy.models.scorer import Scorer
 from radio_dspy.models.shared import shared
-from radio_dspy.models.weights import RerankerWeights, ScoringPrecision
+from radio_dspy.models.weights import RerankerWeights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,12 +23,14 @@ if TYPE_CHECKING:
 
     Scores = npt.NDArray[np.float32]
 
+_BY_VECTORS = {"bi-encoder": BiEncoderScorer, "late-interaction": LateInteractionScorer}
+
 
 def open_scorer(weights: RerankerWeights, device: str | None = None, *, frozen: PassageVectors | None = None) -> Scorer:
     """A fresh scorer of its own, for training: the shared one must never change."""
     if weights.architecture == "cross-encoder":
         return CrossEncoderScorer(weights, device)
-    return BiEncoderScorer(weights, device, private=True, frozen=frozen)
+    return _BY_VECTORS[weights.architecture](weights, device, private=True, frozen=frozen)
 
 
 def score_lists(
@@ -34,6 +38,7 @@ def score_lists(
     lists: Sequence[tuple[str, Sequence[str]]],
     device: str | None = None,
     precision: ScoringPrecision = "fp32",
+    backend: Backend = "torch",
 ) -> list[Scores]:
     """Score the passages of many queries in one batch.
 
@@ -42,6 +47,7 @@ def score_lists(
         lists: (query, passage texts) for each question.
         device: Where to run; None chooses.
         precision: Of the layers.
+        backend: What runs the model.
 
     Returns:
         For each question, float32 scores of shape (number of passages,).
@@ -56,7 +62,9 @@ def score_lists(
         for position, text in enumerate(texts)
     ]
     with MODEL_LOCK:
-        scorer = _shared_scorer(copy.copy(weights), device, precision)  # a copy: load_state changes weights in place
+        scorer = _shared_scorer(
+            copy.copy(weights), device, precision, backend
+        )  # a copy: load_state changes weights in place
         with own_errors(weights.checkpoint, loading=False):
             scores = scorer.score(pairs) if pairs else np.zeros(0, dtype=np.float32)
     if not np.isfinite(scores).all():
@@ -69,7 +77,9 @@ def score_lists(
 
 
 @shared(maxsize=3)
-def _shared_scorer(weights: RerankerWeights, device: str | None, precision: ScoringPrecision) -> Scorer:
+def _shared_scorer(
+    weights: RerankerWeights, device: str | None, precision: ScoringPrecision, backend: Backend
+) -> Scorer:
     if weights.architecture == "cross-encoder":
-        return CrossEncoderScorer(weights, device, precision)
-    return BiEncoderScorer(weights, device, precision=precision)
+        return CrossEncoderScorer(weights, device, precision, backend)
+    return _BY_VECTORS[weights.architecture](weights, device, precision=precision, backend=backend)

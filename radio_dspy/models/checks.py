@@ -17,15 +17,13 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from radio_dspy.core.errors import CheckpointError, RadioError, SettingsError
 from radio_dspy.core.redaction import logger_of
-from radio_dspy.models.architecture import HEAD
+from radio_dspy.models.architecture import HEAD, HEAD_TENSORS
 from radio_dspy.models.settings_rules import read_settings
-from radio_dspy.models.tensors import LAST
 from radio_dspy.models.weights_folder import panics_as_errors
 
 logger = logger_of(__name__)
 UNLIMITED = 10**9  # tokenizers without a limit name 1e30
 _POSITIONS = re.compile(r"(^|\.)(position_embeddings?|wpe|embed_positions|positions_embed)$")
-_HEAD_TENSORS = re.compile(rf"{LAST}\.weight$")
 _DENIAL = re.compile(r"(not?|non|false|negative)([\W_]|$)|ir?relevant|unrelated", re.IGNORECASE)
 _GENERATING = ("text-generation", "any-to-any")  # read at the last place, which must be the text's own
 
@@ -45,7 +43,7 @@ def outputs_of(folder: Path) -> int | None:
     count = (len(labels) if isinstance(labels, dict) else config.get("num_labels")) if named else None
     for one in sorted(folder.glob("*.safetensors")):
         with contextlib.suppress(SafetensorError, OSError), safe_open(one, "pt") as tensors:
-            head = next((key for key in tensors.keys() if _HEAD_TENSORS.search(key)), None)  # noqa: SIM118
+            head = next((key for key in tensors.keys() if HEAD_TENSORS.search(key)), None)  # noqa: SIM118
             count = tensors.get_slice(head).get_shape()[0] if head else count
     if not isinstance(count, int):
         return None
@@ -144,10 +142,13 @@ def prepare_model(model: Any, name: str, max_length: int | None, *, pairs: bool 
                     _log_shortened(name, max_length, limit)
                 wanted = limit
             one.max_seq_length = wanted
+            for side in ("query_length", "document_length"):  # of a late-interaction model
+                if wanted is not None and (own := getattr(one, side)) is not None:
+                    setattr(one, side, min(own, wanted))
 
 
 @contextlib.contextmanager
-def own_errors(name: str, precision: str = "fp32", *, loading: bool = True) -> Iterator[None]:
+def own_errors(name: str, precision: str = "fp32", backend: str = "torch", *, loading: bool = True) -> Iterator[None]:
     """Turn what a library raises about a model that cannot be used into an error that names its weights."""
     try:
         with panics_as_errors():
@@ -155,9 +156,12 @@ def own_errors(name: str, precision: str = "fp32", *, loading: bool = True) -> I
     except (RadioError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # libraries raise all kinds, tokenizers Exception itself
-        if precision != "fp32":
+        if (precision, backend) != ("fp32", "torch"):
+            told = {"precision": precision} if backend == "torch" else {"backend": backend, "precision": precision}
+            plainer = "precision='fp32'" if backend == "torch" else "backend='torch'"
             raise SettingsError(
-                f"{name}: does not run with precision={precision!r} ({error!r:.300}); score it with precision='fp32'."
+                f"{name}: does not run with {', '.join(f'{key}={one!r}' for key, one in told.items())} "
+                f"({error!r:.300}); score it with {plainer}."
             ) from error
         what, why = (
             ("loaded: it fails with two short texts", "Its settings, tokenizer and weights may not belong together.")

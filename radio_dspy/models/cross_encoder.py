@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from radio_dspy.core.errors import CheckpointError
 from radio_dspy.core.validation import is_whole, shown
 from radio_dspy.models.architecture import check_architecture
+from radio_dspy.models.backends import Backend, ScoringPrecision, run_by
 from radio_dspy.models.encoder import quiet_loading
 from radio_dspy.models.files import fetched_weights, safe_loading
 from radio_dspy.models.randomness import RandomState
 from radio_dspy.models.scorer import Pairs, _batch_size, _in_batches, _on_device
-from radio_dspy.models.weights import RerankerWeights, ScoringPrecision
+from radio_dspy.models.weights import RerankerWeights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,19 +37,23 @@ class CrossEncoderScorer:
     """
 
     def __init__(
-        self, weights: RerankerWeights, device: str | None = None, precision: ScoringPrecision = "fp32"
+        self,
+        weights: RerankerWeights,
+        device: str | None = None,
+        precision: ScoringPrecision = "fp32",
+        backend: Backend = "torch",
     ) -> None:
         import torch
         from sentence_transformers import CrossEncoder
 
         from radio_dspy.models.checks import join_outputs, outputs_of, own_errors, prepare_model, try_model
         from radio_dspy.models.packing import enable_packing
-        from radio_dspy.models.precision import lower_precision
         from radio_dspy.models.tensors import check_tensors, loading_reports
 
         name = weights.checkpoint
         folder = fetched_weights(name)
-        check_architecture(folder, "cross-encoder")
+        # A folder was looked at when its weights were named; a saved program's may hold an untrained encoder.
+        check_architecture(folder, "cross-encoder", new_head=weights.new_head or Path(name).is_dir())
         outputs = outputs_of(folder)
         # Weights without a scoring head get a fresh one: seeded, so that the base is the same in every process.
         try:
@@ -57,7 +62,7 @@ class CrossEncoderScorer:
                     str(folder),
                     num_labels=outputs or 1,
                     activation_fn=torch.nn.Identity(),
-                    device=device,
+                    device=device if backend == "torch" else "cpu",
                     **safe_loading(),
                 )
         except Exception as error:  # what a damaged folder raises in three libraries has no class in common
@@ -77,9 +82,9 @@ class CrossEncoderScorer:
             enable_packing(self.module.eval())
             read = functools.partial(self.module.predict, show_progress_bar=False)
             try_model(read, pairs=True)
-        if precision != "fp32":
-            with own_errors(name, precision):
-                lower_precision(self.module, precision)
+        if (precision, backend) != ("fp32", "torch"):
+            with own_errors(name, precision, backend):
+                run_by(self.module, backend, precision)
                 try_model(read, pairs=True)
         self._precision = precision
 

@@ -17,6 +17,7 @@ from radio_dspy.core.passages import Passage
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.validation import checked_text, is_whole
 from radio_dspy.models.architecture import check_architecture
+from radio_dspy.models.backends import Backend, check_backend, run_by
 from radio_dspy.models.files import (
     fetched_weights,
     fingerprint,
@@ -126,6 +127,7 @@ class Encoder(TextEncoder):
         batch_size: Texts in one forward pass; texts are sorted by length first.
         max_length: Longest input in tokens; None keeps the model's own.
         device: ``"cpu"``, ``"cuda"``...; None chooses.
+        backend: What runs the model: ``"torch"``, ``"onnx"`` (onnxruntime) or ``"openvino"``, the last two on the CPU.
 
     Example:
         >>> encoder = Encoder("all-MiniLM-L6-v2")
@@ -142,7 +144,9 @@ class Encoder(TextEncoder):
         batch_size: int = 32,
         max_length: int | None = None,
         device: str | None = None,
+        backend: Backend = "torch",
     ) -> None:
+        check_backend(backend)
         if not all(is_whole(one) and one >= 1 for one in (batch_size, 1 if max_length is None else max_length)):
             raise SettingsError(
                 f"batch_size and max_length must be at least 1 and whole, got {batch_size!r} and {max_length!r}."
@@ -153,6 +157,7 @@ class Encoder(TextEncoder):
         self.batch_size = batch_size
         self.max_length = max_length
         self.device = device
+        self.backend: Backend = backend
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -186,7 +191,7 @@ class Encoder(TextEncoder):
         from radio_dspy.models.checks import own_errors
 
         with MODEL_LOCK:
-            model = load_sentence_transformer(self.name, self.device, self.max_length)
+            model = load_sentence_transformer(self.name, self.device, self.max_length, self.backend)
             if not texts:
                 return np.zeros((0, model.get_embedding_dimension() or 0), dtype=np.float32)
             encode = model.encode_query if query else model.encode_document
@@ -271,9 +276,16 @@ def _log_similarity(name: str, measure: str) -> None:
 
 
 @shared(maxsize=3)
-def load_sentence_transformer(name: str, device: str | None, max_length: int | None) -> SentenceTransformer:
+def load_sentence_transformer(
+    name: str, device: str | None, max_length: int | None, backend: Backend = "torch"
+) -> SentenceTransformer:
     """The process's shared copy of a model, for inference only; see ``open_sentence_transformer``."""
-    return open_sentence_transformer(name, device, max_length)
+    from radio_dspy.models.checks import own_errors
+
+    model = open_sentence_transformer(name, device if backend == "torch" else "cpu", max_length)
+    with own_errors(name, backend=backend):
+        run_by(model, backend)
+    return model
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from radio_dspy.core.redaction import logger_of
-from radio_dspy.models.weights import ScoringPrecision
+from radio_dspy.models.backends import ScoringPrecision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,11 +60,19 @@ def _in_batches(
 
     if module._can_flatten_inputs():
         return forward(items)
+    return torch.stack(_chunked(module, items, length, lambda chunk: list(forward(chunk).unbind())))
+
+
+def _chunked(
+    module: Any, items: list[T], length: Callable[[T], int], forward: Callable[[list[T]], list[torch.Tensor]]
+) -> list[torch.Tensor]:
+    """As ``_in_batches``, for what has a tensor of its own shape for each item."""
+    if module._can_flatten_inputs():
+        return forward(items)
     order = sorted(range(len(items)), key=lambda place: length(items[place]))
     chunks = [order[start : start + _TRAINING_CHUNK] for start in range(0, len(order), _TRAINING_CHUNK)]
-    rows = torch.cat([forward([items[i] for i in chunk]) for chunk in chunks])
-    places = sorted(range(len(order)), key=order.__getitem__)
-    return _rows(rows, places)
+    found = [one for chunk in chunks for one in forward([items[place] for place in chunk])]
+    return [found[place] for place in sorted(range(len(order)), key=order.__getitem__)]
 
 
 def _rows(matrix: torch.Tensor, rows: list[int]) -> torch.Tensor:

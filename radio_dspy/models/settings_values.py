@@ -8,7 +8,9 @@ from importlib.util import find_spec
 from typing import Any
 
 MODULES = "modules.json"
-SENTENCE_TRANSFORMERS = r"sentence_transformers\.(?:models|(?:base|sentence_transformer|cross_encoder)\.modules)"
+SENTENCE_TRANSFORMERS = (
+    r"sentence_transformers\.(?:models|(?:base|sentence_transformer|cross_encoder|multi_vector_encoder)\.modules)"
+)
 SENTENCE_SETTINGS = {
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -198,6 +200,7 @@ _CONFIG: dict[str, Rule] = {
     "tokenizer_class": lambda value: _is_class_name(value) or bool(_WORDTOKENIZER.fullmatch(str(value))),
     "torch_dtype": lambda value: is_word(value) or (isinstance(value, str) and value.startswith("torch.")) or not value,
     "vocab": _is_text,
+    "skiplist_words": _is_text,
     "word_weights": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
 }
 TOKENIZER: dict[str, Rule] = {
@@ -256,7 +259,7 @@ _SENTENCE: dict[str, Rule] = {
     "modality_config": _modalities,
     "module_output_name": is_word,
     "processing_kwargs": _is_plain,
-    "query_expansion": _is_empty,
+    "query_expansion": _only(strategy=_one_of("fixed", "min"), attend=_is_number, length=_is_number, token=is_token),
     "query_length": _is_number,
     "tokenizer_name_or_path": _is_empty,
     "transformer_task": _one_of(
@@ -266,6 +269,29 @@ _SENTENCE: dict[str, Rule] = {
     **dict.fromkeys(("model_args", "model_kwargs"), _MODEL_KWARGS),
     **dict.fromkeys(("tokenizer_args", "processor_kwargs"), _PROCESSOR_KWARGS),
     **dict.fromkeys(("config_args", "config_kwargs"), _CONFIG_KWARGS),
+}
+# Of Stanford's ColBERT: sentence-transformers reads these, the others say how it was trained and where.
+_METADATA: dict[str, Rule] = {
+    "": _is_plain,
+    **dict.fromkeys(
+        (
+            "checkpoint",
+            "collection",
+            "experiment",
+            "index_name",
+            "index_path",
+            "index_root",
+            "meta",
+            "model_name",
+            "name",
+            "queries",
+            "root",
+            "triples",
+        ),
+        anything,
+    ),
+    **dict.fromkeys(("query_token_id", "doc_token_id"), is_token),
+    **dict.fromkeys(("doc_maxlen", "query_maxlen", "attend_to_mask_tokens", "mask_punctuation"), _is_number),
 }
 SETTINGS: dict[str, Mapping[str, Rule]] = {
     "config.json": _CONFIG,
@@ -286,11 +312,13 @@ SETTINGS: dict[str, Mapping[str, Rule]] = {
         "prompts": _is_text,
         "keep_in_fp32_modules": anything,  # names of layers
         "default_prompt_name": _is_text,
+        **dict.fromkeys(("query_prefix", "document_prefix", "skiplist_words"), _is_text),  # PyLate's
         "requirements": lambda value: (
             value is None or (isinstance(value, dict | list) and all(map(_KNOWN_PACKAGES.fullmatch, map(str, value))))
         ),
     },
     MODULES: {"idx": _is_number, "kwargs": _is_plain, "name": is_word, "path": _is_text, "type": _is_text},
+    "artifact.metadata": _METADATA,
     "chat_template.json": {"chat_template": _is_text},
     "generation_config.json": _CONFIG,
     "special_tokens_map.json": TOKENIZER,

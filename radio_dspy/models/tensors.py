@@ -14,11 +14,9 @@ from transformers import PreTrainedModel
 
 from radio_dspy.core.errors import CheckpointError
 from radio_dspy.core.locks import ThreadLock
-from radio_dspy.models.architecture import HEAD
+from radio_dspy.models.architecture import HEAD, LAST_LAYER
 from radio_dspy.models.weights_folder import panics_as_errors
 
-LAST = r"(^|\.)(classifier|score|logits_proj|(classifier|classification_head)\.out_proj)"
-_LAST_LAYER = re.compile(rf"{LAST}\.(weight|bias)$")
 _POOLER = re.compile(r"(^|\.)pooler\.")
 # What published checkpoints keep in their layers although it is computed: masks and positions.
 _COMPUTED = re.compile(r"\.(position_ids|token_type_ids|inv_freq|masked_bias|(attn|attention)\.bias)$")
@@ -129,7 +127,7 @@ def not_finite(tensors: Mapping[str, Any]) -> str | None:
 def _missing(report: Report, *, cross_encoder: bool) -> tuple[set[str], bool]:
     """The tensors that the model needs and lacks, and whether a scoring head was drawn."""
     model, missing = report.model, set(report.missing)
-    last = set(filter(_LAST_LAYER.search, model.state_dict()))
+    last = set(filter(LAST_LAYER.search, model.state_dict()))
     trained = (
         any(one.endswith(HEAD) for one in model.config.architectures or ())
         or not last <= missing  # then the head is there, or a part of it

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from dspy.predict.parameter import Parameter
 
@@ -22,7 +22,6 @@ from radio_dspy.models.encoder import Encoder, TextEncoder
 from radio_dspy.models.files import fetched_weights, fingerprint, weights, weights_name
 
 logger = logger_of(__name__)
-ScoringPrecision = Literal["fp32", "bf16", "fp16", "int8"]
 LONGEST_PROMPT = 10_000  # characters, as a saved state may have
 # What states without these stand for. A prompt is written where there is one: earlier releases, which would leave it
 # out, refuse such a state and read all others.
@@ -59,13 +58,14 @@ class RerankerWeights(Parameter):
 
     Attributes:
         checkpoint: A folder or hub name.
-        chosen: ``"cross-encoder"`` or ``"bi-encoder"``; None until weights of the hub are on this machine.
+        chosen: How they score; None until weights of the hub are on this machine.
         base: The name of the weights that training started from.
-        passage_checkpoint: A bi-encoder's passage side, where only the query side was trained; None: ``checkpoint``.
+        passage_checkpoint: The passage side, where only the query side was trained; None: ``checkpoint``.
         max_length: Longest input in tokens; None keeps the checkpoint's own.
-        query_prefix: A bi-encoder's query prefix; None takes what the model declares.
-        passage_prefix: A bi-encoder's passage prefix; None as above.
+        query_prefix: Before a query, where it is read apart from passages; None takes what the model declares.
+        passage_prefix: Before a passage, as above.
         prompt: A cross-encoder's prompt; None takes what the model declares, ``""`` none.
+        new_head: Whether an encoder may get a head that is drawn anew, to be trained. It is no part of the state.
         training: What trained them, one record for each ``RADIO.compile`` whose weights were taken, the first one
             first: settings, teacher, counts, figures before and after. Empty for weights as they came.
 
@@ -84,6 +84,7 @@ class RerankerWeights(Parameter):
     passage_prefix: str | None
     prompt: str | None
     training: tuple[dict[str, Any], ...] = field(compare=False)
+    new_head: bool = field(default=False, compare=False)
 
     def __init__(
         self,
@@ -92,6 +93,7 @@ class RerankerWeights(Parameter):
         *,
         max_length: int | None = None,
         prompt: str | None = None,
+        new_head: bool = False,
     ) -> None:
         if architecture is not None and architecture not in get_args(Architecture):
             raise SettingsError(f"architecture must be one of {get_args(Architecture)} or None, got {architecture!r}.")
@@ -105,7 +107,7 @@ class RerankerWeights(Parameter):
             )
         if (folder := Path(encoder.name)).is_dir():
             architecture = architecture or chosen_architecture(folder)
-            check_architecture(folder, architecture)
+            check_architecture(folder, architecture, new_head=new_head)
         _check_prompt(prompt, architecture)
         self.__dict__.update(
             checkpoint=encoder.name,
@@ -117,6 +119,7 @@ class RerankerWeights(Parameter):
             passage_prefix=encoder.passage_prefix,
             prompt=prompt,
             training=(),
+            new_head=new_head,
         )
 
     def __repr__(self) -> str:
@@ -124,7 +127,7 @@ class RerankerWeights(Parameter):
 
     @property
     def architecture(self) -> Architecture:
-        """``"cross-encoder"`` or ``"bi-encoder"``; weights that are not on this machine are fetched to see it.
+        """How they score; weights that are not on this machine are fetched to see it.
 
         Raises:
             CheckpointError: If they cannot be found, or are neither.
@@ -151,6 +154,7 @@ class RerankerWeights(Parameter):
         if _saved_by_dspy(sys._getframe(1)) and Path(self.checkpoint).is_absolute():
             _say_where(self.checkpoint)
         own = {**vars(self), "training": list(self.training)}
+        own.pop("new_head", None)
         if self.prompt is None:
             del own["prompt"]
         return {"checkpoint": own.pop("checkpoint"), "architecture": own.pop("chosen"), **own}
@@ -179,7 +183,7 @@ class RerankerWeights(Parameter):
 
     @property
     def passage_side(self) -> str:
-        """The checkpoint that encodes a bi-encoder's passages."""
+        """The checkpoint that encodes passages, where they are read apart from queries."""
         return self.passage_checkpoint or self.checkpoint
 
     def with_checkpoint(
@@ -217,8 +221,8 @@ def _check_prompt(prompt: Any, architecture: Architecture | None) -> None:
         )
     if prompt:
         checked_text(prompt, "The prompt")
-    if architecture == "bi-encoder":
+    if architecture in ("bi-encoder", "late-interaction"):
         raise SettingsError(
-            "prompt= is a cross-encoder's. A bi-encoder has one for each side: give "
+            f"prompt= is a cross-encoder's. A {architecture} reranker has one for each side: give "
             "Rerank(Encoder(name, query_prefix=..., passage_prefix=...))."
         )

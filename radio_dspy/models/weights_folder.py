@@ -45,6 +45,7 @@ _FILES = {
     *SENTENCE_SETTINGS,
     INDEX,
     "added_tokens.json",
+    "artifact.metadata",
     "bpe.codes",
     "chat_template.jinja",
     "chat_template.json",
@@ -79,9 +80,11 @@ _MODULES = {
     "CNN": True,
     "Dense": True,
     "Dropout": False,
+    "HierarchicalTokenPooling": False,
     "LSTM": True,
     "LayerNorm": True,
     "LogitScore": False,
+    "MultiVectorMask": False,
     "Normalize": False,
     "Pooling": False,
     "Router": False,
@@ -92,6 +95,7 @@ _MODULES = {
     "WordWeights": False,
 }
 _MODULE_TYPE = re.compile(rf"{SENTENCE_TRANSFORMERS}(?:\.[a-z_]+)?\.({'|'.join(_MODULES)})")
+_ALIASES = {"pylate.models.Dense.Dense": "Dense"}  # sentence-transformers takes its own class for it
 
 
 def checked_weights(folder: str | Path) -> tuple[Path, ...]:
@@ -249,6 +253,8 @@ def _listed_modules(path: Path) -> list[dict[str, Any]]:
 
 
 def _class_of(folder: Path, kind: str) -> str:
+    if kind in _ALIASES:
+        return _ALIASES[kind]
     match = _MODULE_TYPE.fullmatch(kind)
     if match is None:
         raise UnsafeFileError(

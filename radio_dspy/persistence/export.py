@@ -14,7 +14,7 @@ from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.files import check_new, new_folder, write_lines
 from radio_dspy.datasets.groups import load_groups, rows_of_groups
 from radio_dspy.distillation.candidates.reranker_slots import slots_of
-from radio_dspy.models.encoder import open_sentence_transformer, quiet_loading
+from radio_dspy.models.encoder import quiet_loading
 from radio_dspy.models.weights import RerankerWeights
 from radio_dspy.persistence.model_card import exported_card
 from radio_dspy.persistence.onnx import require_onnx, write_graph
@@ -39,8 +39,9 @@ def export(
     """Write a reranker into a new folder that other tools load and score alike, with a card that says what trained it.
 
     ``"sentence-transformers"``: ``CrossEncoder(folder).predict`` gives our raw logits, and ``SentenceTransformer(
-    folder)`` our cosines, by ``similarity(encode_query(...), encode_document(...))``; prefixes and the longest input
-    are part of it. A bi-encoder whose query side alone was trained becomes one model with two routes.
+    folder)`` our cosines, by ``similarity(encode_query(...), encode_document(...))``, ``MultiVectorEncoder(folder)``
+    alike where there is one vector a token; prefixes and the longest input are part of it. An encoder whose query side
+    alone was trained becomes one model with two routes.
 
     ``"flagembedding"``: the plain transformers folder that ``FlagReranker`` or ``FlagModel`` loads.
 
@@ -88,7 +89,7 @@ def export(
         if weights.architecture == "cross-encoder":
             facts = _write_cross_encoder(weights, making, format)
         else:
-            facts = _write_bi_encoder(weights, making, format)
+            facts = _write_encoder(weights, making, format)
         if examples:
             write_lines(making / GROUPS, rows_of_groups(examples))
         card = exported_card(folder.name, weights, format, facts)
@@ -137,14 +138,15 @@ def _write_cross_encoder(weights: RerankerWeights, folder: Path, format: Format)
     return {"max_length": window_of(scorer.module)}
 
 
-def _write_bi_encoder(weights: RerankerWeights, folder: Path, format: Format) -> dict[str, Any]:  # noqa: A002
-    from radio_dspy.models.bi_encoder import BiEncoderScorer
+def _write_encoder(weights: RerankerWeights, folder: Path, format: Format) -> dict[str, Any]:  # noqa: A002
+    """What reads query and passage apart, with one vector a text or one a token."""
+    from radio_dspy.models.cache import open_scorer
     from radio_dspy.models.checks import window_of
 
-    scorer = BiEncoderScorer(weights, "cpu", private=True)
+    scorer: Any = open_scorer(weights, "cpu")
     passages = None
     if weights.passage_side != weights.checkpoint:
-        passages = open_sentence_transformer(weights.passage_side, "cpu", weights.max_length)
+        passages = scorer.open_model(weights.passage_side, "cpu", weights.max_length)
     if format == "sentence-transformers":
         _write_sentence_transformer(scorer, passages, folder)
         return {}
@@ -162,15 +164,16 @@ def _write_bi_encoder(weights: RerankerWeights, folder: Path, format: Format) ->
 
 def _write_sentence_transformer(scorer: Any, passages: Any, folder: Path) -> None:
     """One model: shared, or with a route for queries and one for documents."""
+    model = scorer.module
+    by_tokens = not hasattr(model, "truncate_dim")
     if passages is not None:
-        from sentence_transformers import SentenceTransformer
         from sentence_transformers.base.modules import Router
 
-        router = Router.for_query_document(list(scorer.module.children()), list(passages.children()))
-        scorer.module = SentenceTransformer(
-            modules=[router], prompts=scorer.module.prompts, device="cpu", truncate_dim=scorer.module.truncate_dim
-        )
-    scorer.module.similarity_fn_name = "cosine"
+        router = Router.for_query_document(list(model.children()), list(passages.children()))
+        own = {"similarity_fn_name": model.similarity_fn_name} if by_tokens else {"truncate_dim": model.truncate_dim}
+        scorer.module = type(model)(modules=[router], prompts=model.prompts, device="cpu", **own)
+    if not by_tokens:
+        scorer.module.similarity_fn_name = "cosine"
     scorer.save(folder)
 
 

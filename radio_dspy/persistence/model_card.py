@@ -67,11 +67,12 @@ def exported_card(name: str, weights: RerankerWeights, format: str, facts: Mappi
         tags=["radio-dspy", "reranker", weights.architecture],
         base_model=next(iter(hub_names([weights.base])), None),
     )
+    use = _multi_vector_encoder if weights.architecture == "late-interaction" else _USE[format, pairs]
     sections = [
         f"# {plain(name)}",
         f"A {plain(weights.architecture)} reranker from {code(weights.base)}, exported by radio-dspy {__version__}.",
         "## Use",
-        f"```python\n{_USE[format, pairs](name, facts).strip()}\n```",
+        f"```python\n{use(name, facts).strip()}\n```",
         "## Training",
         "\n\n".join(map(training_text, weights.training)) or "No training is on record for these weights.",
         "## Licence",
@@ -96,6 +97,16 @@ from sentence_transformers import SentenceTransformer
 encoder = SentenceTransformer({_quoted(name)})
 queries, passages = encoder.encode_query(["a query"]), encoder.encode_document(["a passage", "another passage"])
 scores = encoder.similarity(queries, passages)  # cosines
+"""
+
+
+def _multi_vector_encoder(name: str, facts: Mapping[str, Any]) -> str:
+    return f"""
+from sentence_transformers import MultiVectorEncoder
+
+encoder = MultiVectorEncoder({_quoted(name)})
+queries, passages = encoder.encode_query(["a query"]), encoder.encode_document(["a passage", "another passage"])
+scores = encoder.similarity(queries, passages)  # for each token of the query its closest token's cosine, added up
 """
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from radio_dspy.core.errors import MissingExtraError, RadioError, SettingsError
+from radio_dspy.models import backends
+from radio_dspy.models.backends import GRAPH
 
-GRAPH = "model.onnx"
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _SAMPLES = ["why did the dough not rise?", "Yeast dies in water that is too hot, so nothing lifts the dough."]
 _TOLERANCE = 1e-4
@@ -53,35 +53,19 @@ def write_graph(module: Any, folder: Path, *, pairs: bool) -> None:
     queries: list[Any] = [[one, two] for one in _SAMPLES for two in _SAMPLES] if pairs else _SAMPLES
     features = {name: one for name, one in module.preprocess(queries).items() if isinstance(one, torch.Tensor)}
 
-    class Graph(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = module
+    def forward(given: dict[str, Any]) -> tuple[Any, ...]:
+        found = module(given)
+        if pairs:
+            return (found["scores"].view(-1).float(),)
+        vectors = found["sentence_embedding"][..., : module.truncate_dim]
+        return (torch.nn.functional.normalize(vectors.float(), dim=-1),)
 
-        def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
-            found = self.module(dict(zip(features, tensors, strict=True)))
-            if pairs:
-                return found["scores"].view(-1).float()
-            vectors = found["sentence_embedding"][..., : self.module.truncate_dim]
-            return torch.nn.functional.normalize(vectors.float(), dim=-1)
-
-    graph = Graph().eval().float()  # onnxruntime does not compute in every type that weights are stored in
-    sizes = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens")}
-    with torch.no_grad(), warnings.catch_warnings(), _own_errors(module):
-        warnings.simplefilter("ignore")  # of torch's exporter, about itself
-        torch.onnx.export(
-            graph,
-            tuple(features.values()),
-            folder / GRAPH,
-            input_names=list(features),
-            output_names=["scores" if pairs else "vectors"],
-            dynamic_shapes=(tuple(sizes for _ in features),),
-            dynamo=True,
-            verbose=False,
-        )
+    module.float().eval()  # onnxruntime does not compute in every type that weights are stored in
+    with torch.no_grad(), _own_errors(module):
+        backends.write_graph(module, forward, features, ["scores" if pairs else "vectors"], folder / GRAPH)
         # Another number of texts, of another length: shapes that the exporter has not seen.
         features = {name: one[:1, :-1] for name, one in features.items()}
-        expected = graph(*features.values()).numpy()
+        expected = forward(dict(features))[0].numpy()  # which adds to what it is given
         session = onnxruntime.InferenceSession(folder / GRAPH, providers=["CPUExecutionProvider"])
         (got,) = session.run(None, {name: one.numpy() for name, one in features.items()})
     if not np.allclose(got, expected, atol=_TOLERANCE):

@@ -137,7 +137,7 @@ def load_weights(path: str | PathLike[str]) -> dict[str, RerankerWeights]:
     try:
         states = read_json(folder / PROGRAM)
         for name, one in manifest["rerankers"].items():
-            weights = RerankerWeights(_folder_of(folder, one["folder"]), one.get("architecture"))
+            weights = RerankerWeights(_folder_of(folder, one["folder"]), one.get("architecture"), new_head=True)
             weights.load_state(states[name])
             found[name] = _renamed(weights, functools.partial(_folder_of, folder))
     except CheckpointError:
@@ -156,7 +156,7 @@ def _fresh(folder: Path, manifest: Mapping[str, Any], retriever: dspy.Module | N
         raise SettingsError(f"{folder}: give load(..., retriever=) the first stage that the program searches.")
     kind = getattr(programs, name)
     first = next(iter(manifest["rerankers"].values()))
-    rerank = Rerank(_folder_of(folder, first["folder"]), first.get("architecture"))
+    rerank = Rerank(_folder_of(folder, first["folder"]), first.get("architecture"), new_head=True)
     if unknown := set(settings) - set(inspect.signature(kind.__init__).parameters):
         raise CheckpointError(f"{folder}: {kind.__name__} has no settings {sorted(unknown)}; copy the folder again.")
     try:

@@ -13,6 +13,7 @@ from radio_dspy.core.redaction import presentable
 
 ROW_TITLES = {"first_stage": "first stage", "base": "base reranker", "aligned": "aligned reranker"}
 NO_GATE = "Returned what was trained: there was no gate."
+_CUTOFFS = ("min_score (probability)", "passages left", "of the relevant ones", "questions that keep one")
 CHOSEN_ON = "The gate chose on these very questions, so a final figure needs others."
 
 
@@ -61,6 +62,8 @@ class Report:
         seconds: Wall-clock time by stage.
         spending: LM calls by stage, where there were any: see ``radio_dspy.lm.budget.Spending``.
         run_dir: Where records and checkpoint are.
+        calibration: The first reranker's scores as probabilities of relevance, fitted to these questions, and what
+            bounds on them leave out: see ``fit_to_rankings``. None where nothing could be judged.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -71,6 +74,7 @@ class Report:
     seconds: dict[str, float]
     spending: dict[str, dict[str, Any]] = field(default_factory=dict)
     run_dir: str = ""
+    calibration: dict[str, Any] | None = None
 
     @property
     def reranker(self) -> str:
@@ -139,6 +143,8 @@ class Report:
         if self.gate and self.gate["candidates"]:
             head = ["at the gate", self.gate["metric"], "95 % interval", "gain", "95 % interval"]
             parts.append(html_table(f"{self.gate['questions']} questions", head, _gate_rows(self.gate)))
+        if self.calibration is not None:
+            parts.append(html_table("What min_score leaves to read", list(_CUTOFFS), _cutoff_rows(self.calibration)))
         page = Path(self.run_dir) / "report.html"
         return "".join(parts) + (paragraph(f"More in {page}") if self.run_dir and page.is_file() else "")
 
@@ -166,6 +172,7 @@ class Report:
             f"{self.training['updates']} updates, {_losses(self.training)}, "
             f"{self.training['architecture']} from {self.training['base']}",
             *(f"{other.reranker}: {other.groups} groups. {other.decision}" for other in self.rerankers[1:]),
+            *_cutoff_lines(self.calibration),
             *(_spending_line(stage, spent) for stage, spent in self.spending.items()),
             "seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in self.seconds.items()),
             f"run: {self.run_dir}",
@@ -198,6 +205,27 @@ def _gate_rows(gate: Mapping[str, Any]) -> list[list[str]]:
         gain = [f"{one['gain']:+.3f}", f"{one['gain_low']:+.3f} to {one['gain_high']:+.3f}"] if one["share"] else []
         rows.append([one["name"], f"{one['mean']:.3f}", f"{one['low']:.3f} to {one['high']:.3f}", *gain])
     return rows
+
+
+def _cutoff_rows(calibration: Mapping[str, Any]) -> list[list[str]]:
+    return [
+        [f"{one['min_score']:g}", f"{one['passages']:.1f}", f"{one['recall']:.0%}", f"{one['questions']:.0%}"]
+        for one in calibration["cutoffs"]
+    ]
+
+
+def _cutoff_lines(calibration: Mapping[str, Any] | None) -> list[str]:
+    """What ``Rerank(activation="probability", min_score=...)`` would leave to read."""
+    from rich.table import Table
+
+    if calibration is None:
+        return []
+    table = Table()
+    for column in _CUTOFFS:
+        table.add_column(column)
+    for row in _cutoff_rows(calibration):
+        table.add_row(*row)
+    return [render(table).rstrip()]
 
 
 def _rationale_lines(rationales: Mapping[str, Any]) -> list[str]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import dspy
 
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.passages import Ranking, RankRequest, as_passages, best_first, texts_of
 from radio_dspy.core.validation import checked_text, is_whole, shown
+from radio_dspy.evaluation.calibration import Calibration
 from radio_dspy.models.architecture import Architecture
+from radio_dspy.models.backends import Backend, ScoringPrecision, check_backend
 from radio_dspy.models.cache import score_lists
 from radio_dspy.models.encoder import TextEncoder
-from radio_dspy.models.weights import RerankerWeights, ScoringPrecision
+from radio_dspy.models.weights import RerankerWeights
+
+Activation = Literal["sigmoid", "probability"]
 
 
 class Rerank(dspy.Module):
@@ -23,18 +28,26 @@ class Rerank(dspy.Module):
     Args:
         checkpoint: A folder or hub name, for example ``"BAAI/bge-reranker-base"``, or an ``Encoder``; always weights
             on this machine (for hosted ones there is ``RemoteRerank``).
-        architecture: ``"cross-encoder"`` reads query and passage together; ``"bi-encoder"`` compares their vectors.
-            None takes what the checkpoint says that it is. One that cannot be used so is an error: here where it is on
-            this machine, else when it is first used.
+        architecture: ``"cross-encoder"`` reads query and passage together; ``"bi-encoder"`` compares their vectors;
+            ``"late-interaction"`` (ColBERT) finds for each token of the query the closest one of the passage. None
+            takes what the checkpoint says that it is. One that cannot be used so is an error: here where it is on this
+            machine, else when it is first used.
         k: How many passages a call returns when it does not say; None returns all.
         max_length: Longest input in tokens; None keeps the checkpoint's own.
         prompt: What a cross-encoder is told to look for: a system message where the model has a chat template
             (Qwen3-Reranker), else put before the query. None takes the model's own prompt, ``""`` none. Training,
             scoring, saved programs and exports use the same one.
+        new_head: Let an encoder that was not trained to score so get a head that is drawn anew, for ``RADIO`` to train:
+            before that it ranks by chance.
         device: Where to run; None chooses.
         precision: Of the layers when they score; training and the weights are not touched by it. ``"bf16"`` is several
             times as fast where the processor computes it (AMX, most GPUs), ``"int8"`` on a CPU with 8-bit dot products
             (VNNI, AMX); both round scores, so that passages that lie close may change places.
+        backend: What runs the model when it scores: ``"torch"``, ``"onnx"`` (onnxruntime) or ``"openvino"``, the last
+            two on the CPU, with their own ways to score in fewer bits.
+        activation: None gives raw scores; ``"sigmoid"`` those of a cross-encoder between 0 and 1; ``"probability"`` how
+            likely a passage is relevant, by the curve that ``RADIO`` fitted to its held-out questions. The order stays.
+        min_score: Leave out passages that score less, after ``activation``; there may be none left.
 
     Example:
         >>> rerank = Rerank("all-MiniLM-L6-v2", architecture="bi-encoder")
@@ -50,17 +63,31 @@ class Rerank(dspy.Module):
         k: int | None = None,
         max_length: int | None = None,
         prompt: str | None = None,
+        new_head: bool = False,
         device: str | None = None,
         precision: ScoringPrecision = "fp32",
+        backend: Backend = "torch",
+        activation: Activation | None = None,
+        min_score: float | None = None,
     ) -> None:
         super().__init__()
         _check_k(k)
         if precision not in get_args(ScoringPrecision):
             raise SettingsError(f"precision must be one of {get_args(ScoringPrecision)}, got {precision!r}.")
-        self.weights = RerankerWeights(checkpoint, architecture, max_length=max_length, prompt=prompt)
+        check_backend(backend, precision)
+        if activation is not None and activation not in get_args(Activation):
+            raise SettingsError(f"activation must be one of {get_args(Activation)} or None, got {shown(activation)}.")
+        if min_score is not None and (isinstance(min_score, bool) or not isinstance(min_score, int | float)):
+            raise SettingsError(f"min_score must be a number, or None for all passages; got {shown(min_score)}.")
+        self.weights = RerankerWeights(
+            checkpoint, architecture, max_length=max_length, prompt=prompt, new_head=new_head
+        )
         self.k = k
         self.device = device
         self.precision: ScoringPrecision = precision
+        self.backend: Backend = backend
+        self.activation = activation
+        self.min_score = min_score
 
     def forward(
         self, query: str, passages: Sequence[Any], k: int | None = None, scores: Sequence[float] | None = None
@@ -76,7 +103,8 @@ class Rerank(dspy.Module):
                 them where they are given.
 
         Returns:
-            A prediction with ``passages``, ``scores`` (raw logits or cosines) and ``indices`` into the given list.
+            A prediction with ``passages``, ``scores`` (raw logits, or cosines, or their sum over a query's tokens; see
+            ``activation``) and ``indices`` into the given list.
 
         Raises:
             DataError: If a passage holds no text.
@@ -93,12 +121,36 @@ class Rerank(dspy.Module):
         _check_k(k)
         texts = texts_of(passages)
         lists = [(checked_text(query, "The query"), texts)]
-        scores = score_lists(self.weights, lists, self.device, self.precision)[0].tolist()
-        return ranked(passages, scores, k or self.k)
+        scores = score_lists(self.weights, lists, self.device, self.precision, self.backend)[0].tolist()
+        found = ranked(passages, scores, k or self.k)
+        if self.activation is not None:
+            found.scores = self._activated(found.scores)
+        if self.min_score is not None:
+            left = sum(score >= self.min_score for score in found.scores)  # they fall
+            found.passages, found.scores, found.indices = (
+                one[:left] for one in (found.passages, found.scores, found.indices)
+            )
+        return found
+
+    def _activated(self, scores: Sequence[float]) -> list[float]:
+        if self.activation == "probability":
+            known = next((one["calibration"] for one in self.weights.training[-1:] if one.get("calibration")), None)
+            if known is None:
+                raise SettingsError(
+                    "activation='probability' needs weights that RADIO trained and judged on held-out questions; these "
+                    "have no calibration. Give activation='sigmoid' or None."
+                )
+            return Calibration.from_dict(known)(scores)
+        if self.weights.architecture != "cross-encoder":
+            raise SettingsError(
+                f"activation='sigmoid' is for a cross-encoder's logits, and this is a {self.weights.architecture} "
+                "reranker; give activation='probability' or None."
+            )
+        return [1 / (1 + math.exp(-min(max(one, -500.0), 500.0))) for one in scores]
 
     def rank_all(self, requests: Sequence[RankRequest]) -> list[Ranking]:
-        """Order the candidates of many questions in one batch."""
-        return rank_with(self.weights, requests, self.device, self.precision)
+        """Order the candidates of many questions in one batch, with raw scores."""
+        return rank_with(self.weights, requests, self.device, self.precision, self.backend)
 
 
 def rank_with(
@@ -106,10 +158,11 @@ def rank_with(
     requests: Sequence[RankRequest],
     device: str | None = None,
     precision: ScoringPrecision = "fp32",
+    backend: Backend = "torch",
 ) -> list[Ranking]:
     """Order the candidates of many questions in one batch with the given weights."""
     lists = [(one.query, [passage.contents for passage in one.candidates]) for one in requests]
-    scores = score_lists(weights, lists, device, precision) if lists else []
+    scores = score_lists(weights, lists, device, precision, backend) if lists else []
     return [
         Ranking.from_scores(one.query, one.candidates, values.tolist())
         for one, values in zip(requests, scores, strict=True)

@@ -4,7 +4,6 @@ import json
 import logging
 import shutil
 
-import dspy
 import numpy as np
 import pytest
 import torch
@@ -74,7 +73,7 @@ def change_tensors(folder, change):
 
 def scores_of(folder, architecture="cross-encoder", texts=TEXTS, **settings):
     """Scores, after it was seen that the logits that are trained on are the same."""
-    scorer = open_scorer(RerankerWeights(str(folder), architecture, **settings), "cpu")
+    scorer = open_scorer(RerankerWeights(str(folder), architecture, new_head=True, **settings), "cpu")
     pairs = [(QUESTION, text) for text in texts]
     scores, logits = scorer.score(pairs), scorer.logits(pairs)
     assert logits.requires_grad
@@ -391,32 +390,6 @@ class TestOutputs:
         expected = [float(second - first) for first, second in rows]
         np.testing.assert_allclose(scores_of(folder), expected, atol=1e-4)
 
-    @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-    def test_in_fewer_bits(self, made, precision):
-        folder = made("bert", num_labels=2)
-        lowered = radio.Rerank(str(folder), precision=precision)(QUESTION, TEXTS)
-        np.testing.assert_allclose(
-            [dict(zip(lowered.indices, lowered.scores, strict=True))[row] for row in range(3)],
-            scores_of(folder),
-            atol=0.1,
-        )
-
-    def test_saved_trained_and_exported_they_stay_what_they_are(self, made, tmp_path):
-        from sentence_transformers import CrossEncoder
-
-        folder = made("bert", num_labels=2)
-        rerank = radio.Rerank(str(folder))
-        before = scores_of(folder)
-        saved = radio.load(
-            radio.save(_Desk(rerank), tmp_path / "saved"), program=_Desk(radio.Rerank(str(folder)))
-        ).rerank.weights
-        assert scores_of(saved.checkpoint).tolist() == before.tolist()
-        open_scorer(rerank.weights, "cpu").save(tmp_path / "trained")
-        np.testing.assert_allclose(scores_of(tmp_path / "trained"), before, atol=1e-5)
-        exported = CrossEncoder(str(radio.export(rerank, tmp_path / "out")), device="cpu")
-        found = exported.predict([(QUESTION, text) for text in TEXTS], show_progress_bar=False)
-        np.testing.assert_allclose(found, before, atol=1e-5)
-
     @pytest.mark.parametrize("count", [3, 5])
     def test_more_than_two_are_an_error_at_once(self, made, count, monkeypatch):
         folder = made("bert", num_labels=count)
@@ -447,22 +420,7 @@ class TestOutputs:
         np.testing.assert_allclose(scores_of(tmp_path / "dense"), found[:, 1] - found[:, 0], atol=1e-5)
 
 
-class _Desk(dspy.Module):
-    def __init__(self, rerank):
-        super().__init__()
-        self.rerank = rerank
-
-
 class TestPadding:
-    DECODERS = (("qwen2", {"num_key_value_heads": 1}), ("llama", {"num_key_value_heads": 1}))
-
-    @pytest.mark.parametrize(("kind", "settings"), DECODERS, ids=["qwen2", "llama"])
-    def test_no_pad_token_in_the_config(self, made, kind, settings):
-        folder = made(kind, num_labels=1, pad_token_id=None, **settings)
-        together = scores_of(folder)
-        alone = [scores_of(folder, texts=[text])[0] for text in TEXTS]
-        np.testing.assert_allclose(together, alone, atol=1e-4)
-
     def test_another_pad_token_in_the_config_than_in_the_tokenizer(self, made):
         """The head looks for the last token that is no padding."""
         folder = made("qwen2", num_labels=1, num_key_value_heads=1, pad_token_id=77)
@@ -512,13 +470,6 @@ class TestPositions:
         assert caplog.text.count(f"has positions for {limit} tokens") == (max_length is not None)
         assert scores_of(folder, "bi-encoder", [LONG, "short"], max_length=max_length).shape == (2,)
 
-    @pytest.mark.parametrize("kind", ["bert", "xlm-roberta"])
-    def test_of_a_cross_encoder(self, made, kind):
-        folder = made(kind, num_labels=1, pad_token_id=1)
-        change_json(folder / "tokenizer_config.json", model_max_length=int(1e30))
-        assert scores_of(folder, texts=[LONG, "short"]).shape == (2,)
-        assert scores_of(folder, texts=[LONG, "short"], max_length=700).shape == (2,)
-
     def test_a_smaller_bound_is_kept(self, made):
         folder = made("bert", "AutoModel")
         assert radio.Encoder(str(folder), max_length=20).window == 20
@@ -560,12 +511,8 @@ class TestTokenizers:
 
 class TestKinds:
     def test_a_cross_encoder_gives_no_vectors(self, made):
-        folder = made("bert", num_labels=1)
         with pytest.raises(CheckpointError, match="is a cross-encoder"):
-            radio.Encoder(str(folder)).encode_queries([QUESTION])
-        open_scorer(RerankerWeights(str(folder)), "cpu").save(folder.parent / "saved")  # with modules.json
-        with pytest.raises(CheckpointError, match="is a cross-encoder"):
-            radio.Rerank(str(folder.parent / "saved"), "bi-encoder")(QUESTION, TEXTS)
+            radio.Encoder(str(made("bert", num_labels=1))).encode_queries([QUESTION])
 
     def test_no_word_of_pooling_is_told(self, made, caplog):
         radio.Encoder(str(made("bert", "AutoModel"))).encode_queries([QUESTION])
@@ -592,10 +539,6 @@ class TestKinds:
         assert encoder.encode_passages([*TEXTS, LONG]).shape == (4, 6)
         assert encoder.window is None
         assert encoder.count_tokens("why not") == 2
-        scores_of(tmp_path / "static", "bi-encoder")
-        saved = radio.save(_Desk(radio.Rerank(encoder, "bi-encoder")), tmp_path / "saved")
-        loaded = radio.load(saved, program=_Desk(radio.Rerank(encoder, "bi-encoder"))).rerank
-        assert loaded(QUESTION, TEXTS).scores == radio.Rerank(encoder, "bi-encoder")(QUESTION, TEXTS).scores
 
     def test_static_vectors_of_another_tokenizer(self, tokenizer_folder, tmp_path):
         from sentence_transformers import SentenceTransformer
@@ -625,15 +568,3 @@ class TestKinds:
             encoder.encode_passages(TEXTS) @ encoder.encode_queries([QUESTION])[0],
             atol=1e-5,
         )
-
-    def test_a_default_prompt_of_a_cross_encoder(self, made, tmp_path):
-        """Scoring puts it in front, and so must what is trained on."""
-        folder = made("bert", num_labels=1)
-        plain = scores_of(folder)
-        open_scorer(RerankerWeights(str(folder)), "cpu").save(tmp_path / "saved")
-        change_json(
-            tmp_path / "saved" / "config_sentence_transformers.json",
-            prompts={"rank": "is it an answer ? "},
-            default_prompt_name="rank",
-        )
-        assert scores_of(tmp_path / "saved").tolist() != plain.tolist()

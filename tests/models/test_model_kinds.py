@@ -125,24 +125,22 @@ def train(folder, architecture, output, **settings):
 
 
 class TestTraining:
-    @pytest.mark.parametrize("kind", ["static", "routes", "static query"])
+    @pytest.mark.parametrize("kind", ["routes", "static query"])
     @pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)], ids=["whole", "lora"])
     def test_what_is_no_single_transformer(self, made, kind, lora, tmp_path):
-        if kind == "static":
-            folder = saved([static()], tmp_path / "model")
-        else:
-            query = [static()] if kind == "static query" else pooled(made("bert"), "cls")
-            folder = routed(query, pooled(made("distilbert", **DISTILBERT)), tmp_path / "model")
-        if lora and kind == "static":
-            with pytest.raises(SettingsError, match="LoRA adapts transformers, and this is a StaticEmbedding"):
-                train(folder, "bi-encoder", tmp_path / "out", lora=lora)
-            return
+        query = [static()] if kind == "static query" else pooled(made("bert"), "cls")
+        folder = routed(query, pooled(made("distilbert", **DISTILBERT)), tmp_path / "model")
         before = ours(folder, "bi-encoder")
         np.testing.assert_allclose(before, theirs(folder, "bi-encoder"), atol=1e-4)
         trained = train(folder, "bi-encoder", tmp_path / "out", lora=lora)
         after = ours(trained, "bi-encoder")
         assert np.abs(after - before).max() > 1e-6
         np.testing.assert_allclose(after, theirs(trained, "bi-encoder"), atol=1e-4)
+
+    def test_adapters_need_a_transformer(self, tmp_path):
+        folder = saved([static()], tmp_path / "model")
+        with pytest.raises(SettingsError, match="LoRA adapts transformers, and this is a StaticEmbedding"):
+            train(folder, "bi-encoder", tmp_path / "out", lora=LoraSettings(rank=2))
 
     def test_adapters_leave_out_the_second_layer_of_a_head(self, made, tmp_path):
         folder = made("distilbert", CROSS, **DISTILBERT)
@@ -170,13 +168,6 @@ class TestPrecision:
         found = ours(folder, architecture, precision=precision)
         np.testing.assert_allclose(found, ours(folder, architecture), atol=0.1)
 
-    @pytest.mark.parametrize("precision", ["bf16", pytest.param("int8", marks=INT8)])
-    def test_a_head_that_reads_a_layers_states(self, made, precision):
-        folder = made("deberta-v2", CROSS, **DEBERTA)
-        np.testing.assert_allclose(
-            ours(folder, "cross-encoder", precision=precision), ours(folder, "cross-encoder"), atol=0.1
-        )
-
     def test_of_two_routes(self, made, tmp_path):
         folder = routed(pooled(made("bert"), "cls"), pooled(made("roberta")), tmp_path / "routes")
         found = ours(folder, "bi-encoder", precision="bf16")
@@ -195,10 +186,6 @@ class TestPrecision:
         cls = CROSS if architecture == "cross-encoder" else "AutoModel"
         with pytest.raises(SettingsError, match=f"precision='{precision}'.*score it with precision='fp32'"):
             ours(made(kind, cls, **settings), architecture, precision=precision)
-
-    def test_static_vectors_have_none(self, tmp_path):
-        with pytest.raises(SettingsError, match="StaticEmbedding is built in another way"):
-            ours(saved([static()], tmp_path / "static"), "bi-encoder", precision="bf16")
 
 
 class TestModules:

@@ -73,7 +73,7 @@ def test_scores_of_pairs_are_those_of_padded_batches(small, kind):
 def test_gradients_are_those_of_padded_batches(architecture):
     found = []
     for packed in (True, False):
-        scorer = open_scorer(RerankerWeights(ENCODER, architecture), "cpu")
+        scorer = open_scorer(RerankerWeights(ENCODER, architecture, new_head=True), "cpu")
         if not packed:
             scorer.module[0].unpad_inputs = False
         logits = scorer.logits(PAIRS)
@@ -139,7 +139,7 @@ def test_rankings_of_the_demo_set_are_those_of_padded_batches(architecture):
     data = radio.datasets.demo()
     retriever = radio.FaissRetriever.build(data.passages, "all-MiniLM-L6-v2")
     requests = rank_requests(data.test, retriever, 20)
-    model = RerankerWeights(ENCODER, architecture)
+    model = RerankerWeights(ENCODER, architecture, new_head=True)
     packed = rank_with(model, requests, "cpu")
     module = open_scorer(model, "cpu").module.eval()
     module[0].unpad_inputs = False

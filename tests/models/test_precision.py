@@ -105,7 +105,7 @@ def test_an_unknown_precision():
 def test_a_processor_that_would_overflow(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", "avx2": True})
     with pytest.raises(SettingsError, match="8-bit dot products"):
-        radio.Rerank(ENCODER, "cross-encoder", precision="int8")("why?", ["a passage"])
+        radio.Rerank(ENCODER, "cross-encoder", new_head=True, precision="int8")("why?", ["a passage"])
 
 
 def test_a_model_that_is_built_in_another_way():

@@ -70,7 +70,7 @@ def test_what_is_not_better_is_not_returned(student, groups):
 @pytest.mark.parametrize("architecture", ["bi-encoder", "cross-encoder"])
 def test_a_reranker_alone_is_a_student_too(small, groups, architecture):
     optimizer = GroupFinetune(QUICK, gate=False)
-    aligned = optimizer.compile(Rerank(small, architecture), trainset=groups[:20])
+    aligned = optimizer.compile(Rerank(small, architecture, new_head=True), trainset=groups[:20])
     assert isinstance(aligned, Rerank)
     assert aligned.weights.checkpoint != small.name
     assert optimizer.report.questions["train"] + optimizer.report.questions["judged"] == 20
@@ -81,7 +81,7 @@ def test_a_question_is_never_on_both_sides(small, groups):
     """Also for a cross-encoder, which has no vectors to compare questions by."""
     optimizer = GroupFinetune(QUICK)
     doubled = [*groups[:8], *groups[:8]]
-    for rerank in (Rerank(small, "cross-encoder"), Rerank(small, "bi-encoder")):
+    for rerank in (Rerank(small, "cross-encoder", new_head=True), Rerank(small, "bi-encoder")):
         train, held_out = optimizer._split(rerank, slots_of(rerank)[0], doubled, None)
         assert train
         assert held_out
@@ -95,7 +95,7 @@ def test_every_reranker_of_a_program_is_trained_and_equal_ones_once(small, group
             self.first = Rerank(small, "bi-encoder")
             self.shared = self.first
             self.same = Rerank(small, "bi-encoder")
-            self.other = Rerank(small, "cross-encoder")
+            self.other = Rerank(small, "cross-encoder", new_head=True)
 
     optimizer = GroupFinetune(QUICK, gate=False, run_dir=tmp_path)
     aligned = optimizer.compile(Many(), trainset=groups[:6], valset=groups[6:8])
@@ -142,7 +142,7 @@ def test_the_groups_of_an_earlier_run_train_another_reranker(student, small, top
     bought = radio.load_groups(tmp_path / "groups.jsonl", passages=topic.passages)
     assert len(bought) == first.report.groups
     second = GroupFinetune(QUICK, gate=False)
-    aligned = second.compile(Rerank(small, "cross-encoder"), trainset=bought[:3], valset=bought[3:])
+    aligned = second.compile(Rerank(small, "cross-encoder", new_head=True), trainset=bought[:3], valset=bought[3:])
     assert aligned.weights.checkpoint != small.name
 
 
@@ -191,4 +191,6 @@ def test_what_it_refuses(student, groups, small):
     with pytest.raises(SettingsError, match="groups hold texts"):
         GroupFinetune(gate=Gate(retrieval=True))
     with pytest.raises(SettingsError, match="tower='query' needs a bi-encoder"):
-        GroupFinetune(TrainingSettings(tower="query")).compile(Rerank(small, "cross-encoder"), trainset=groups)
+        GroupFinetune(TrainingSettings(tower="query")).compile(
+            Rerank(small, "cross-encoder", new_head=True), trainset=groups
+        )

@@ -7,6 +7,7 @@ import dspy
 import pytest
 from radio_dspy.optimizers.pipeline import _curve
 
+import radio_dspy as radio
 from radio_dspy import Rerank
 from radio_dspy.core.errors import DataError, LanguageModelError, SettingsError
 from radio_dspy.distillation.preferences.guards import FalseNegatives
@@ -84,6 +85,28 @@ def test_the_report_counts_everything(aligned_run, topic):
     text = str(report)
     assert "2 without an answer" in text
     assert f"{report.metrics['aligned']['ndcg@10']:.3f}" in text
+
+
+def test_the_trained_reranker_says_how_likely_a_passage_is_relevant_also_when_it_is_loaded(
+    aligned_run, topic, retriever, tmp_path
+):
+    _, aligned, optimizer, _ = aligned_run
+    report = optimizer.report
+    everything, *_, little = report.calibration["cutoffs"]
+    assert (everything["min_score"], everything["recall"]) == (0.0, 1.0)
+    assert little["passages"] < everything["passages"]
+    assert "passages left" in str(report)
+    assert "passages left" in report._repr_html_()
+    loaded = radio.load(radio.save(aligned, tmp_path / "saved"), retriever=retriever)
+    texts = [one.contents for one in topic.passages[:8]]
+    raw = loaded.rerank(topic.test[0].question, texts)
+    loaded.rerank.activation = "probability"
+    likely = loaded.rerank(topic.test[0].question, texts).scores
+    loaded.rerank.min_score = likely[2]
+    found = loaded.rerank(topic.test[0].question, texts)
+    assert all(0 <= one <= 1 for one in likely)
+    assert found.scores == [one for one in likely if one >= likely[2]] != likely
+    assert found.indices == raw.indices[: len(found.indices)]
 
 
 def test_the_run_folder_holds_records_and_checkpoint(aligned_run, topic):
@@ -173,7 +196,7 @@ def test_unlabelled_questions_are_judged_by_the_answers_in_the_candidates(progra
 def test_the_cross_encoder_trains_too(index, small, topic):
     from radio_dspy.programs import RetrieveRerankAnswer
 
-    student = RetrieveRerankAnswer(index, Rerank(small, "cross-encoder"), candidates=10)
+    student = RetrieveRerankAnswer(index, Rerank(small, "cross-encoder", new_head=True), candidates=10)
     optimizer = radio_of(**TRAINED)
     aligned = optimizer.compile(student, trainset=topic.train[:8], valset=topic.test[:4])
     assert aligned.rerank.weights.architecture == "cross-encoder"
@@ -287,7 +310,7 @@ def test_a_student_without_a_reranker_or_retriever_is_told_what_to_add(index, sm
     with pytest.raises(SettingsError, match=r"give RADIO\(retriever=\.\.\.\)"):
         radio_of(**FAST).compile(Bare(), trainset=topic.train)
     bare = Bare()
-    bare.rerank = Rerank(small, "cross-encoder")
+    bare.rerank = Rerank(small, "cross-encoder", new_head=True)
     with pytest.raises(SettingsError, match="Give RADIO an encoder=: the retriever has none to share"):
         radio_of(**FAST).compile(bare, trainset=topic.train)
     aligned = radio_of(retriever=index, **TRAINED).compile(Bare(), trainset=topic.train[:4], valset=topic.test[:2])
@@ -312,7 +335,7 @@ def test_a_trainset_that_cannot_be_used(program, topic):
 def test_a_query_tower_of_a_cross_encoder_is_refused_before_anything_is_paid_for(index, small, topic):
     from radio_dspy.programs import RetrieveRerankAnswer
 
-    student = RetrieveRerankAnswer(index, Rerank(small, "cross-encoder"), candidates=10)
+    student = RetrieveRerankAnswer(index, Rerank(small, "cross-encoder", new_head=True), candidates=10)
     optimizer = radio_of(rationale_lm=UnaskedLM({}), tower="query", **FAST)
     with pytest.raises(SettingsError, match="tower='query' needs a bi-encoder"):
         optimizer.compile(student, trainset=topic.train, valset=topic.test)

@@ -86,7 +86,7 @@ def test_sentence_transformers_scores_with_a_cross_encoder_as_we_do(base, reques
     from sentence_transformers import CrossEncoder
 
     base = request.getfixturevalue(base)
-    rerank = Rerank(base if isinstance(base, str) else base.name, "cross-encoder", max_length=24)
+    rerank = Rerank(base if isinstance(base, str) else base.name, "cross-encoder", max_length=24, new_head=True)
     out = export(rerank, tmp_path / "out")
     model = CrossEncoder(str(out), device="cpu")
     assert model.predict(PAIRS).tolist() == pytest.approx(ours(rerank), abs=1e-5)
@@ -149,7 +149,7 @@ def test_transformers_alone_scores_with_a_cross_encoder_as_we_do(base, request, 
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     base = request.getfixturevalue(base)
-    rerank = Rerank(base if isinstance(base, str) else base.name, "cross-encoder", max_length=40)
+    rerank = Rerank(base if isinstance(base, str) else base.name, "cross-encoder", max_length=40, new_head=True)
     out = export(rerank, tmp_path / "out", "flagembedding")
     tokenizer, model = AutoTokenizer.from_pretrained(out), AutoModelForSequenceClassification.from_pretrained(out)
     inputs = tokenizer(PAIRS, padding=True, truncation=True, return_tensors="pt")
@@ -328,7 +328,7 @@ def test_onnx_scores_with_a_cross_encoder_as_we_do(base, request, tmp_path, monk
     from transformers import AutoTokenizer
 
     base = request.getfixturevalue(base)
-    rerank = Rerank(base if isinstance(base, str) else base.name, "cross-encoder", max_length=40)
+    rerank = Rerank(base if isinstance(base, str) else base.name, "cross-encoder", max_length=40, new_head=True)
     out = export(rerank, tmp_path / "out", "onnx")
     inputs = AutoTokenizer.from_pretrained(out)(PAIRS, padding=True, truncation=True, return_tensors="np")
     (scores,) = onnxruntime.InferenceSession(out / "model.onnx").run(["scores"], dict(inputs))

@@ -303,7 +303,10 @@ class Own(dspy.Module):
 
     def __init__(self, encoder):
         super().__init__()
-        self.one, self.two = radio.Rerank(encoder, "bi-encoder"), radio.Rerank(encoder, "cross-encoder", max_length=64)
+        self.one, self.two = (
+            radio.Rerank(encoder, "bi-encoder"),
+            radio.Rerank(encoder, "cross-encoder", max_length=64, new_head=True),
+        )
 
     def forward(self, query, passages):
         return self.two(query, self.one(query, passages, k=3).passages)

@@ -302,7 +302,7 @@ def test_an_encoder_is_found_without_one_being_given(stock, index, small):
     assert radio_of()._job(student, trainset, None, encodes=False).encoder.name == small.name
     student = radio.with_rerank(GlobalRAG(), radio.Rerank(small, "bi-encoder"), after="search")
     assert radio_of()._job(student, trainset, None, encodes=False).encoder.name == "CountingEmbedder"
-    cross = radio.Rerank(Encoder(small.name), "cross-encoder")
+    cross = radio.Rerank(Encoder(small.name), "cross-encoder", new_head=True)
     with pytest.raises(SettingsError, match="Give RADIO an encoder="):
         radio_of()._job(
             radio.with_rerank(RAG(lambda question: CORPUS), cross, after="search"), trainset, None, encodes=False

@@ -26,7 +26,7 @@ def test_cross_encoder_scores_are_those_of_sentence_transformers():
 
     from radio_dspy.models.files import weights
 
-    rerank = Rerank(ENCODER, architecture="cross-encoder", max_length=64)
+    rerank = Rerank(ENCODER, architecture="cross-encoder", max_length=64, new_head=True)
     ranked = rerank(QUERY, TEXTS)
     torch.manual_seed(0)  # the head is fresh: seeded alike it is the same one
     peer = CrossEncoder(weights(ENCODER), num_labels=1, max_length=64, activation_fn=torch.nn.Identity())
@@ -36,7 +36,7 @@ def test_cross_encoder_scores_are_those_of_sentence_transformers():
 
 @pytest.mark.parametrize("architecture", ["bi-encoder", "cross-encoder"])
 def test_logits_agree_with_scores(architecture):
-    scorer = cache.open_scorer(Rerank(ENCODER, architecture, max_length=64).weights)
+    scorer = cache.open_scorer(Rerank(ENCODER, architecture, max_length=64, new_head=True).weights)
     pairs = [(QUERY, text) for text in TEXTS]
     scale = bi_encoder.COSINE_TEMPERATURE if architecture == "bi-encoder" else 1.0
     assert (scorer.logits(pairs) * scale).detach().numpy() == pytest.approx(scorer.score(pairs), abs=1e-5)
@@ -61,7 +61,7 @@ def test_many_questions_in_one_batch_rank_as_one_by_one():
     passages = tuple(Passage(str(i), text) for i, text in enumerate(TEXTS))
     requests = [RankRequest(q, q, passages, (0.0,) * 3) for q in (QUERY, "why does ice float?")]
     for architecture in ("bi-encoder", "cross-encoder"):
-        rerank = Rerank(ENCODER, architecture, max_length=64)
+        rerank = Rerank(ENCODER, architecture, max_length=64, new_head=True)
         for request, ranking in zip(requests, rerank.rank_all(requests), strict=True):
             single = rerank(request.query, list(passages))
             assert list(ranking.passages) == single.passages
@@ -119,12 +119,12 @@ def test_a_folder_without_a_model_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     for architecture in ("bi-encoder", "cross-encoder"):
         with pytest.raises(CheckpointError, match="cannot be loaded as a"):
-            Rerank(str(tmp_path), architecture)(QUERY, TEXTS)
+            Rerank(str(tmp_path), architecture, new_head=True)(QUERY, TEXTS)
 
 
 def test_an_encoder_taken_for_a_cross_encoder_is_told_once(small, tmp_path, caplog):
     cross_encoder._warn_of_a_new_head.cache_clear()
-    taken = Rerank(small.name, "cross-encoder")
+    taken = Rerank(small.name, "cross-encoder", new_head=True)
     for _ in range(2):
         cross_encoder.CrossEncoderScorer(taken.weights)
     told = [record.getMessage() for record in caplog.records if "no head that scores pairs" in record.getMessage()]
@@ -134,3 +134,48 @@ def test_an_encoder_taken_for_a_cross_encoder_is_told_once(small, tmp_path, capl
     caplog.clear()
     cross_encoder.CrossEncoderScorer(Rerank(str(tmp_path / "with-head")).weights)
     assert "no head" not in caplog.text
+
+
+class TestScores:
+    @pytest.fixture
+    def logits(self, monkeypatch):
+        """What the model gives, whatever it is."""
+        given = [2.0, -1.0, 800.0, -800.0]
+        monkeypatch.setattr("radio_dspy.rerankers.rerank.score_lists", lambda *_: [np.array(given, dtype=np.float32)])
+        return given
+
+    @pytest.mark.parametrize(
+        ("settings", "scores"),
+        [
+            ({}, [800, 2, -1, -800]),
+            ({"activation": "sigmoid"}, [1, 0.8808, 0.2689, 0]),
+            ({"activation": "sigmoid", "min_score": 0.5}, [1, 0.8808]),
+            ({"min_score": -1}, [800, 2, -1]),
+            ({"min_score": 1000}, []),
+        ],
+    )
+    def test_activation_and_bound(self, small, logits, settings, scores):
+        found = Rerank(small.name, "cross-encoder", new_head=True, **settings)(QUERY, ["a", "b", "c", "d"])
+        np.testing.assert_allclose(found.scores, scores, atol=1e-4)
+        assert found.passages == ["c", "a", "b", "d"][: len(scores)]
+        assert found.indices == [2, 0, 1, 3][: len(scores)]
+
+    def test_a_probability_needs_the_curve_of_a_training(self, small, logits):
+        rerank = Rerank(small, activation="probability", min_score=0.5)
+        with pytest.raises(SettingsError, match="have no calibration"):
+            rerank(QUERY, ["a", "b", "c", "d"])
+        curve = {"kind": "platt", "scores": [-1.0, 2.0], "probabilities": [0.1, 0.7]}
+        rerank.weights = rerank.weights.with_training({"calibration": curve})
+        found = rerank(QUERY, ["a", "b", "c", "d"])
+        np.testing.assert_allclose(found.scores, [1, 0.7], atol=1e-4)
+        assert found.passages == ["c", "a"]
+
+    def test_what_is_no_setting(self, small):
+        for settings, message in (
+            ({"activation": "softmax"}, "activation must be one of"),
+            ({"min_score": "0.5"}, "min_score must be a number"),
+        ):
+            with pytest.raises(SettingsError, match=message):
+                Rerank(small, **settings)
+        with pytest.raises(SettingsError, match="for a cross-encoder's logits"):
+            Rerank(small, activation="sigmoid")(QUERY, ["a"])

@@ -115,7 +115,7 @@ def test_the_query_encoder_keeps_prefixes_and_length(index, tmp_path):
     assert vars(found) == vars(encoder)
     assert same_passage_side(weights, encoder)
     assert not same_passage_side(weights, index.encoder)
-    assert not same_passage_side(Rerank(encoder, "cross-encoder").weights, encoder)
+    assert not same_passage_side(Rerank(encoder, "cross-encoder", new_head=True).weights, encoder)
 
 
 def test_an_aligned_program_is_aligned_further(aligned, index, encoder, tmp_path):

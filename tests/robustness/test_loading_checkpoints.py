@@ -31,6 +31,8 @@ KERNEL = "someone/flash"
 
 # (file, key, value): refused before a library sees it.
 REFUSED = [
+    (SENTENCE, "query_expansion", {"strategy": "fixed", "length": 32, "path": "/etc"}),
+    (SENTENCE, "query_expansion", {"strategy": "os.path"}),
     (CONFIG, "auto_map", {"AutoModel": "modeling_x.Model"}),
     (CONFIG, "auto_map", {"AutoModel": "someone/code--modeling_x.Model"}),
     (CONFIG, "attn_implementation", KERNEL),
@@ -176,7 +178,9 @@ def test_what_is_published_loads(folder, file, key, value):
     assert vectors(folder).shape[0] == 1
 
 
-@pytest.mark.parametrize("kind", ["sentence_transformers.util.X", "sentence_transformers.models.Evil", "os.path", ""])
+@pytest.mark.parametrize(
+    "kind", ["sentence_transformers.util.X", "sentence_transformers.models.Evil", "pylate.models.Evil", "os.path", ""]
+)
 def test_a_module_that_is_not_known(folder, kind):
     modules = json.loads((folder / MODULES).read_text())
     modules[2]["type"] = kind

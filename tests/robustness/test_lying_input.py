@@ -247,7 +247,7 @@ def check_groups(data, folder):
     if found.error is None:
         rows = [json.loads(line) for line in lines_of(data)]
         texts = [[[row[name]] if isinstance(row[name], str) else row[name] for name in ("pos", "neg")] for row in rows]
-        kept = [both for both in texts if not any(is_blank(one) for one in sum(both, []))]
+        kept = [both for both in texts if not any(is_blank(one) for part in both for one in part)]
         assert [[one.pos, one.neg] for one in found.value] == kept
         for one in found.value:
             f"{one.question}{one.pos}{one.neg}{one.get('prompt')}{one.get('id')}".encode()
@@ -598,7 +598,7 @@ def test_a_megabyte_is_searched_for(trio):
 
 @pytest.fixture(scope="module")
 def rerankers(small):
-    return {name: radio.Rerank(small, name) for name in ("bi-encoder", "cross-encoder")}
+    return {name: radio.Rerank(small, name, new_head=True) for name in ("bi-encoder", "cross-encoder")}
 
 
 def check_order(found, passages, k):

@@ -43,7 +43,7 @@ def test_calls_from_sixteen_threads_answer_as_one_thread_does(index, small, topi
 def test_hundreds_of_calls_of_each_reranker_from_sixteen_threads(small, topic):
     passages = [one.contents for one in topic.passages[:6]]
     questions = [one.question for one in topic.train[:12]]
-    for rerank in (radio.Rerank(small, "cross-encoder"), radio.RationaleRerank(small)):
+    for rerank in (radio.Rerank(small, "cross-encoder", new_head=True), radio.RationaleRerank(small)):
 
         def ask(number, rerank=rerank):
             query = questions[number % len(questions)]

@@ -148,7 +148,7 @@ class TrainingSettings:
         Raises:
             SettingsError: If ``tower="query"`` meets a cross-encoder.
         """
-        if self.tower == "query" and architecture != "bi-encoder":
+        if self.tower == "query" and architecture == "cross-encoder":
             raise SettingsError(
                 "tower='query' needs a bi-encoder: a cross-encoder has no query side of its own. "
                 "Give Rerank(..., architecture='bi-encoder') or tower='both'."

@@ -210,7 +210,7 @@ def test_a_mixture_ranks_when_it_is_loaded_again(base, trained, tmp_path):
 
 
 def test_a_cross_encoders_fresh_head_is_mixed_too(tmp_path):
-    base = RerankerWeights(ENCODER, "cross-encoder")
+    base = RerankerWeights(ENCODER, "cross-encoder", new_head=True)
     scorer = open_scorer(base)
     with torch.no_grad():
         for value in scorer.module.parameters():

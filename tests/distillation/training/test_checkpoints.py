@@ -135,7 +135,7 @@ def test_a_checkpoint_fits_only_the_same_training(base, small):
     other = [
         key(groups=GROUPS[:3]),
         key(groups=[replace(GROUPS[0], answers=("yeast",)), *GROUPS[1:]]),
-        key(weights=RerankerWeights(small, "cross-encoder")),
+        key(weights=RerankerWeights(small, "cross-encoder", new_head=True)),
         key(weights=prefixed),
         key(watch=True),
         key(num_train_epochs=4),

@@ -150,7 +150,7 @@ def test_bf16_trains(tmp_path, small):
 def test_a_loss_that_is_no_number_stops_with_advice(tmp_path, small):
     settings = TrainingSettings(num_train_epochs=30, learning_rate=1e30, max_length=32, per_device_train_batch_size=2)
     with pytest.raises(RadioError, match=r"training diverged\. Lower learning_rate"):
-        train_reranker(RerankerWeights(small.name, "cross-encoder"), GROUPS, tmp_path / "out", settings)
+        train_reranker(RerankerWeights(small.name, "cross-encoder", new_head=True), GROUPS, tmp_path / "out", settings)
     assert not (tmp_path / "out").exists()
 
 
@@ -218,7 +218,7 @@ def test_given_passage_vectors_are_the_ones_that_would_be_computed(bi_encoder, t
 
 def test_a_cross_encoder_has_no_query_tower(tmp_path, small):
     with pytest.raises(SettingsError, match="tower='query' needs a bi-encoder"):
-        train(RerankerWeights(small.name, "cross-encoder"), GROUPS, tmp_path / "out", tower="query")
+        train(RerankerWeights(small.name, "cross-encoder", new_head=True), GROUPS, tmp_path / "out", tower="query")
     assert not (tmp_path / "out").exists()
 
 
@@ -342,7 +342,7 @@ def test_scores_and_passages_of_a_group_must_match():
 
 @pytest.mark.parametrize("architecture", ["bi-encoder", "cross-encoder"])
 def test_a_ruinous_learning_rate_is_stopped_and_leaves_no_checkpoint(tmp_path, architecture, small):
-    base = RerankerWeights(small.name, architecture)
+    base = RerankerWeights(small.name, architecture, new_head=True)
     result = train(base, GROUPS, tmp_path / "out", watch=True, learning_rate=1e3, num_train_epochs=12)
     assert result.checkpoint is None
     assert result.stopped.endswith(f"at update {result.updates}")
