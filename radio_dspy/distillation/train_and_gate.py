@@ -14,7 +14,7 @@ from radio_dspy.distillation.gate.decision import Decision, Gate, Judge, pass_ga
 from radio_dspy.distillation.preferences.groups import PreferenceGroup
 from radio_dspy.distillation.training.averaging import average_weights
 from radio_dspy.distillation.training.checkpoints import TrainingCheckpoints, remove_checkpoints, training_key
-from radio_dspy.distillation.training.loop import TrainingResult, train_reranker
+from radio_dspy.distillation.training.reranker import TrainingResult, train_reranker
 from radio_dspy.distillation.training.settings import TrainingSettings
 from radio_dspy.models.bi_encoder import PassageVectors
 from radio_dspy.models.weights import RerankerWeights

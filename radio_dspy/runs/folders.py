@@ -23,7 +23,7 @@ _FILE = re.compile(rf"{_RECORDS}|(manifest|command|report|summary|trained)\.json
 _UNDERWAY = re.compile(r"training-[0-9a-f]{16}-[0-9]+")
 _OF_INDEX = re.compile(r"index(-[0-9a-f]{16})?\.faiss|passages(-[0-9a-f]{16})?\.jsonl|query-encoder(-[0-9a-f]{16})?")
 _STATE = "state.json"
-_UNDERWAY_FILES = {"model.safetensors", "optimizer.safetensors", "random.safetensors", _STATE}
+_UNDERWAY_FILES = {"model.safetensors", "optimizer.safetensors", "random.safetensors", "trainer_state.json", _STATE}
 _TEMPORARY_FILE = re.compile(r"\.(.+)\.[0-9a-f]{32}")
 # Earlier releases named them by eight characters, which other names may have, too.
 _TEMPORARY_CHECKPOINT = re.compile(r"\.training-(?:[0-9a-f]{32}|[0-9a-z_]{8})")
