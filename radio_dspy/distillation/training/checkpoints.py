@@ -53,6 +53,10 @@ class TrainingCheckpoints:
         self._every = every
         self._saved = time.monotonic()
 
+    def as_dict(self) -> dict[str, Any]:
+        """The arguments, in JSON types."""
+        return {"folder": str(self.folder.absolute()), "key": self._key, "every": self._every}
+
     def due(self, updates: int) -> bool:
         """Whether it is time to save."""
         if self._every is not None:

@@ -171,6 +171,8 @@ def _fitted(
                 checkpoints=checkpoints,
                 judged=judged,
             )
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            raise SettingsError("FSDP and DeepSpeed cut the model into shards, which are not gathered here; use DDP.")
         last = checkpoints.last() if checkpoints is not None else None
         if last is not None:
             logger.info("Training goes on from %s.", last.name)

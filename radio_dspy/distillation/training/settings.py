@@ -17,6 +17,8 @@ from radio_dspy.distillation.loss import Loss, LossName
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import TrainerCallback
+else:
+    LoraConfig = TrainerCallback = object  # for those who read the types of the fields
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Tower = Literal["both", "query"]
@@ -199,10 +201,11 @@ class TrainingSettings:
         object.__setattr__(self, "launcher", tuple(self.launcher))
         if not self.launcher:
             return
-        if not isinstance(self.loss, str) or self.callbacks:
+        own_lora = self.lora is not None and not isinstance(self.lora, LoraSettings)
+        if not isinstance(self.loss, str) or self.callbacks or own_lora:
             raise SettingsError(
-                "launcher= trains in other processes, which get settings as JSON: give loss= by its name and no "
-                "callbacks=, or start your own script with accelerate launch and call train_reranker there."
+                "launcher= trains in other processes, which get settings as JSON: give loss= by its name, lora= as "
+                "LoraSettings and no callbacks=; or call train_reranker in a script that you start with accelerate."
             )
 
     def check(self, architecture: str) -> None:

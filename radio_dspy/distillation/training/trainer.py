@@ -82,9 +82,9 @@ class Flow(TrainerCallback):
         self._bar.update()
         self._bar.set_postfix(loss=f"{self._watch.history[-1][0]:.3f}")
         stop = self._interrupted.is_set()  # asked once: what ends it was saved
-        last = state.global_step >= state.max_steps or bool(self._watch.stopped)
-        kept = self._checkpoints
-        self.saving = kept is not None and (stop or (not last and kept.due(state.global_step)))
+        last, kept = state.global_step >= state.max_steps, self._checkpoints
+        if kept is not None and not self._watch.stopped:
+            self.saving = stop or (not last and kept.due(state.global_step))
         control.should_save = control.should_save or self.saving
         control.should_training_stop = control.should_training_stop or stop
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 
 from radio_dspy.core.errors import RunError, SettingsError
@@ -15,10 +14,9 @@ from radio_dspy.core.files import sha256_of
 from radio_dspy.distillation import InfoNCE, PreferenceGroup, TrainingSettings, train_reranker
 from radio_dspy.distillation.training.checkpoints import TENSORS, TrainingCheckpoints, remove_checkpoints, training_key
 from radio_dspy.distillation.training.settings import LoraSettings
-from radio_dspy.models.encoder import Encoder, quiet_loading
-from radio_dspy.models.files import weight_files, weights
+from radio_dspy.models.encoder import Encoder
+from radio_dspy.models.files import weight_files
 from radio_dspy.rerankers import RerankerWeights
-from tests.conftest import ENCODER
 
 GROUPS = [
     PreferenceGroup("why did the dough not rise?", "Yeast dies in hot water.", ("The dough was large.", "Rise early.")),
@@ -146,18 +144,6 @@ def test_a_checkpoint_fits_only_the_same_training(base, small):
     ]
     assert key() == key(RerankerWeights(small, "bi-encoder"))
     assert len({key(), *other}) == 1 + len(other)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A random encoder that trains in a tenth of a second."""
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(1)
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    with quiet_loading():
-        transformers.BertModel(transformers.BertConfig(**sizes)).save_pretrained(folder)
-        transformers.AutoTokenizer.from_pretrained(weights(ENCODER)).save_pretrained(folder)
-    return RerankerWeights(str(folder), "bi-encoder")
 
 
 @pytest.fixture(scope="module")
