@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -93,6 +94,8 @@ class TrainingWatch(TrainerCallback):
     Attributes:
         history: Loss, loss of equal scores and spread of each update so far; the last two are 0 unless it ``stops``.
         stopped: Why training was stopped; empty where it was not.
+        interrupted: Set by Ctrl-C, of which every process has to know at the same update.
+        asked: Whether any of them was interrupted.
         reduce: Adds up over the processes.
     """
 
@@ -100,6 +103,8 @@ class TrainingWatch(TrainerCallback):
         self.stops = stops
         self.history: list[tuple[float, float, float]] = []
         self.stopped = ""
+        self.interrupted = threading.Event()
+        self.asked = False
         self.reduce: Callable[[torch.Tensor], torch.Tensor] | None = None
         self._detector = CollapseDetector()
         self._sums = [0.0, 0.0, 0.0]
@@ -122,10 +127,11 @@ class TrainingWatch(TrainerCallback):
         Raises:
             RadioError: If the loss is not a number and nothing else would stop.
         """
-        sums = self._sums
+        sums = [*self._sums, float(self.interrupted.is_set())]
         if args.world_size > 1 and self.reduce is not None:
             sums = self.reduce(torch.tensor(sums, device=args.device)).tolist()
-        loss, chance, spread = sums
+        loss, chance, spread, asked = sums
+        self.asked = asked > 0
         self.history.append((loss, chance, spread))
         self._sums = [0.0, 0.0, 0.0]
         if self.stops:

@@ -157,7 +157,7 @@ def _fitted(
     quiet = settings.disable_tqdm or arguments.process_index > 0
     with (
         tqdm(desc="training", unit="update", disable=quiet) as bar,
-        interrupt_later("update") as interrupted,
+        interrupt_later("update") as watch.interrupted,
     ):
         with RandomState(settings.seed).drawing():  # Trainer seeds the process's generators
             trainer = RerankerTrainer(
@@ -167,7 +167,7 @@ def _fitted(
                 arguments,
                 own=own,
                 watch=watch,
-                flow=Flow(bar, interrupted, checkpoints, watch),
+                flow=Flow(bar, checkpoints, watch),
                 checkpoints=checkpoints,
                 judged=judged,
             )
@@ -178,6 +178,8 @@ def _fitted(
             logger.info("Training goes on from %s.", last.name)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         model.reranker.eval()
+    if watch.asked:  # in another process
+        raise KeyboardInterrupt
     return trainer
 
 

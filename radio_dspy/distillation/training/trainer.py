@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -61,15 +60,12 @@ class Flow(TrainerCallback):
 
     Args:
         bar: tqdm's.
-        interrupted: Set by Ctrl-C.
         checkpoints: None saves nothing.
         watch: Its losses are shown, and what it stops is not saved.
     """
 
-    def __init__(
-        self, bar: Any, interrupted: threading.Event, checkpoints: TrainingCheckpoints | None, watch: TrainingWatch
-    ) -> None:
-        self._bar, self._interrupted, self._checkpoints, self._watch = bar, interrupted, checkpoints, watch
+    def __init__(self, bar: Any, checkpoints: TrainingCheckpoints | None, watch: TrainingWatch) -> None:
+        self._bar, self._checkpoints, self._watch = bar, checkpoints, watch
         self.saving = False
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -81,12 +77,13 @@ class Flow(TrainerCallback):
         """Called by Trainer."""
         self._bar.update()
         self._bar.set_postfix(loss=f"{self._watch.history[-1][0]:.3f}")
-        stop = self._interrupted.is_set()  # asked once: what ends it was saved
         last, kept = state.global_step >= state.max_steps, self._checkpoints
-        if kept is not None and not self._watch.stopped:
-            self.saving = stop or (not last and kept.due(state.global_step))
+        if kept is None or self._watch.stopped:
+            self.saving = False
+        else:
+            self.saving = self._watch.asked or (not last and kept.due(state.global_step))
         control.should_save = control.should_save or self.saving
-        control.should_training_stop = control.should_training_stop or stop
+        control.should_training_stop = control.should_training_stop or self._watch.asked
 
 
 class RerankerTrainer(Trainer):
