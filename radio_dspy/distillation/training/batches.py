@@ -109,5 +109,5 @@ class GroupLoader(DataLoader[PreferenceGroup]):
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Trainer."""
-        assert isinstance(self.batch_sampler, DealtGroups)
-        self.batch_sampler.set_epoch(epoch)
+        if isinstance(self.batch_sampler, DealtGroups):
+            self.batch_sampler.set_epoch(epoch)

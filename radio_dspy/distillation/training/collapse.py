@@ -89,7 +89,7 @@ class TrainingWatch(TrainerCallback):
 
     Args:
         stops: Whether a collapse ends training, with its reason in ``stopped``. Else only a loss that is not a number
-            does, as an error.
+            does, as an error, unless there is a best step whose weights can be taken.
 
     Attributes:
         history: Loss, loss of equal scores and spread of each update so far; the last two are 0 unless it ``stops``.
@@ -136,12 +136,14 @@ class TrainingWatch(TrainerCallback):
         self._sums = [0.0, 0.0, 0.0]
         if self.stops:
             self.stopped = self._detector.look(loss, chance, spread)
-            control.should_training_stop = control.should_training_stop or bool(self.stopped)
+        elif not math.isfinite(loss) and state.best_model_checkpoint is not None:
+            self.stopped = f"the loss became {loss} at update {len(self.history)}"
         elif not math.isfinite(loss):
             raise RadioError(
                 f"The loss became {loss} at update {len(self.history)}: training diverged. Lower learning_rate "
                 f"(now {args.learning_rate:g})" + (" or use precision='fp32'." if args.bf16 or args.fp16 else ".")
             )
+        control.should_training_stop = control.should_training_stop or bool(self.stopped)
 
 
 def spread_of(logits: torch.Tensor, sizes: Sequence[int]) -> float:

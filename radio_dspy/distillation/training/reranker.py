@@ -242,13 +242,14 @@ def reading_at_most(module: Any, max_length: int) -> Iterator[None]:
 def recomputing(module: Any, switched_on: bool) -> Iterator[None]:
     """Compute activations again for the backward pass instead of keeping them."""
     models = [one.model for one in transformers_of(module)] if switched_on else []
+    kind = "activation" if all(hasattr(one, "activation_checkpointing_enable") for one in models) else "gradient"
     for one in models:
-        one.gradient_checkpointing_enable({"use_reentrant": False})
+        getattr(one, f"{kind}_checkpointing_enable")({"use_reentrant": False})
     try:
         yield
     finally:
         for one in models:
-            one.gradient_checkpointing_disable()
+            getattr(one, f"{kind}_checkpointing_disable")()
 
 
 def _autocast_type(precision: Precision, device: str) -> torch.dtype | None:

@@ -243,7 +243,8 @@ class RerankerTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Take up the weights."""
-        assert self._checkpoints is not None
+        if self._checkpoints is None:
+            return
         path = Path(resume_from_checkpoint)
         self._restored = self._checkpoints.load(path)
         saved, own = self._restored[0]["model"], self._tensors()
@@ -281,7 +282,8 @@ class RerankerTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         """Take the weights of the best step."""
-        assert self._checkpoints is not None
+        if self._checkpoints is None:
+            return
         best = self._checkpoints.load(Path(str(self.state.best_model_checkpoint)))[0]["model"]
         with torch.no_grad():
             for name, one in self._tensors().items():
