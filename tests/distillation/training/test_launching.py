@@ -25,16 +25,16 @@ def _one_thread(monkeypatch):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"tower": "query"}, {"gradient_accumulation_steps": 3, "eval_steps": 1, "load_best_model_at_end": True}],
+    [{}, {"tower": "query"}, {"gradient_accumulation_steps": 3, "eval_steps": 1, "num_train_epochs": 4}],
     ids=str,
 )
 def test_two_processes_have_the_losses_of_one(without_dropout, tmp_path, settings):
     one, two = (
-        align(without_dropout, GROUPS, Run(tmp_path / str(number)), TrainingSettings(**FAST, **settings, **more))
+        align(without_dropout, GROUPS, Run(tmp_path / str(number)), TrainingSettings(**{**FAST, **settings, **more}))
         for number, more in enumerate(({}, {"launcher": TWO}))
     )
     assert two.training.losses == pytest.approx(one.training.losses, abs=1e-4)
-    assert len(two.training.losses) == len(one.training.losses) > 3
+    assert len(two.training.losses) == len(one.training.losses) >= 4
     assert two.training.checkpoint.is_dir()
     assert not list((tmp_path / "1").glob("training-*"))
 
