@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ from radio_dspy.lm.parallel import interrupt_later
 from radio_dspy.models.bi_encoder import PassageVectors
 from radio_dspy.models.cache import open_scorer
 from radio_dspy.models.randomness import RandomState
+from radio_dspy.models.scorer import Scorer
 from radio_dspy.models.weights import RerankerWeights
 
 logger = logger_of(__name__)
@@ -98,27 +100,15 @@ def train_reranker(
         raise DataError(f"The {settings.loss} loss reads the teacher's scores: give every group its scores.")
     started = time.perf_counter()
     frozen = _frozen(weights, groups, settings, passage_vectors) if settings.tower == "query" else None
-    learned, judged = list(groups), []
-    if settings.eval_steps is not None:
-        learned, judged = split_by_group(groups, equal_groups([one.query for one in groups]), settings.seed)
+    learned, judged = _split(groups, settings)
     own = RandomState(settings.seed)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_ONE_AT_A_TIME)
-        with own.drawing():
-            scorer = open_scorer(weights, settings.device, frozen=frozen)
-            if not any(one.requires_grad for one in scorer.module.parameters()):
-                raise SettingsError(f"{weights.checkpoint}: all its weights are fixed, so there is nothing to train.")
-            stack.enter_context(reading_at_most(scorer.module, settings.max_length))
-            stack.enter_context(recomputing(scorer.module, settings.gradient_checkpointing))
-            stack.enter_context(adapted(scorer.module, settings.lora, settings.save_adapter))
+    with _ONE_AT_A_TIME, _trainable(weights, settings, own, frozen) as scorer, tempfile.TemporaryDirectory() as place:
         if checkpoints is None and settings.load_best_model_at_end:
-            place = stack.enter_context(tempfile.TemporaryDirectory())
             checkpoints = TrainingCheckpoints(Path(place), "0" * 16, 2**62)
         arguments = training_arguments(settings, checkpoints.folder if checkpoints else output.parent, len(learned))
         watching = TrainingWatch(watch)
-        trainer = _fitted(
-            GroupLoss(scorer, criterion), learned, judged, settings, arguments, own, watching, checkpoints
-        )
+        model = GroupLoss(scorer, criterion)
+        trainer = _fitted(model, learned, judged, settings, arguments, own, watching, checkpoints)
     stopped = watching.stopped
     if stopped and trainer.state.best_model_checkpoint:
         logger.warning("Training was stopped because %s; the weights of the best step before are taken.", stopped)
@@ -141,6 +131,32 @@ def _frozen(
         return passage_vectors
     texts = [text for group in groups for text in group.texts]
     return PassageVectors.encode(weights, texts, settings.device)
+
+
+def _split(
+    groups: Sequence[PreferenceGroup], settings: TrainingSettings
+) -> tuple[list[PreferenceGroup], list[PreferenceGroup]]:
+    """The groups to learn from, and those that the steps are judged by."""
+    if settings.eval_steps is None:
+        return list(groups), []
+    return split_by_group(groups, equal_groups([one.query for one in groups]), settings.seed)
+
+
+@contextlib.contextmanager
+def _trainable(
+    weights: RerankerWeights, settings: TrainingSettings, own: RandomState, frozen: PassageVectors | None
+) -> Iterator[Scorer]:
+    """A copy of the model as it is while it is trained; after the block it is a plain one again."""
+    with contextlib.ExitStack() as stack:
+        with own.drawing():
+            scorer = open_scorer(weights, settings.device, frozen=frozen)
+            if not any(one.requires_grad for one in scorer.module.parameters()):
+                raise SettingsError(f"{weights.checkpoint}: all its weights are fixed, so there is nothing to train.")
+            stack.enter_context(reading_at_most(scorer.module, settings.max_length))
+            stack.enter_context(recomputing(scorer.module, settings.gradient_checkpointing))
+            first = os.environ.get("RANK", "0") == "0"  # one of several processes keeps the adapters
+            stack.enter_context(adapted(scorer.module, settings.lora, settings.save_adapter if first else None))
+        yield scorer
 
 
 def _fitted(
