@@ -119,14 +119,14 @@ class RerankerTrainer(Trainer):
         checkpoints: TrainingCheckpoints | None = None,
         judged: Sequence[PreferenceGroup] = (),
     ) -> None:
-        self._settings, self._own, self._watch, self._flow = settings, own, watch, flow
-        self._checkpoints, self._judged = checkpoints, list(judged)
+        self._lesson, self._settings, self._own, self._watch, self._flow = model, settings, own, watch, flow
+        self._checkpoints, self._groups, self._judged = checkpoints, list(groups), list(judged)
         self._restored: tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]] | None = None
         super().__init__(
             model=model,
             args=arguments,
             data_collator=GroupCollator(groups[0], settings.in_batch_negatives),
-            train_dataset=list(groups),
+            train_dataset=self._groups,
             eval_dataset=self._judged or None,
             callbacks=[watch, *settings.callbacks, flow],
         )
@@ -137,7 +137,7 @@ class RerankerTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The groups, dealt out among the processes."""
         how = self._settings
-        count = len(self.train_dataset)
+        count = len(self._groups)
         dealt = DealtGroups(
             count,
             how.per_device_train_batch_size,
@@ -147,7 +147,7 @@ class RerankerTrainer(Trainer):
             self.args.world_size,
         )
         generator = torch.Generator()  # else each epoch would draw from the process's own
-        return GroupLoader(self.train_dataset, batch_sampler=dealt, collate_fn=self.data_collator, generator=generator)
+        return GroupLoader(self._groups, batch_sampler=dealt, collate_fn=self.data_collator, generator=generator)
 
     def training_step(self, *args: Any, **options: Any) -> torch.Tensor:
         """A forward and backward pass."""
@@ -171,7 +171,7 @@ class RerankerTrainer(Trainer):
         seen = [loss.item(), 0.0, 0.0]
         if self._watch.stops:
             logits, sizes = outputs["logits"].detach(), inputs["sizes"]
-            equal = self.model.loss_of(torch.zeros_like(logits), sizes, inputs["scores"])
+            equal = self._lesson.loss_of(torch.zeros_like(logits), sizes, inputs["scores"])
             seen[1:] = [equal.item() * part, spread_of(logits, sizes) * part]
         self._watch.add(*seen)
         loss = loss * self.args.world_size  # gradients are averaged over the processes
@@ -184,12 +184,12 @@ class RerankerTrainer(Trainer):
         groups = self._judged if eval_dataset is None else list(eval_dataset)
         collate, size = GroupCollator(groups[0]), self._settings.per_device_train_batch_size
         total, rankings, gains = 0.0, [], []
-        self.model.eval()
+        self._lesson.eval()
         for batch in (groups[start : start + size] for start in range(0, len(groups), size)):
             inputs = self._prepare_inputs(collate(batch))
             count = inputs.pop("count")
             with torch.no_grad():
-                outputs = self.model(**inputs)
+                outputs = self._lesson(**inputs)
             total += outputs["loss"].item() * count
             for group, logits in zip(batch, outputs["logits"].split(inputs["sizes"]), strict=True):
                 rankings.append(_ranked(logits.tolist()))
@@ -237,7 +237,7 @@ class RerankerTrainer(Trainer):
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         """Trained parameters and all buffers, by name."""
-        module = self.model.reranker
+        module = self._lesson.reranker
         trained = {name: one.data for name, one in module.named_parameters() if one.requires_grad}
         return {**trained, **dict(module.named_buffers())}
 
