@@ -37,11 +37,11 @@ class _Given(CrossEncoder):
     def device(self) -> torch.device:
         return self.logits.device
 
-    def preprocess(self, pairs: Sequence[tuple[int, int]], **_: Any) -> dict[str, torch.Tensor]:
-        return {"rows": torch.tensor([row for _, row in pairs])}
+    def preprocess(self, inputs: Any, prompt: str | None = None, **_: Any) -> dict[str, torch.Tensor]:
+        return {"rows": torch.tensor([row for _, row in inputs])}
 
-    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {"scores": self.logits.index_select(0, features["rows"])}
+    def forward(self, input: dict[str, torch.Tensor], **_: Any) -> dict[str, torch.Tensor]:  # noqa: A002  # as there
+        return {"scores": self.logits.index_select(0, input["rows"].to(self.logits.device))}
 
 
 class RankingLoss(nn.Module):
@@ -64,7 +64,7 @@ class RankingLoss(nn.Module):
     contrastive = False
     needs_scores = True
 
-    def __init__(self, loss: str | nn.Module, temperature: float = 1.0) -> None:
+    def __init__(self, loss: Any, temperature: float = 1.0) -> None:
         super().__init__()
         model = _Given()
         if isinstance(loss, str):

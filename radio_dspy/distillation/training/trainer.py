@@ -146,8 +146,9 @@ class RerankerTrainer(Trainer):
             self.args.process_index,
             self.args.world_size,
         )
+        groups: Any = self._groups  # a list is a data set that does not say so
         generator = torch.Generator()  # else each epoch would draw from the process's own
-        return GroupLoader(self._groups, batch_sampler=dealt, collate_fn=self.data_collator, generator=generator)
+        return GroupLoader(groups, batch_sampler=dealt, collate_fn=self.data_collator, generator=generator)
 
     def training_step(self, *args: Any, **options: Any) -> torch.Tensor:
         """A forward and backward pass."""
@@ -212,14 +213,14 @@ class RerankerTrainer(Trainer):
             return
         if self.state.best_global_step:
             self.state.best_model_checkpoint = str(self._checkpoints.path(self.state.best_global_step))
-        optimizer = self.optimizer.state_dict()
+        moving: Any = (self.optimizer, self.lr_scheduler)
+        optimizer, schedule = (one.state_dict() for one in moving)
         moments = {f"{row}.{name}": one for row, own in optimizer["state"].items() for name, one in own.items()}
         scaler = self.accelerator.scaler
         with self._own.drawing():
             drawn = random_tensors(), random_values()
-        callbacks = [
-            one for one in [*self.callback_handler.callbacks, self.control] if isinstance(one, ExportableState)
-        ]
+        callbacks: list[Any] = [*self.callback_handler.callbacks, self.control]
+        callbacks = [one for one in callbacks if isinstance(one, ExportableState)]
         state = replace(self.state, stateful_callbacks=callbacks, best_model_checkpoint=None)  # no path in a file
         self._checkpoints.save(
             self.state.global_step,
@@ -227,7 +228,7 @@ class RerankerTrainer(Trainer):
             {
                 "history": self._watch.history,
                 "param_groups": optimizer["param_groups"],
-                "schedule": self.lr_scheduler.state_dict(),
+                "schedule": schedule,
                 "scaler": scaler.state_dict() if scaler else {},
                 "random": drawn[1],
             },
@@ -260,12 +261,14 @@ class RerankerTrainer(Trainer):
         if self._restored is None or self._checkpoints is None:
             return
         tensors, state = self._restored
+        moving: Any = (self.optimizer, self.lr_scheduler)
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in tensors["optimizer"].items():
             row, _, moment = name.partition(".")
             moments.setdefault(int(row), {})[moment] = value
-        self.optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
-        self.lr_scheduler.load_state_dict(state["schedule"])
+        optimizer, schedule = moving
+        optimizer.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
+        schedule.load_state_dict(state["schedule"])
         best = self._checkpoints.path(self.state.best_global_step or 0)
         self.state.best_model_checkpoint = str(best) if best.is_dir() else None
 
