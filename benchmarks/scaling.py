@@ -53,7 +53,7 @@ HARDLY_MIB = 8.0  # as much comes and goes with the allocator
 
 # The modules that the points need; loaded once, in the process from which theirs are forked.
 PRELOADED = [
-    "radio_dspy.distillation.training.loop",
+    "radio_dspy.distillation.training.reranker",
     "sentence_transformers",
     "faiss",
     "scipy.stats",

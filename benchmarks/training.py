@@ -1,21 +1,30 @@
 """Training on preference groups: groups a second against sentence-transformers and FlagEmbedding.
 
     pip install -r benchmarks/requirements.txt
-    python benchmarks/training.py DATA [--repeats 5] [--groups 16] [--updates 4]
+    python benchmarks/training.py DATA [--repeats 5] [--groups 16] [--updates 4] [--before TREE]
 
 DATA is a folder with corpus.jsonl and train.jsonl (EntailmentBank in FlashRAG's form). The groups are a question with
 7 of its 20 best passages, texts as long as they come; all-MiniLM-L6-v2 as a bi-encoder and, with a fresh head, as a
 cross-encoder. Each peer runs its own loss on the very same groups in its own form: sentence-transformers one column
 after the other, FlagEmbedding all pairs of a step in one padded batch. First all train from the same weights without
 dropout, and the loss on held-out groups is compared after each update.
+
+TREE is another checkout (`git worktree add TREE COMMIT`): then `train_reranker` as a whole is timed against that
+release's, in two processes that take turns, and it is said whether both give the same weights.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import random
 import statistics
-from collections.abc import Callable, Sequence
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +212,70 @@ def measure(data: Path, *, repeats: int = 5, size: int = 16, updates: int = 4) -
     return rows
 
 
+# In the process of each tree: a line asks for one training, a hash of its weights is the answer.
+_TRAINING = """
+import json, sys, tempfile
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import radio_dspy
+from radio_dspy.core.files import sha256_of
+from radio_dspy.distillation import PreferenceGroup, TrainingSettings, train_reranker
+from radio_dspy.models.weights import RerankerWeights
+assert Path(radio_dspy.__file__).is_relative_to(sys.argv[1]), radio_dspy.__file__
+given = json.loads(Path(sys.argv[2]).read_text())
+groups = [PreferenceGroup(one["query"], one["positive"], tuple(one["negatives"])) for one in given["groups"]]
+how = {"num_train_epochs": 1, "disable_tqdm": True, "device": "cpu"}
+settings = TrainingSettings(per_device_train_batch_size=given["size"], **how)
+weights = RerankerWeights(given["weights"], given["architecture"])
+for line in sys.stdin:
+    with tempfile.TemporaryDirectory() as place:
+        train_reranker(weights, groups, Path(place) / "out", settings, watch=True)
+        print("done", sha256_of(Path(place) / "out" / "model.safetensors"), flush=True)
+"""
+
+
+@contextlib.contextmanager
+def training_in(tree: Path, given: Path, hashes: set[str]) -> Iterator[Callable[[], None]]:
+    """A training by the library of another checkout."""
+    command = [sys.executable, "-c", _TRAINING, str(tree.resolve()), str(given)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        asked, answers = process.stdin, process.stdout
+
+        def train() -> None:
+            asked.write("train\n")
+            asked.flush()
+            found = next((line.split() for line in answers if line.startswith("done ")), None)
+            if found is None:
+                raise SystemExit(f"the training of {tree} failed")
+            hashes.add(found[1])
+
+        yield train
+        asked.close()
+
+
+def against(tree: Path, data: Path, *, repeats: int, size: int, updates: int) -> list[Row]:
+    """``train_reranker`` as a whole, here and in another checkout, on four times as many updates."""
+    groups = text_groups(data, 4 * size * updates)
+    rows = []
+    for architecture in ("bi-encoder", "cross-encoder"):
+        hashes: set[str] = set()
+        with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
+            given = Path(place) / "given.json"
+            about = {"weights": radio.weights(ENCODER), "architecture": architecture, "size": size}
+            given.write_text(json.dumps({**about, "groups": [asdict(one) for one in groups]}))
+            trees = {"ours": Path(__file__).parents[1], "before": tree}
+            work = {name: stack.enter_context(training_in(one, given, hashes)) for name, one in trees.items()}
+            seconds = interleaved(work, repeats)
+        ratio, spread = compared(seconds, "ours", "before")
+        speed = {name: len(groups) / statistics.median(one) for name, one in seconds.items()}
+        note = f"{spread}; weights {'equal to the bit' if len(hashes) == 1 else 'DIFFERENT'}"
+        names = f"{speed['ours']:.1f} groups/s", f"{tree.name} {speed['before']:.1f} groups/s"
+        rows.append(Row(f"train_reranker, {architecture}", *names, ratio, 0.95, "at least", note))
+    return rows
+
+
 def tokens(module: Any, groups: Sequence[PreferenceGroup], architecture: Architecture) -> int:
     """Real tokens of the groups, each distinct text of a bi-encoder's update once."""
     if architecture == "cross-encoder":
@@ -226,8 +299,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--groups", type=int, default=16)
     parser.add_argument("--updates", type=int, default=4)
+    parser.add_argument("--before", type=Path, metavar="TREE", help="another checkout to compare with, instead")
     options = parser.parse_args()
-    print(table(measure(options.data, repeats=options.repeats, size=options.groups, updates=options.updates)))
+    how = {"repeats": options.repeats, "size": options.groups, "updates": options.updates}
+    print(table(against(options.before, options.data, **how) if options.before else measure(options.data, **how)))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from radio_dspy._version import __version__
@@ -62,7 +61,7 @@ def settings_of(
 
 def training_settings(settings: TrainingSettings) -> dict[str, Any]:
     """The part of them that every optimizer has."""
-    return _by_names({**settings.decisive(), "lora": asdict(settings.lora) if settings.lora else None})
+    return _by_names(settings.decisive())
 
 
 def model_name(lm: Any) -> str | None:

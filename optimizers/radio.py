@@ -70,7 +70,8 @@ class RADIO(Teleprompter):
             the retriever's.
         signals: What makes a passage preferred, each with its weight; None is the guide and the retrieval score.
         preferences: How preference groups are made; None is the paper's way, with false negatives left out.
-        loss: ``"infonce"`` (the paper's), ``"listwise"`` (KL to the fused scores), ``"margin"``, or a ``Loss``.
+        loss: ``"infonce"`` (the paper's), ``"listwise"`` (KL to the fused scores), ``"margin"``, another name that
+            ``TrainingSettings`` lists, or a ``Loss``.
         training: How the reranker is fine-tuned; None is the paper's way.
         gate: Return the trained weights, or a mixture with the base, only where they beat the base on held-out
             questions: True, a ``Gate`` with rules of one's own, or False to return what was trained.

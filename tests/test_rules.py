@@ -8,7 +8,7 @@
     tests/rerankers/test_rerank.py::test_a_state_of_something_else_is_refused
     tests/test_rules.py::test_the_parameter_has_the_three_methods_that_dspy_calls
  3  Checkpoints are never changed: training writes a new folder and swaps the name.
-    tests/distillation/training/test_loop.py::test_checkpoints_are_never_overwritten
+    tests/distillation/training/test_reranker.py::test_checkpoints_are_never_overwritten
     tests/optimizers/test_radio.py::test_the_student_stays_and_the_copy_learns
  4  No class is both Module and Parameter.
     tests/test_rules.py::test_no_class_is_both_module_and_parameter

@@ -25,6 +25,7 @@ from radio_dspy.cli.options import (
     Judges,
     Limit,
     Lm,
+    Processes,
     ReadPassages,
     RunDir,
     Scoring,
@@ -114,6 +115,7 @@ def compile_(
     num_threads: Annotated[int | None, typer.Option(help="LM calls in flight at the same time; else DSPy's 8.")] = None,
     estimate: Annotated[bool, typer.Option("--estimate", help="Say what it will ask of LMs, and do nothing.")] = False,
     max_tokens: Annotated[int, typer.Option(help="Longest rationale of the local LM.")] = 96,
+    num_processes: Processes = 1,
     run_dir: RunDir = None,
     seed: Annotated[int, typer.Option(help="Seed of the LM and of training.")] = 42,
     json_file: JsonFile = None,
@@ -145,7 +147,7 @@ def compile_(
             encoder=retriever.encoder,
             rationales=replace(rationale, given=texts, check=guards),
             preferences=_preferences(preferences, training, guards),
-            training=replace(training, tower=_tower(tower, architecture), seed=seed),
+            training=replace(training, tower=_tower(tower, architecture), seed=seed, launcher=_launcher(num_processes)),
             gate=gate,
             budget=budget,
             run_dir=run_dir,
@@ -164,9 +166,14 @@ def compile_(
 
 def _preferences(given: PreferenceSettings, training: TrainingSettings, guards: bool) -> PreferenceSettings:
     """The preferences as the loss and ``--no-guards`` change them."""
-    if training.loss == "listwise" and given.sampling == LOCAL_PREFERENCES.sampling:
+    if not training.open_loss().contrastive and given.sampling == LOCAL_PREFERENCES.sampling:
         given = replace(given, sampling=None)  # the loss's own
     return given if guards else replace(given, false_negatives=None)
+
+
+def _launcher(processes: int) -> tuple[str, ...]:
+    """Arguments of ``accelerate launch``, whose name for several processes is ``--multi_gpu``, also on CPUs."""
+    return ("--multi_gpu", "--num_processes", str(processes)) if processes > 1 else ()
 
 
 def _tower(chosen: Tower | None, architecture: Architecture) -> Tower:

@@ -33,7 +33,7 @@ _MOVED: dict[str, list[str]] = {
     "distillation.judges": ["distillation.gate.metrics"],
     "distillation.listwise": ["distillation.losses"],
     "distillation.lm_signals": ["distillation.teacher.lm_signals", "distillation.teacher.lm_signal"],
-    "distillation.lora": ["distillation.training.lora"],
+    "distillation.lora": ["distillation.training.adapters"],
     "distillation.margin": ["distillation.losses"],
     "distillation.observation": [
         "distillation.candidates.observing",

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from radio_dspy.distillation.train_and_gate import align as align
     from radio_dspy.distillation.training.averaging import average_weights as average_weights
     from radio_dspy.distillation.training.averaging import mix_weights as mix_weights
-    from radio_dspy.distillation.training.loop import train_reranker as train_reranker
+    from radio_dspy.distillation.training.reranker import train_reranker as train_reranker
     from radio_dspy.distillation.training.settings import LoraSettings as LoraSettings
     from radio_dspy.distillation.training.settings import TrainingSettings as TrainingSettings
 
@@ -73,7 +73,7 @@ _HOMES = {
     "mix_weights": "radio_dspy.distillation.training.averaging",
     "observe": "radio_dspy.distillation.candidates.observing",
     "preference_groups": "radio_dspy.distillation.preferences.sampling",
-    "train_reranker": "radio_dspy.distillation.training.loop",
+    "train_reranker": "radio_dspy.distillation.training.reranker",
 }
 __all__ = sorted(_HOMES)
 __getattr__, __dir__ = lazy_module(__name__, _HOMES)

@@ -14,21 +14,24 @@ from radio_dspy.distillation.loss import Loss, LossName
 
 
 def open_loss(loss: LossName | Loss, temperature: float = 1.0, target_temperature: float = 0.05) -> Loss:
-    """A loss by its name, or one's own as it is.
+    """A loss by its name, one of sentence-transformers' for cross-encoders, or one's own as it is.
 
     Raises:
-        SettingsError: If there is no loss of that name.
+        SettingsError: If there is no loss of that name, or sentence-transformers' does not rank by scores.
     """
-    if callable(loss):
+    if callable(loss) and not type(loss).__module__.startswith("sentence_transformers."):
         return loss
-    if loss not in get_args(LossName):
+    if not callable(loss) and loss not in get_args(LossName):
         raise SettingsError(f"loss must be one of {get_args(LossName)} or a loss of your own, got {loss!r}.")
     if loss == "listwise":
         return ListwiseKL(temperature, target_temperature)
     if loss == "margin":
         return MarginInfoNCE(temperature)
+    if loss == "infonce":
+        return InfoNCE(temperature)
+    from radio_dspy.distillation.ranking_losses import RankingLoss
 
-    return InfoNCE(temperature)
+    return RankingLoss(loss, temperature)
 
 
 def rows_of(values: torch.Tensor, sizes: Sequence[int], padding: float) -> torch.Tensor:

@@ -14,7 +14,8 @@ from radio_dspy.distillation.gate.decision import Decision, Gate, Judge, pass_ga
 from radio_dspy.distillation.preferences.groups import PreferenceGroup
 from radio_dspy.distillation.training.averaging import average_weights
 from radio_dspy.distillation.training.checkpoints import TrainingCheckpoints, remove_checkpoints, training_key
-from radio_dspy.distillation.training.loop import TrainingResult, train_reranker
+from radio_dspy.distillation.training.launching import launch
+from radio_dspy.distillation.training.reranker import TrainingResult, train_reranker
 from radio_dspy.distillation.training.settings import TrainingSettings
 from radio_dspy.models.bi_encoder import PassageVectors
 from radio_dspy.models.weights import RerankerWeights
@@ -127,8 +128,9 @@ def _trained(
     key = training_key(base, groups, settings, watch=watch)
     if (known := _recorded(run, key)) is not None:
         return known
+    train = launch if settings.launcher else train_reranker
     with run.new_checkpoint() as path:
-        result = train_reranker(
+        result = train(
             base,
             groups,
             path,

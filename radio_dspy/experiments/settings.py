@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 else:
     Preferences = declared(LOCAL_PREFERENCES)
     Training = declared(
-        LOCAL_TRAINING, without=("seed", "device", "save_steps", "disable_tqdm")
+        LOCAL_TRAINING,
+        without=("seed", "device", "save_steps", "disable_tqdm", "report_to", "callbacks", "launcher", "save_adapter"),
     )  # a run's, not a row's
 
 

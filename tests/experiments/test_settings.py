@@ -19,7 +19,16 @@ from radio_dspy.experiments.settings import RationaleSource, RowSettings
 from tests.conftest import ROOT
 
 SHIPPED = sorted((ROOT / "examples" / "experiments").rglob("*.yaml"))
-RUNS_OWN = {"seed", "device", "save_steps", "disable_tqdm"}  # of training; no row sets these
+RUNS_OWN = {
+    "seed",
+    "device",
+    "save_steps",
+    "disable_tqdm",
+    "report_to",
+    "callbacks",
+    "launcher",
+    "save_adapter",
+}  # no row sets these
 PAPER = [path for path in SHIPPED if path.parent.name == "paper"]
 
 

@@ -1,4 +1,4 @@
-"""A real compile is killed and resumed: benchmarks/kill_and_resume.py with few kills."""
+"""A real compile, and a training alone, is killed and resumed: the benchmarks with few kills."""
 
 import subprocess
 import sys
@@ -17,3 +17,13 @@ def test_five_kills_change_nothing():
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5 kills: " in done.stdout
     assert "groups equal, weights equal, decision equal" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("how", [[], ["--best"], ["--architecture", "cross-encoder", "--lora"]], ids=" ".join)
+def test_four_kills_of_a_training_change_nothing(how):
+    command = [sys.executable, ROOT / "benchmarks" / "kill_training.py", "--kills", "4", *how]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 kills: weights equal, losses equal" in done.stdout

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
+import threading
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from radio_dspy.core.errors import RadioError
 
 WINDOW = 8  # updates looked at together: one bad step is noise
 MIN_SPREAD = 1e-3  # of a group's logits, as a part of the spread that the base had
@@ -79,6 +82,68 @@ class CollapseDetector:
                 f"at update {self._updates}"
             )
         return ""
+
+
+class TrainingWatch(TrainerCallback):
+    """Keeps what each update came to, and ends a training that collapses or diverges.
+
+    Args:
+        stops: Whether a collapse ends training, with its reason in ``stopped``. Else only a loss that is not a number
+            does, as an error, unless there is a best step whose weights can be taken.
+
+    Attributes:
+        history: Loss, loss of equal scores and spread of each update so far; the last two are 0 unless it ``stops``.
+        stopped: Why training was stopped; empty where it was not.
+        interrupted: Set by Ctrl-C, of which every process has to know at the same update.
+        asked: Whether any of them was interrupted.
+        reduce: Adds up over the processes.
+    """
+
+    def __init__(self, stops: bool) -> None:
+        self.stops = stops
+        self.history: list[tuple[float, float, float]] = []
+        self.stopped = ""
+        self.interrupted = threading.Event()
+        self.asked = False
+        self.reduce: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self._detector = CollapseDetector()
+        self._sums = [0.0, 0.0, 0.0]
+
+    def add(self, loss: float, chance: float, spread: float) -> None:
+        """Take in a forward pass, each value as a part of its update's."""
+        self._sums = [one + more for one, more in zip(self._sums, (loss, chance, spread), strict=True)]
+
+    def resume(self, history: Sequence[Sequence[float]]) -> None:
+        """Go on after these updates."""
+        self.history[:] = [(float(loss), float(chance), float(spread)) for loss, chance, spread in history]
+        for one in self.history if self.stops else ():
+            self._detector.look(*one)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Called by Trainer.
+
+        Raises:
+            RadioError: If the loss is not a number and nothing else would stop.
+        """
+        sums = [*self._sums, float(self.interrupted.is_set())]
+        if args.world_size > 1 and self.reduce is not None:
+            sums = self.reduce(torch.tensor(sums, device=args.device)).tolist()
+        loss, chance, spread, asked = sums
+        self.asked = asked > 0
+        self.history.append((loss, chance, spread))
+        self._sums = [0.0, 0.0, 0.0]
+        if self.stops:
+            self.stopped = self._detector.look(loss, chance, spread)
+        elif not math.isfinite(loss) and state.best_model_checkpoint is not None:
+            self.stopped = f"the loss became {loss} at update {len(self.history)}"
+        elif not math.isfinite(loss):
+            raise RadioError(
+                f"The loss became {loss} at update {len(self.history)}: training diverged. Lower learning_rate "
+                f"(now {args.learning_rate:g})" + (" or use precision='fp32'." if args.bf16 or args.fp16 else ".")
+            )
+        control.should_training_stop = control.should_training_stop or bool(self.stopped)
 
 
 def spread_of(logits: torch.Tensor, sizes: Sequence[int]) -> float:

@@ -7,18 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 
 from radio_dspy.core.errors import RunError, SettingsError
 from radio_dspy.core.files import sha256_of
 from radio_dspy.distillation import InfoNCE, PreferenceGroup, TrainingSettings, train_reranker
-from radio_dspy.distillation.training.checkpoints import TrainingCheckpoints, remove_checkpoints, training_key
+from radio_dspy.distillation.training.checkpoints import TENSORS, TrainingCheckpoints, remove_checkpoints, training_key
 from radio_dspy.distillation.training.settings import LoraSettings
-from radio_dspy.models.encoder import Encoder, quiet_loading
-from radio_dspy.models.files import weight_files, weights
+from radio_dspy.models.encoder import Encoder
+from radio_dspy.models.files import weight_files
 from radio_dspy.rerankers import RerankerWeights
-from tests.conftest import ENCODER
 
 GROUPS = [
     PreferenceGroup("why did the dough not rise?", "Yeast dies in hot water.", ("The dough was large.", "Rise early.")),
@@ -149,18 +147,6 @@ def test_a_checkpoint_fits_only_the_same_training(base, small):
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A random encoder that trains in a tenth of a second."""
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(1)
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    with quiet_loading():
-        transformers.BertModel(transformers.BertConfig(**sizes)).save_pretrained(folder)
-        transformers.AutoTokenizer.from_pretrained(weights(ENCODER)).save_pretrained(folder)
-    return RerankerWeights(str(folder), "bi-encoder")
-
-
-@pytest.fixture(scope="module")
 def underway(tiny, tmp_path_factory):
     """What two trainings that were killed have left, under one key."""
     found = []
@@ -229,8 +215,9 @@ class TestDamage:
             lambda state: state["param_groups"][0]["params"].reverse(),
             lambda state: state["schedule"].update(last_epoch=-5),
             lambda state: state["history"].reverse(),
+            lambda state: state.pop("digest"),
         ],
-        ids=["learning rate", "betas", "parameters", "schedule", "history"],
+        ids=["learning rate", "betas", "parameters", "schedule", "history", "no digest"],
     )
     def test_the_state(self, spoilt, folder, base, tmp_path, change):
         state = json.loads((spoilt / "state.json").read_text())
@@ -238,7 +225,7 @@ class TestDamage:
         (spoilt / "state.json").write_text(json.dumps(state))
         self.refuse(folder, base, tmp_path, "its files were changed")
 
-    @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json"])
+    @pytest.mark.parametrize("name", [*(f"{one}.safetensors" for one in TENSORS), "state.json", "trainer_state.json"])
     def test_a_file_of_another_training(self, underway, spoilt, folder, base, tmp_path, name):
         shutil.copy(underway[1] / name, spoilt / name)
         self.refuse(folder, base, tmp_path, "belong to another training")
@@ -249,17 +236,15 @@ class TestDamage:
         with pytest.raises(RunError, match="belong to another training"):
             train(base, tmp_path / "again", TrainingCheckpoints(folder, other), seed=1)
 
-    @pytest.mark.parametrize("how", ["no state", "a file more", "no digest"])
-    def test_what_is_no_checkpoint_is_trained_again_and_an_older_one_goes_on(self, spoilt, folder, base, tmp_path, how):
+    @pytest.mark.parametrize("how", ["no state", "a file more", "an earlier release's"])
+    def test_what_is_no_checkpoint_is_trained_again(self, spoilt, folder, base, tmp_path, how):
         whole = train(base, tmp_path / "whole", seed=1)
         if how == "no state":
             (spoilt / "state.json").unlink()
         elif how == "a file more":
             (spoilt / "mine.txt").write_text("a note")
         else:
-            state = json.loads((spoilt / "state.json").read_text())
-            del state["digest"]
-            (spoilt / "state.json").write_text(json.dumps(state))
+            (spoilt / "trainer_state.json").unlink()
         again = train(base, tmp_path / "again", TrainingCheckpoints(folder, KEY, 100), seed=1)
         assert again.losses == whole.losses
         assert contents(tmp_path / "again") == contents(tmp_path / "whole")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from radio_dspy.core.errors import DataError, MissingExtraError, RadioError, SettingsError
 from radio_dspy.core.files import sha256_of
 from radio_dspy.distillation import InfoNCE, PreferenceGroup, TrainingSettings, train_reranker
-from radio_dspy.distillation.training.loop import _lists
+from radio_dspy.distillation.training.batches import passage_lists
 from radio_dspy.distillation.training.settings import LoraSettings
 from radio_dspy.models.bi_encoder import PassageVectors
 from radio_dspy.models.cache import open_scorer
@@ -237,7 +237,7 @@ def test_the_other_positives_of_a_batch_become_negatives():
         group("d?", "D.", "w", scores=(0.7, 0.0), answers=("The Answer",)),
         group("a?", "A, second best.", "y", scores=(0.6, 0.1)),
     ]
-    lists = _lists(batch, in_batch=True)
+    lists = passage_lists(batch, in_batch=True)
     assert [texts for texts, _ in lists] == [
         # Not what is preferred in another group of the same question
         ["A.", "x", "y", "B.", "C holds the answer.", "D."],
@@ -255,12 +255,12 @@ def test_the_other_positives_of_a_batch_become_negatives():
 
 def test_a_question_in_other_letters_is_the_same_question():
     batch = [group("Why is it cold?", "A.", "x"), group("why is it COLD", "B.", "y"), group("c?", "C.", "z")]
-    assert [texts for texts, _ in _lists(batch, in_batch=True)][:2] == [["A.", "x", "C."], ["B.", "y", "C."]]
+    assert [texts for texts, _ in passage_lists(batch, in_batch=True)][:2] == [["A.", "x", "C."], ["B.", "y", "C."]]
 
 
 def test_positives_that_two_groups_share_are_taken_once():
     batch = [group("a?", "A.", "x"), group("b?", "Same.", "y"), group("c?", "Same.", "z")]
-    assert [texts for texts, _ in _lists(batch, in_batch=True)] == [
+    assert [texts for texts, _ in passage_lists(batch, in_batch=True)] == [
         ["A.", "x", "Same."],
         ["Same.", "y", "A."],
         ["Same.", "z", "A."],
@@ -269,7 +269,7 @@ def test_positives_that_two_groups_share_are_taken_once():
 
 def test_without_in_batch_negatives_a_group_is_what_it_was():
     batch = [group("a?", "A.", "x", scores=(1.0, 0.5)), group("b?", "B.", "y", "z")]
-    assert _lists(batch, in_batch=False) == [(["A.", "x"], [1.0, 0.5]), (["B.", "y", "z"], [0.0, 0.0, 0.0])]
+    assert passage_lists(batch, in_batch=False) == [(["A.", "x"], [1.0, 0.5]), (["B.", "y", "z"], [0.0, 0.0, 0.0])]
 
 
 class Watched(InfoNCE):
@@ -398,7 +398,7 @@ def causal(tmp_path_factory):
 
 
 def adapted(base, **settings):
-    from radio_dspy.distillation.training.lora import add_adapters
+    from radio_dspy.distillation.training.adapters import add_adapters
 
     scorer = open_scorer(base)
     add_adapters(scorer.module, LoraSettings(**settings))
@@ -426,7 +426,7 @@ def test_the_layers_to_adapt_can_be_named(causal):
 
 
 def test_adapters_begin_as_nothing_and_merge_without_a_difference(causal):
-    from radio_dspy.distillation.training.lora import merge_adapters
+    from radio_dspy.distillation.training.adapters import merge_adapters
 
     before = open_scorer(causal).score(PAIRS)
     scorer = adapted(causal, rank=2)
