@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 # Started in the background, Python ignores Ctrl-C, and the tests of what it does would see nothing.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -26,7 +27,7 @@ from radio_dspy.programs import RetrieveRerankAnswer
 
 from radio_dspy.datasets import loading as datasets
 from radio_dspy.models.encoder import Encoder, quiet_loading
-from radio_dspy.models.files import weights
+from radio_dspy.models.files import PACKAGED_WEIGHTS, weights
 from radio_dspy.rerankers import Rerank
 from radio_dspy.retrievers import FaissRetriever
 
@@ -34,10 +35,11 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "tests" / "samples"  # what earlier releases and the reference implementations wrote
 ENCODER = "all-MiniLM-L6-v2"
 # The same examples everywhere; HYPOTHESIS_PROFILE=explore draws new ones.
-hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.register_profile("same", derandomize=True, max_examples=50)
 hypothesis.settings.register_profile("explore", derandomize=False, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
-FREQUENT = 4000  # words of `small`, special ones and all letters included; they stand in the order of their frequency
+FREQUENT = 2000  # words of `small`, special ones and all letters included; they stand in the order of their frequency
+WIDTH = 192  # of its feed-forward part: an eighth
 
 
 def pytest_collection_finish():
@@ -95,11 +97,6 @@ def topic(demo) -> datasets.Demo:
     return datasets.Demo(passages, train, [one for one in demo.test if one.id.startswith("kit")])
 
 
-@pytest.fixture(scope="session")
-def retriever(topic, encoder) -> FaissRetriever:
-    return FaissRetriever.build(topic.passages, encoder=encoder)
-
-
 def _kept_words(tokenizer, demo) -> dict[str, int]:
     """The words of ``small`` in order, with their old rows: the most frequent ones and all that the demo set has."""
     texts = [one.contents for one in demo.passages]
@@ -111,7 +108,7 @@ def _kept_words(tokenizer, demo) -> dict[str, int]:
 
 @pytest.fixture(scope="session")
 def small(demo, tmp_path_factory) -> Encoder:
-    """all-MiniLM-L6-v2 with the first of its six layers and a sixth of its words: trains in a second."""
+    """all-MiniLM-L6-v2 with a part of its first layer and of its words: a compile takes half a second."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -121,6 +118,10 @@ def small(demo, tmp_path_factory) -> Encoder:
         bert = model[0].auto_model
         bert.encoder.layer = bert.encoder.layer[:1]
         bert.config.num_hidden_layers = 1
+        inner, outer = bert.encoder.layer[0].intermediate.dense, bert.encoder.layer[0].output.dense
+        inner.weight, inner.bias = (torch.nn.Parameter(one[:WIDTH].clone()) for one in (inner.weight, inner.bias))
+        outer.weight = torch.nn.Parameter(outer.weight[:, :WIDTH].clone())
+        bert.config.intermediate_size = WIDTH
         kept = _kept_words(model.tokenizer, demo)
         rows = bert.get_input_embeddings().weight[list(kept.values())].clone()
         bert.set_input_embeddings(torch.nn.Embedding.from_pretrained(rows, freeze=False, padding_idx=0))
@@ -134,6 +135,16 @@ def small(demo, tmp_path_factory) -> Encoder:
     return Encoder(str(folder))
 
 
+@pytest.fixture
+def small_by_name(small, monkeypatch) -> None:
+    """Whoever asks for all-MiniLM-L6-v2 by its name gets ``small``."""
+    folder = Path(small.name)
+    package = SimpleNamespace(submodule_search_locations=[str(folder.parent)])
+    monkeypatch.setattr("radio_dspy.models.files.find_spec", lambda name: package)
+    name = f"sentence-transformers/{ENCODER}"
+    monkeypatch.setitem(PACKAGED_WEIGHTS, name, (PACKAGED_WEIGHTS[name][0], folder.name))
+
+
 @pytest.fixture(scope="session")
 def index(topic, small) -> FaissRetriever:
     """The topic's passages, encoded by ``small``."""
@@ -141,8 +152,23 @@ def index(topic, small) -> FaissRetriever:
 
 
 @pytest.fixture
-def program(retriever, encoder) -> RetrieveRerankAnswer:
-    return RetrieveRerankAnswer(retriever, Rerank(encoder, architecture="bi-encoder"), candidates=10, k=3)
+def program(index, small) -> RetrieveRerankAnswer:
+    return RetrieveRerankAnswer(index, Rerank(small, "bi-encoder"), candidates=10, k=3)
+
+
+@pytest.fixture
+def waited(monkeypatch) -> list[float]:
+    """The seconds for which calls of hosted encoders and rerankers would have waited between two tries."""
+    seconds: list[float] = []
+    monkeypatch.setattr("radio_dspy.models.endpoint.time", SimpleNamespace(sleep=seconds.append))
+    return seconds
+
+
+@pytest.fixture(autouse=True)
+def _no_drawings(request, monkeypatch):
+    """Curves take half of a small compile's time: tests marked `drawn`, and fixtures of whole modules, have them."""
+    if request.node.get_closest_marker("drawn") is None:
+        monkeypatch.setattr("radio_dspy.reporting.plots.drawable", lambda: False)
 
 
 @pytest.fixture(autouse=True)

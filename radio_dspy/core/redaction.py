@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import re
 import traceback
@@ -63,7 +64,7 @@ def _shown(text: str) -> str:
     return printable(_hidden(text), lines=True)
 
 
-def redacted_value(value: Any, depth: int = 0, clean: Callable[[str], str] = _hidden) -> Any:
+def redacted_value(value: Any, depth: int = 0, clean: Callable[[str], str] | None = None) -> Any:
     """A value without known secrets in its strings; the same object where there are none.
 
     Example:
@@ -71,6 +72,8 @@ def redacted_value(value: Any, depth: int = 0, clean: Callable[[str], str] = _hi
         >>> redacted_value({"said": ["refused: sk-12345678"], "status": 401})
         {'said': ['refused: ***'], 'status': 401}
     """
+    if clean is None:
+        clean = functools.partial(without, forms=secret_forms())  # asked for once: it looks through the environment
     if isinstance(value, str):
         return clean(value)
     if type(value) is bytes:

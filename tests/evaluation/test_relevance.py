@@ -130,15 +130,15 @@ def test_a_program_without_choices_still_takes_questions_that_have_them():
     assert scores == {"exact_match": 0.5, "sub_exact_match": 0.5, "token_f1": 0.5}
 
 
-def test_all_three_programs_can_be_judged(program, retriever, topic):
+def test_all_three_programs_can_be_judged(program, index, topic):
     from radio_dspy.programs import MultiHop, MultipleChoice
 
     from radio_dspy.rerankers import NoRerank
 
     lm = scripted(answer="salt", query="DONE", letter="B")
     questions = [dspy.Example(question=one.question, answers=["salt"]) for one in topic.test[:2]]
-    for one in (program, MultiHop(retriever, NoRerank(), candidates=10)):
+    for one in (program, MultiHop(index, NoRerank(), candidates=10)):
         assert answer_metrics(one, questions, lm, show_progress=False)["exact_match"] == 1.0
     choices = [choice(questions[0].question, "B"), choice(questions[1].question, "A")]
-    chooser = MultipleChoice(retriever, NoRerank(), candidates=10)
+    chooser = MultipleChoice(index, NoRerank(), candidates=10)
     assert answer_metrics(chooser, choices, lm, show_progress=False) == {"accuracy": 0.5}

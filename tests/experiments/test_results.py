@@ -16,6 +16,8 @@ from radio_dspy.experiments.loading import load_experiment
 from radio_dspy.experiments.records import read_record, record_path, write_record
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.drawn
+
 DOCS = ROOT / "docs"
 SHIPPED = sorted((ROOT / "examples" / "experiments").glob("*.yaml"))
 REAL = {"corpus": "corpus.jsonl", "train": "train.jsonl", "test": "dev.jsonl"}
@@ -64,6 +66,7 @@ def records(tiny, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_the_stored_page_is_what_the_records_give():
     made = render_results(SHIPPED, DOCS / "results")
     assert (DOCS / "results.md").read_text(encoding="utf-8") == made["results.md"]

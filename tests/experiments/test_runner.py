@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from radio_dspy.core.errors import RadioError, SettingsError
+from radio_dspy.distillation import train_and_gate
 from radio_dspy.experiments import runner
 from radio_dspy.experiments.loading import load_experiment
 from radio_dspy.experiments.materials import Materials
@@ -211,15 +212,16 @@ def test_rationales_of_a_file_and_of_the_metadata(load, tmp_path, data, topic):
     assert "rationale.field: no question's metadata has a text 'nothing'" in said[0]
 
 
-def test_the_gate_judges_by_questions_of_its_own(load, tmp_path):
+def test_the_gate_judges_by_questions_of_its_own(load, tmp_path, monkeypatch):
+    judged, decide = [], train_and_gate.pass_gate
+    monkeypatch.setattr(train_and_gate, "pass_gate", lambda *a, **given: judged.append(a[3]) or decide(*a, **given))
     rows = [
         {"name": by, "with": {"gate": {"by": by, "questions": 10}, "data": {"train_questions": 8}}}
         for by in ("labels", "teacher")
     ]
     paths, _ = run(load(rows), tmp_path)
-    labels, teacher = (read_record(path)["gate"]["sentence"] for path in paths)
-    assert "nDCG@10 against labels" in labels
-    assert "nDCG@10 against the teacher" in teacher
+    assert judged == ["nDCG@10 against labels", "nDCG@10 against the teacher"]
+    assert all("on 10 held-out questions" in read_record(path)["gate"]["sentence"] for path in paths)
 
 
 def test_a_reranker_of_one_corpus_is_used_on_another(load, tmp_path, data, topic):

@@ -4,13 +4,11 @@ import logging
 import dspy
 import pytest
 from radio_dspy.optimizers import GroupFinetune
-from radio_dspy.programs import RetrieveRerankAnswer
 
 import radio_dspy as radio
 from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.distillation import Gate, TrainingSettings
 from radio_dspy.distillation.candidates.reranker_slots import slots_of
-from radio_dspy.evaluation.metrics import dspy_metric, token_f1
 from radio_dspy.rerankers import Rerank
 from tests.conftest import UnaskedLM, scripted
 from tests.settings import radio_of
@@ -31,18 +29,13 @@ def groups(topic, index):
     return radio.load_groups(rows)
 
 
-@pytest.fixture
-def student(index, small):
-    return RetrieveRerankAnswer(index, Rerank(small, "bi-encoder"), candidates=10, k=3)
-
-
-def test_it_learns_what_the_groups_prefer_without_an_lm(student, groups, tmp_path):
+def test_it_learns_what_the_groups_prefer_without_an_lm(program, groups, tmp_path):
     settings = TrainingSettings(num_train_epochs=3, learning_rate=2e-4, max_length=32, disable_tqdm=True)
     optimizer = GroupFinetune(settings, gate=Gate(mixtures=()), run_dir=tmp_path)
-    before = student.rerank.weights.dump_state()
+    before = program.rerank.weights.dump_state()
     with dspy.context(lm=UnaskedLM({})):
-        aligned = optimizer.compile(student, trainset=groups[:16], valset=groups[:16])  # by heart: can it learn?
-    assert student.rerank.weights.dump_state() == before
+        aligned = optimizer.compile(program, trainset=groups[:16], valset=groups[:16])  # by heart: can it learn?
+    assert program.rerank.weights.dump_state() == before
     assert aligned.rerank.weights.checkpoint.startswith(str(tmp_path))
     report = optimizer.report
     assert report.gain() > 0.1
@@ -58,19 +51,18 @@ def test_it_learns_what_the_groups_prefer_without_an_lm(student, groups, tmp_pat
     assert json.loads((tmp_path / "report.json").read_text()) == report.as_dict()
 
 
-def test_what_is_not_better_is_not_returned(student, groups):
+def test_what_is_not_better_is_not_returned(program, groups):
     wrong = [dspy.Example(question=one.question, pos=one.neg[-1:], neg=one.pos) for one in groups[:12]]
     optimizer = GroupFinetune(QUICK, gate=Gate(mixtures=(0.5,)))
-    aligned = optimizer.compile(student, trainset=wrong, valset=groups[12:24])
-    assert aligned.rerank.weights.dump_state() == student.rerank.weights.dump_state()
+    aligned = optimizer.compile(program, trainset=wrong, valset=groups[12:24])
+    assert aligned.rerank.weights.dump_state() == program.rerank.weights.dump_state()
     assert optimizer.report.decision.startswith("Returned the base")
     assert optimizer.report.metrics["aligned"] == optimizer.report.metrics["base"]
 
 
-@pytest.mark.parametrize("architecture", ["bi-encoder", "cross-encoder"])
-def test_a_reranker_alone_is_a_student_too(small, groups, architecture):
+def test_a_reranker_alone_is_a_student_too(small, groups):
     optimizer = GroupFinetune(QUICK, gate=False)
-    aligned = optimizer.compile(Rerank(small, architecture, new_head=True), trainset=groups[:20])
+    aligned = optimizer.compile(Rerank(small, "bi-encoder"), trainset=groups[:20])
     assert isinstance(aligned, Rerank)
     assert aligned.weights.checkpoint != small.name
     assert optimizer.report.questions["train"] + optimizer.report.questions["judged"] == 20
@@ -106,39 +98,39 @@ def test_every_reranker_of_a_program_is_trained_and_equal_ones_once(small, group
     assert [one.reranker for one in optimizer.report.rerankers[1:]] == ["self.same", "self.other"]
 
 
-def test_the_weights_remember_what_trained_them(student, groups, tmp_path):
+def test_the_weights_remember_what_trained_them(program, groups, tmp_path):
     settings = TrainingSettings(num_train_epochs=1, learning_rate=3e-5, max_length=32, tower="query")
     optimizer = GroupFinetune(settings, gate=False, negatives=2)
-    aligned = optimizer.compile(student, trainset=groups[:6], valset=groups[6:8])
+    aligned = optimizer.compile(program, trainset=groups[:6], valset=groups[6:8])
     (record,) = aligned.rerank.weights.training
-    assert record["base"]["name"] == student.rerank.weights.base
+    assert record["base"]["name"] == program.rerank.weights.base
     assert (record["settings"]["tower"], record["settings"]["negatives"]) == ("query", 2)
     assert record["groups"] == optimizer.report.groups
     assert record["metrics"] == optimizer.report.metrics
-    assert student.rerank.weights.training == ()
+    assert program.rerank.weights.training == ()
     card = (radio.export(aligned, tmp_path / "out") / "README.md").read_text(encoding="utf-8")
     assert "Trained by radio-dspy on 6 questions" in card
     assert "no LM was asked" in card
-    loaded = radio.load(radio.save(aligned, tmp_path / "saved"), retriever=student.retriever)
+    loaded = radio.load(radio.save(aligned, tmp_path / "saved"), retriever=program.retriever)
     assert loaded.rerank.weights.training == (record,)
 
 
-def test_losses_that_follow_a_teacher_need_its_scores(student, groups):
+def test_losses_that_follow_a_teacher_need_its_scores(program, groups):
     scored = [
         dspy.Example(**one.toDict(), pos_scores=[1.0] * len(one.pos), neg_scores=[0.0] * len(one.neg))
         for one in groups[:8]
     ]
     settings = TrainingSettings(num_train_epochs=1, max_length=32, loss="listwise", target_temperature=0.5)
     optimizer = GroupFinetune(settings, gate=False)
-    optimizer.compile(student, trainset=scored, valset=groups[8:10])
+    optimizer.compile(program, trainset=scored, valset=groups[8:10])
     assert optimizer.report.training["updates"] == 1
     with pytest.raises(DataError, match="give every group its scores"):
-        optimizer.compile(student, trainset=groups[:8], valset=groups[8:10])
+        optimizer.compile(program, trainset=groups[:8], valset=groups[8:10])
 
 
-def test_the_groups_of_an_earlier_run_train_another_reranker(student, small, topic, tmp_path):
+def test_the_groups_of_an_earlier_run_train_another_reranker(program, small, topic, tmp_path):
     first = radio_of(epochs=1, max_length=32, candidates=8, gate=False, run_dir=tmp_path)
-    first.compile(student, trainset=topic.train[:4], valset=topic.test[:2])
+    first.compile(program, trainset=topic.train[:4], valset=topic.test[:2])
     bought = radio.load_groups(tmp_path / "groups.jsonl", passages=topic.passages)
     assert len(bought) == first.report.groups
     second = GroupFinetune(QUICK, gate=False)
@@ -146,27 +138,17 @@ def test_the_groups_of_an_earlier_run_train_another_reranker(student, small, top
     assert aligned.weights.checkpoint != small.name
 
 
-def test_better_together_around_it(student, groups, tmp_path):
+def test_better_together_around_it(program, groups, tmp_path):
     lm = scripted(answer="yeast")
-    student.set_lm(lm)
+    program.set_lm(lm)
     together = dspy.BetterTogether(
         metric=lambda example, prediction, trace=None: float(bool(prediction.passages)),
         g=GroupFinetune(QUICK, gate=False, run_dir=tmp_path),
     )
     with dspy.context(lm=lm):
-        result = together.compile(student, trainset=groups[:8], valset=groups[8:10], strategy="g")
+        result = together.compile(program, trainset=groups[:8], valset=groups[8:10], strategy="g")
     assert result.flag_compilation_error_occurred is False
     assert any(one["program"].rerank.weights.checkpoint.startswith(str(tmp_path)) for one in result.candidate_programs)
-
-
-def test_dspys_few_shot_optimizer_takes_the_result(student, groups, topic):
-    aligned = GroupFinetune(QUICK, gate=False).compile(student, trainset=groups[:6])
-    metric = dspy_metric(token_f1)
-    with dspy.context(lm=scripted(answer=topic.train[0].answer)):
-        again = dspy.BootstrapFewShot(metric=metric, max_bootstrapped_demos=1).compile(
-            aligned, trainset=topic.train[:2]
-        )
-    assert again.rerank.weights.dump_state() == aligned.rerank.weights.dump_state()
 
 
 def test_prompts_in_the_lines_are_warned_of(small, groups, caplog):
@@ -176,16 +158,16 @@ def test_prompts_in_the_lines_are_warned_of(small, groups, caplog):
     assert "prompts are not read" in caplog.text
 
 
-def test_what_it_refuses(student, groups, small):
+def test_what_it_refuses(program, groups, small):
     optimizer = GroupFinetune(QUICK)
     with pytest.raises(SettingsError, match="no trainable reranker"):
         optimizer.compile(dspy.Predict("question -> answer"), trainset=groups)
     with pytest.raises(DataError, match="row 1: needs a list of strings 'neg'"):
-        optimizer.compile(student, trainset=[dspy.Example(question="why?", answer="yeast")])
+        optimizer.compile(program, trainset=[dspy.Example(question="why?", answer="yeast")])
     with pytest.raises(DataError, match="one group leaves nothing to judge by"):
-        optimizer.compile(student, trainset=groups[:1])
+        optimizer.compile(program, trainset=groups[:1])
     with pytest.raises(DataError, match=r"None of the 2 training groups can be used: {'without a negative': 2}"):
-        optimizer.compile(student, trainset=[dspy.Example(question="q", pos=["a"], neg=[])] * 2, valset=groups[:1])
+        optimizer.compile(program, trainset=[dspy.Example(question="q", pos=["a"], neg=[])] * 2, valset=groups[:1])
     with pytest.raises(SettingsError, match="negatives must be at least 1"):
         GroupFinetune(negatives=0)
     with pytest.raises(SettingsError, match="groups hold texts"):

@@ -2,19 +2,14 @@ import dspy
 import pytest
 from radio_dspy.optimizers.provenance import model_name, settings_of
 
-from radio_dspy import Rerank, RetrieveRerankAnswer
-from radio_dspy.distillation import LoraSettings
+from radio_dspy import Rerank
+from radio_dspy.distillation import Gate, LoraSettings
 from radio_dspy.distillation.losses import InfoNCE
 from radio_dspy.models.files import fingerprint
 from tests.conftest import scripted
 from tests.settings import radio_of
 
 FAST = {"epochs": 1, "learning_rate": 5e-5, "max_length": 32, "candidates": 8}
-
-
-@pytest.fixture
-def program(index, small):
-    return RetrieveRerankAnswer(index, Rerank(small, "bi-encoder"), candidates=10, k=3)
 
 
 def test_every_training_adds_its_record(program, topic, small):
@@ -32,7 +27,7 @@ def test_every_training_adds_its_record(program, topic, small):
 
 
 def test_where_the_base_was_returned_nothing_is_added(program, topic):
-    optimizer = radio_of(**FAST)  # two held-out questions decide nothing
+    optimizer = radio_of(gate=Gate(mixtures=()), **FAST)  # two held-out questions decide nothing
     returned = optimizer.compile(program, trainset=topic.train[:4], valset=topic.test[:2])
     assert optimizer.report.decision.startswith("Returned the base: 2 held-out questions are too few")
     assert returned.rerank.weights.dump_state() == program.rerank.weights.dump_state()

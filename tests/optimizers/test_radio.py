@@ -8,13 +8,12 @@ import pytest
 from radio_dspy.optimizers.pipeline import _curve
 
 import radio_dspy as radio
-from radio_dspy import Rerank
+from radio_dspy import Rerank, RetrieveRerankAnswer
 from radio_dspy.core.errors import DataError, LanguageModelError, SettingsError
 from radio_dspy.distillation.preferences.guards import FalseNegatives
 from radio_dspy.distillation.teacher.signals import RetrievalScore
-from radio_dspy.models.encoder import Encoder
 from radio_dspy.models.files import fingerprint
-from tests.conftest import ENCODER, LaunchableLM, UnaskedLM, scripted
+from tests.conftest import LaunchableLM, UnaskedLM, scripted
 from tests.settings import radio_of
 
 FAST = {"epochs": 1, "learning_rate": 5e-5, "max_length": 64, "per_device_train_batch_size": 8}
@@ -26,21 +25,12 @@ def explaining(examples) -> LaunchableLM:
     return LaunchableLM({one.question: {"rationale": f"The reason is this: {one.answers[0]}."} for one in examples})
 
 
-@pytest.fixture
-def program(index, small):
-    from radio_dspy.programs import RetrieveRerankAnswer
-
-    return RetrieveRerankAnswer(index, Rerank(small, "bi-encoder"), candidates=10, k=3)
-
-
 @pytest.fixture(scope="module")
-def aligned_run(topic, retriever, encoder, tmp_path_factory):
+def aligned_run(topic, index, small, tmp_path_factory):
     """One compile with a scripted LM that several tests look at."""
-    from radio_dspy.programs import RetrieveRerankAnswer
-
-    student = RetrieveRerankAnswer(retriever, Rerank(encoder, architecture="bi-encoder"), candidates=10, k=3)
+    student = RetrieveRerankAnswer(index, Rerank(small, "bi-encoder"), candidates=10, k=3)
     folder = tmp_path_factory.mktemp("run")
-    optimizer = radio_of(rationale_lm=explaining(topic.train), encoder=encoder, run_dir=folder, **TRAINED)
+    optimizer = radio_of(rationale_lm=explaining(topic.train), encoder=small, run_dir=folder, **TRAINED)
     unusable = [
         dspy.Example(id="none", question="Who?", answers=[]).with_inputs("question"),
         dspy.Example(id="blank", question="What?", answers=["  "]).with_inputs("question"),
@@ -51,9 +41,9 @@ def aligned_run(topic, retriever, encoder, tmp_path_factory):
 
 def test_the_student_stays_and_the_copy_learns(aligned_run):
     student, aligned, _, folder = aligned_run
-    assert student.rerank.weights.checkpoint == Encoder(ENCODER).name
+    assert student.rerank.weights.checkpoint == student.retriever.encoder.name
     assert aligned.rerank.weights.checkpoint.startswith(str(folder))
-    assert aligned.rerank.weights.base == "sentence-transformers/all-MiniLM-L6-v2"
+    assert aligned.rerank.weights.base == "encoder"  # a name for people
     assert not aligned._compiled
     query, passages = "why?", ["Yeast dies in hot water.", "The dough lay in a bowl."]
     assert aligned.rerank(query, passages).scores != student.rerank(query, passages).scores
@@ -115,11 +105,13 @@ def test_the_run_folder_holds_records_and_checkpoint(aligned_run, topic):
     groups = [json.loads(line) for line in (folder / "groups.jsonl").read_text().splitlines()]
     assert [one["id"] for one in rationales] == [one.id for one in topic.train]
     assert [one["id"] for one in groups] == [one.id for one in topic.train]
-    assert all(len(one["negatives"]) == 6 and one["positive"] not in one["negatives"] for one in groups)
+    assert max(len(one["negatives"]) for one in groups) == 6
+    assert all(one["negatives"] and one["positive"] not in one["negatives"] for one in groups)
     checkpoint = folder / f"reranker-{fingerprint(aligned.rerank.weights.checkpoint)}"
     assert str(checkpoint) == aligned.rerank.weights.checkpoint
     assert (checkpoint / "model.safetensors").is_file()
     assert not [one for one in folder.iterdir() if one.name.startswith(".")]
+    assert str(folder) not in (folder / "manifest.json").read_text()
     for path in folder.rglob("*"):
         assert path.suffix not in {".bin", ".pt", ".pkl"}
 
@@ -148,18 +140,20 @@ def test_the_losses_of_a_long_training_are_means_and_those_of_averaged_trainings
     assert _curve([1.0] * 700 + [2.0] * 700, 2) == [1.0] * 350 + [2.0] * 350
 
 
-def test_the_same_compile_again_asks_nobody_and_ends_in_the_same_weights(aligned_run, topic, encoder):
+def test_the_same_compile_again_asks_nobody_and_ends_in_the_same_weights(aligned_run, topic, small):
     student, aligned, _, folder = aligned_run
     lm = scripted(rationale="Something else entirely.")
-    again = radio_of(rationale_lm=lm, encoder=encoder, run_dir=folder, **TRAINED)
+    again = radio_of(rationale_lm=lm, encoder=small, run_dir=folder, **TRAINED)
     result = again.compile(student, trainset=topic.train, valset=topic.test)
     assert (again.report.rationales["reused"], again.report.spending) == (20, {})
     assert result.rerank.weights.checkpoint == aligned.rerank.weights.checkpoint
 
 
 def test_without_an_lm_the_answer_guides(program, topic):
-    optimizer = radio_of(**TRAINED)
-    optimizer.compile(program, trainset=topic.train[:8], valset=[])
+    optimizer = radio_of(rationale_lm=False, **TRAINED)
+    with dspy.context(lm=UnaskedLM({})):
+        assert optimizer.rationale_lm is None
+        optimizer.compile(program, trainset=topic.train[:8], valset=[])
     assert optimizer.report.rationales["written"] == 0
     # A fifth would be two questions: too few to judge by, so half of them is held out.
     assert optimizer.report.questions["train"] == 4
@@ -194,8 +188,6 @@ def test_unlabelled_questions_are_judged_by_the_answers_in_the_candidates(progra
 
 
 def test_the_cross_encoder_trains_too(index, small, topic):
-    from radio_dspy.programs import RetrieveRerankAnswer
-
     student = RetrieveRerankAnswer(index, Rerank(small, "cross-encoder", new_head=True), candidates=10)
     optimizer = radio_of(**TRAINED)
     aligned = optimizer.compile(student, trainset=topic.train[:8], valset=topic.test[:4])
@@ -285,20 +277,16 @@ def test_guards_leave_out_false_negatives_and_useless_rationales(program, topic,
     assert "nothing was trained" in str(optimizer.report)
 
 
-def test_repeated_questions_are_counted(program, topic):
+def test_repeated_questions_are_counted_and_shared_ones_warned_of(program, topic, caplog):
     optimizer = radio_of(**TRAINED)
-    optimizer.compile(program, trainset=[*topic.train[:4], topic.train[0]], valset=topic.test[:2])
+    with caplog.at_level(logging.WARNING):
+        optimizer.compile(program, trainset=[*topic.train[:4], topic.train[0]], valset=topic.train[3:6])
     assert optimizer.report.questions["skipped"] == {"repeated": 1}
     assert optimizer.report.groups == 4
-
-
-def test_shared_questions_are_warned_of(program, topic, caplog):
-    with caplog.at_level(logging.WARNING):
-        radio_of(**TRAINED).compile(program, trainset=topic.train[:4], valset=topic.train[3:6])
     assert "1 questions are in trainset and valset" in caplog.text
 
 
-def test_a_student_without_a_reranker_or_retriever_is_told_what_to_add(index, small, topic):
+def test_a_student_without_a_reranker_or_retriever_is_told_what_to_add(small, topic):
     with pytest.raises(SettingsError, match=r"holds no trainable reranker\. Add one"):
         radio_of(**FAST).compile(dspy.Predict("question -> answer"), trainset=topic.train)
 
@@ -313,8 +301,6 @@ def test_a_student_without_a_reranker_or_retriever_is_told_what_to_add(index, sm
     bare.rerank = Rerank(small, "cross-encoder", new_head=True)
     with pytest.raises(SettingsError, match="Give RADIO an encoder=: the retriever has none to share"):
         radio_of(**FAST).compile(bare, trainset=topic.train)
-    aligned = radio_of(retriever=index, **TRAINED).compile(Bare(), trainset=topic.train[:4], valset=topic.test[:2])
-    assert aligned.rerank.weights.checkpoint != Bare().rerank.weights.checkpoint
 
 
 def test_a_trainset_that_cannot_be_used(program, topic):
@@ -333,8 +319,6 @@ def test_a_trainset_that_cannot_be_used(program, topic):
 
 
 def test_a_query_tower_of_a_cross_encoder_is_refused_before_anything_is_paid_for(index, small, topic):
-    from radio_dspy.programs import RetrieveRerankAnswer
-
     student = RetrieveRerankAnswer(index, Rerank(small, "cross-encoder", new_head=True), candidates=10)
     optimizer = radio_of(rationale_lm=UnaskedLM({}), tower="query", **FAST)
     with pytest.raises(SettingsError, match="tower='query' needs a bi-encoder"):

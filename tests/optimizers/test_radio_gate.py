@@ -17,21 +17,10 @@ from radio_dspy.retrievers import FaissRetriever, Retriever
 from tests.conftest import ENCODER, LaunchableLM, UnaskedLM, scripted
 from tests.settings import radio_of
 
-FAST = {
-    "epochs": 1,
-    "learning_rate": 5e-4,
-    "max_length": 32,
-    "per_device_train_batch_size": 8,
-    "candidates": 10,
-}
+FAST = {"epochs": 1, "learning_rate": 5e-4, "max_length": 32, "per_device_train_batch_size": 8, "candidates": 10}
 RUINOUS = {**FAST, "learning_rate": 3e-2}  # loses about 0.16 nDCG@10, with one epoch as with three
 SHARES = [0.0, 0.25, 0.5, 0.75, 1.0]
 QUICK = {"gate": Gate(mixtures=(0.5,))}
-
-
-@pytest.fixture
-def student(index, small):
-    return RetrieveRerankAnswer(index, Rerank(small, "bi-encoder"), candidates=10, k=3)
 
 
 def ranks_alike(program, student, examples) -> bool:
@@ -58,12 +47,12 @@ def unlabelled(examples):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 class TestBadOnPurpose:
-    def test_a_ruinous_learning_rate(self, student, topic, tmp_path):
+    def test_a_ruinous_learning_rate(self, program, topic, tmp_path):
         optimizer = radio_of(run_dir=tmp_path, **{**RUINOUS, "candidates": 50})
-        returned = optimizer.compile(student, trainset=topic.train, valset=topic.test)
+        returned = optimizer.compile(program, trainset=topic.train, valset=topic.test)
         report = optimizer.report
-        assert returned.rerank.weights.dump_state() == student.rerank.weights.dump_state()
-        assert ranks_alike(returned, student, topic.test)
+        assert returned.rerank.weights.dump_state() == program.rerank.weights.dump_state()
+        assert ranks_alike(returned, program, topic.test)
         assert report.decision.startswith("Returned the base: of the candidates ")
         assert "is not above the noise, on 10 held-out questions." in report.decision
         assert report.metrics["aligned"] == report.metrics["base"]
@@ -73,20 +62,20 @@ class TestBadOnPurpose:
         assert rows[1.0]["gain_high"] < 0
         assert json.loads((tmp_path / "report.json").read_text())["gate"]["chosen"] == "base"
 
-    def test_a_loss_that_is_no_number(self, student, topic):
+    def test_a_loss_that_is_no_number(self, program, topic):
         optimizer = radio_of(**{**FAST, "learning_rate": 1e6, "epochs": 8, "per_device_train_batch_size": 2})
-        returned = optimizer.compile(student, trainset=topic.train[:6], valset=topic.test)
-        assert ranks_alike(returned, student, topic.test[:3])
+        returned = optimizer.compile(program, trainset=topic.train[:6], valset=topic.test)
+        assert ranks_alike(returned, program, topic.test[:3])
         assert "training was stopped because the loss became nan" in optimizer.report.decision
         assert "lower learning_rate" in str(optimizer.report)
         assert optimizer.report.training["stopped"].startswith("the loss became nan")
         assert optimizer.report.gate["candidates"] == []
 
-    def test_many_epochs_on_ten_questions(self, student, topic):
+    def test_many_epochs_on_ten_questions(self, program, topic):
         optimizer = radio_of(
             **{**FAST, **QUICK, "epochs": 20, "per_device_train_batch_size": 10, "negative_range": (3, 5)}
         )
-        returned = optimizer.compile(student, trainset=topic.train[:10], valset=topic.test)
+        returned = optimizer.compile(program, trainset=topic.train[:10], valset=topic.test)
         report = optimizer.report
         rows = by_share(report)
         assert report.training["updates"] == 20
@@ -94,12 +83,12 @@ class TestBadOnPurpose:
         assert rows[1.0]["gain_low"] < 0  # and worth nothing elsewhere
         assert report.gate["chosen"] != "trained"
         assert report.metrics["aligned"]["ndcg@10"] >= report.metrics["base"]["ndcg@10"]
-        assert ranks_alike(returned, student, topic.test[:3]) == (report.gate["chosen"] == "base")
+        assert ranks_alike(returned, program, topic.test[:3]) == (report.gate["chosen"] == "base")
 
-    def test_a_babbling_lm(self, student, topic, tmp_path):
+    def test_a_babbling_lm(self, program, topic, tmp_path):
         babble = "the " * 40
         optimizer = radio_of(rationale_lm=scripted(rationale=babble), run_dir=tmp_path, **FAST, **QUICK)
-        optimizer.compile(student, trainset=topic.train[:6], valset=topic.test)
+        optimizer.compile(program, trainset=topic.train[:6], valset=topic.test)
         report = optimizer.report
         assert sum(report.rationales["useless"].values()) == 6
         assert (report.rationales["retried"], report.spending["rationales"]["calls"]) == (6, 12)
@@ -108,30 +97,24 @@ class TestBadOnPurpose:
         assert [bool(one["problem"]) for one in kept] == [True] * 6
         # The answer alone guides them: the same groups as without any LM.
         alone = radio_of(run_dir=tmp_path / "alone", **FAST, **QUICK)
-        alone.compile(student, trainset=topic.train[:6], valset=topic.test)
+        alone.compile(program, trainset=topic.train[:6], valset=topic.test)
         assert (tmp_path / "groups.jsonl").read_text() == (tmp_path / "alone" / "groups.jsonl").read_text()
         assert alone.report.gate == report.gate
 
-    def test_shuffled_labels(self, student, topic):
+    def test_shuffled_labels(self, program, topic):
         labels = [one.relevant for one in topic.train]
         random.Random(1).shuffle(labels)
         shuffled = [one.copy(relevant=found) for one, found in zip(topic.train, labels, strict=True)]
         optimizer = radio_of(signals={Labels(): 1.0}, **{**FAST, **QUICK, "candidates": 52, "epochs": 2})
-        returned = optimizer.compile(student, trainset=shuffled, valset=topic.test)
+        returned = optimizer.compile(program, trainset=shuffled, valset=topic.test)
         assert optimizer.report.gate["chosen"] == "base"
-        assert ranks_alike(returned, student, topic.test[:3])
-
-    def test_too_few_held_out_questions(self, student, topic):
-        optimizer = radio_of(**FAST, **QUICK)
-        returned = optimizer.compile(student, trainset=topic.train[:4], valset=topic.test[:9])
-        assert "9 held-out questions are too few to tell a gain from noise (at least 10)" in optimizer.report.decision
-        assert ranks_alike(returned, student, topic.test[:3])
+        assert ranks_alike(returned, program, topic.test[:3])
 
 
-def test_what_is_better_passes(student, topic, tmp_path):
+def test_what_is_better_passes(program, topic, tmp_path):
     """Learnt by heart and judged on the same questions: a gain beyond any noise."""
     optimizer = radio_of(signals={Labels(): 1.0}, run_dir=tmp_path, **{**FAST, "epochs": 4})
-    returned = optimizer.compile(student, trainset=topic.train[:12], valset=topic.train[:12])
+    returned = optimizer.compile(program, trainset=topic.train[:12], valset=topic.train[:12])
     report = optimizer.report
     chosen = next(one for one in report.gate["candidates"] if one["name"] == report.gate["chosen"])
     assert chosen["share"] > 0
@@ -141,17 +124,17 @@ def test_what_is_better_passes(student, topic, tmp_path):
     assert report.metrics["aligned"]["ndcg@10"] == pytest.approx(chosen["mean"], abs=1e-6)
     checkpoint = returned.rerank.weights.checkpoint
     assert checkpoint.startswith(str(tmp_path))
-    assert not ranks_alike(returned, student, topic.train[:3])
+    assert not ranks_alike(returned, program, topic.train[:3])
     # Beside what was trained only the chosen one is kept.
     assert len(list(tmp_path.glob("reranker-*"))) == (1 if chosen["share"] == 1 else 2)
 
 
-def test_without_a_gate_the_trained_weights_are_returned(student, topic):
+def test_without_a_gate_the_trained_weights_are_returned(program, topic):
     optimizer = radio_of(gate=False, **{**RUINOUS, "candidates": 50})
-    returned = optimizer.compile(student, trainset=topic.train, valset=topic.test)
+    returned = optimizer.compile(program, trainset=topic.train, valset=topic.test)
     assert optimizer.report.gate is None
     assert optimizer.report.metrics["aligned"]["ndcg@10"] < optimizer.report.metrics["base"]["ndcg@10"] - 0.1
-    assert not ranks_alike(returned, student, topic.test[:3])
+    assert not ranks_alike(returned, program, topic.test[:3])
     assert "a loss: see docs/troubleshooting.md" in str(optimizer.report)
 
 
@@ -172,48 +155,48 @@ class TestMetric:
 
         return changed, calls
 
-    def test_it_lets_pass_what_it_prefers(self, student, topic):
-        metric, calls = self.spy(student, prefer_change=True)
-        optimizer = radio_of(metric=metric, **RUINOUS)
+    def test_it_lets_pass_what_it_prefers(self, program, topic):
+        metric, calls = self.spy(program, prefer_change=True)
+        optimizer = radio_of(metric=metric, gate=Gate(mixtures=()), **RUINOUS)
         with dspy.context(lm=(lm := scripted(answer="an answer"))):
-            returned = optimizer.compile(student, trainset=topic.train[:8], valset=topic.test)
+            returned = optimizer.compile(program, trainset=topic.train[:8], valset=topic.test)
         report = optimizer.report
         assert report.gate["metric"] == "changed"
         assert report.gate["chosen"] != "base"
         assert by_share(report)[0.0]["mean"] == 0.0
-        assert returned.rerank.weights.checkpoint != student.rerank.weights.checkpoint
+        assert returned.rerank.weights.checkpoint != program.rerank.weights.checkpoint
         assert report.metrics["aligned"]["ndcg@10"] < report.metrics["base"]["ndcg@10"]  # not what was asked for
-        # On the program's own predictions: base, three mixtures, trained, each on every held-out question.
-        assert [example for example, _ in calls] == topic.test * len(SHARES)
+        # On the program's own predictions: base and trained, each on every held-out question.
+        assert [example for example, _ in calls] == topic.test * 2
         assert {prediction.answer for _, prediction in calls} == {"an answer"}
         assert not lm.history
 
     @pytest.mark.slow
-    def test_it_holds_back_what_it_does_not(self, student, topic):
-        metric, calls = self.spy(student, prefer_change=False)
+    def test_it_holds_back_what_it_does_not(self, program, topic):
+        metric, calls = self.spy(program, prefer_change=False)
         optimizer = radio_of(metric=metric, num_threads=2, **RUINOUS, **QUICK)
         with dspy.context(lm=scripted(answer="an answer")):
-            returned = optimizer.compile(student, trainset=topic.train[:8], valset=topic.test)
+            returned = optimizer.compile(program, trainset=topic.train[:8], valset=topic.test)
         assert optimizer.report.gate["chosen"] == "base"
         assert by_share(optimizer.report)[0.0]["mean"] == 1.0
         assert len(calls) == 3 * 10
-        assert returned.rerank.weights.dump_state() == student.rerank.weights.dump_state()
+        assert returned.rerank.weights.dump_state() == program.rerank.weights.dump_state()
 
     @pytest.mark.parametrize("num_threads", [1, 2])
-    def test_a_missing_lm_is_no_fault_of_the_reranker(self, student, topic, num_threads):
+    def test_a_missing_lm_is_no_fault_of_the_reranker(self, program, topic, num_threads):
         """Else every question would score 0, and the gate would say that no candidate beats the base."""
-        metric, calls = self.spy(student, prefer_change=True)
+        metric, calls = self.spy(program, prefer_change=True)
         optimizer = radio_of(metric=metric, num_threads=num_threads, **FAST)
         with pytest.raises(
             SettingsError, match="failed on every held-out question, at first with ValueError: No LM is"
         ):
-            optimizer.compile(student, trainset=topic.train[:4], valset=topic.test)
+            optimizer.compile(program, trainset=topic.train[:4], valset=topic.test)
         assert not calls
 
     @pytest.mark.slow
-    def test_a_question_on_which_the_program_fails_scores_nothing(self, student, topic):
-        metric, calls = self.spy(student, prefer_change=False)
-        retrieve = student.retriever
+    def test_a_question_on_which_the_program_fails_scores_nothing(self, program, topic):
+        metric, calls = self.spy(program, prefer_change=False)
+        retrieve = program.retriever
 
         class Broken(dspy.Module):
             def forward(self, query, k):
@@ -221,7 +204,7 @@ class TestMetric:
                     raise ConnectionError("the shelf is gone")
                 return retrieve(query, k=k)
 
-        program = RetrieveRerankAnswer(Broken(), student.rerank, candidates=10, k=3)
+        program = RetrieveRerankAnswer(Broken(), program.rerank, candidates=10, k=3)
         optimizer = radio_of(metric=metric, retriever=retrieve, **FAST, **QUICK)
         with dspy.context(lm=scripted(answer="an answer")):
             optimizer.compile(program, trainset=topic.train[:4], valset=topic.test)
@@ -234,10 +217,10 @@ class TestTeacher:
     def lm(examples):
         return LaunchableLM({one.question: {"rationale": f"Because: {one.answers[0]}."} for one in examples})
 
-    def test_without_labels_the_teacher_judges_and_explains_the_held_out_questions(self, student, topic, tmp_path):
+    def test_without_labels_the_teacher_judges_and_explains_the_held_out_questions(self, program, topic, tmp_path):
         train, held_out = unlabelled(topic.train[:6]), unlabelled(topic.test)
         optimizer = radio_of(rationale_lm=self.lm(train + held_out), run_dir=tmp_path, **FAST, **QUICK)
-        optimizer.compile(student, trainset=train, valset=held_out)
+        optimizer.compile(program, trainset=train, valset=held_out)
         assert optimizer.report.gate["metric"] == "nDCG@10 against the teacher"
         assert optimizer.report.gate["questions"] == 10
         assert optimizer.report.rationales["written"] == 16
@@ -245,14 +228,14 @@ class TestTeacher:
         assert kept == [one.id for one in train + held_out]
         # The teacher saw those rationales: without them it ranks, and so judges, otherwise.
         alone = radio_of(**FAST, **QUICK)
-        alone.compile(student, trainset=train, valset=held_out)
+        alone.compile(program, trainset=train, valset=held_out)
         assert by_share(alone.report)[0.0]["mean"] != by_share(optimizer.report)[0.0]["mean"]
 
     @pytest.mark.parametrize("settings", [QUICK, {"gate": False}], ids=["labels", "no gate"])
-    def test_else_nothing_is_asked_about_them(self, student, topic, settings):
+    def test_else_nothing_is_asked_about_them(self, program, topic, settings):
         held_out = topic.test if settings["gate"] else unlabelled(topic.test)
         optimizer = radio_of(rationale_lm=self.lm(topic.train), **FAST, **settings)
-        optimizer.compile(student, trainset=topic.train[:4], valset=held_out)
+        optimizer.compile(program, trainset=topic.train[:4], valset=held_out)
         assert optimizer.report.spending["rationales"]["calls"] == 4
         if settings["gate"]:
             assert optimizer.report.gate["metric"] == "nDCG@10 against labels"
@@ -276,28 +259,27 @@ class TestRetrieval:
     def test_a_query_encoder_that_finds_less_is_refused(self, wide, small, topic):
         student = RetrieveRerankAnswer(wide, Rerank(small, "bi-encoder"), candidates=10, k=3)
         metric, _ = TestMetric.spy(student, prefer_change=True)
-        chosen = {}
-        for retrieval in (True, False):
-            gate = Gate(mixtures=(), retrieval=retrieval)
-            optimizer = radio_of(tower="query", metric=metric, gate=gate, **{**RUINOUS, "learning_rate": 5e-2})
-            with dspy.context(lm=scripted(answer="x")):
-                optimizer.compile(student, trainset=topic.train[:8], valset=topic.train)
-            chosen[retrieval] = optimizer.report
-        assert chosen[False].gate["chosen"] == "trained"
-        assert chosen[True].gate["chosen"] == "base"
-        assert by_share(chosen[True])[1.0]["refused"].startswith("as a first stage it finds less (-0.")
-        assert "trained came closest, and as a first stage it finds less (-0." in chosen[True].decision
+        gate = Gate(mixtures=(), retrieval=True)
+        optimizer = radio_of(tower="query", metric=metric, gate=gate, **{**RUINOUS, "learning_rate": 1e-1})
+        with dspy.context(lm=scripted(answer="x")):
+            optimizer.compile(student, trainset=topic.train, valset=topic.train)
+        report = optimizer.report
+        rows = by_share(report)
+        assert rows[1.0]["mean"] > rows[0.0]["mean"] + 0.5  # the metric alone would have let it pass
+        assert report.gate["chosen"] == "base"
+        assert rows[1.0]["refused"].startswith("as a first stage it finds less (-0.")
+        assert "trained came closest, and as a first stage it finds less (-0." in report.decision
 
-    def test_one_that_finds_as_much_is_not(self, index, student, topic):
+    def test_one_that_finds_as_much_is_not(self, index, program, topic):
         """All of the topic's passages are among the first 50 or so."""
         optimizer = radio_of(tower="query", gate=Gate(mixtures=(), retrieval=True), **FAST)
-        optimizer.compile(student, trainset=topic.train[:4], valset=topic.test)
+        optimizer.compile(program, trainset=topic.train[:4], valset=topic.test)
         assert by_share(optimizer.report)[1.0]["refused"] == ""
 
-    def test_held_out_questions_of_which_no_passage_must_be_found(self, student, topic):
+    def test_held_out_questions_of_which_no_passage_must_be_found(self, program, topic):
         lost = [dspy.Example(question=f"{one.question} really", answers=["zzz"]) for one in topic.test]
         optimizer = radio_of(tower="query", gate=Gate(mixtures=(), retrieval=True), **FAST)
-        optimizer.compile(student, trainset=topic.train[:4], valset=[one.with_inputs("question") for one in lost])
+        optimizer.compile(program, trainset=topic.train[:4], valset=[one.with_inputs("question") for one in lost])
         assert by_share(optimizer.report)[1.0]["refused"] == ""
 
     @pytest.mark.parametrize(

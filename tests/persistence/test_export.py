@@ -1,5 +1,7 @@
+import functools
 import json
 import re
+from pathlib import Path
 
 import dspy
 import pytest
@@ -56,11 +58,21 @@ def groups(topic):
     return radio.load_groups(rows)
 
 
-def trained(encoder, groups, folder, tower="both") -> Rerank:
-    """A reranker whose weights differ from its base's, whatever they are worth."""
-    settings = TrainingSettings(num_train_epochs=1, learning_rate=1e-4, max_length=32, tower=tower)
-    optimizer = GroupFinetune(settings, gate=False, run_dir=folder)
-    return optimizer.compile(Rerank(encoder, "bi-encoder"), trainset=groups[:6], valset=groups[6:8])
+@pytest.fixture(scope="session")
+def train(groups, tmp_path_factory):
+    """Gives rerankers whose weights differ from their base's, whatever they are worth; the same one is trained once."""
+
+    @functools.cache
+    def trained(name, query_prefix, passage_prefix, max_length, tower):
+        encoder = Encoder(name, query_prefix=query_prefix, passage_prefix=passage_prefix, max_length=max_length)
+        settings = TrainingSettings(num_train_epochs=1, learning_rate=1e-3, max_length=32, tower=tower)
+        optimizer = GroupFinetune(settings, gate=False, run_dir=tmp_path_factory.mktemp("trained"))
+        return optimizer.compile(Rerank(encoder, "bi-encoder"), trainset=groups[:6], valset=groups[6:8])
+
+    def of(encoder, tower="both"):
+        return trained(encoder.name, encoder.query_prefix, encoder.passage_prefix, encoder.max_length, tower)
+
+    return of
 
 
 def ours(rerank) -> list[float]:
@@ -95,11 +107,11 @@ def test_sentence_transformers_scores_with_a_cross_encoder_as_we_do(base, reques
     assert run_readme(out, monkeypatch)["scores"].shape == (2,)
 
 
-def test_sentence_transformers_scores_with_a_bi_encoder_as_we_do(small, groups, tmp_path, monkeypatch):
+def test_sentence_transformers_scores_with_a_bi_encoder_as_we_do(small, train, tmp_path, monkeypatch):
     from sentence_transformers import SentenceTransformer
 
     told = Encoder(small.name, query_prefix="query: ", passage_prefix="passage: ", max_length=24)
-    rerank = trained(told, groups, tmp_path / "run")
+    rerank = train(told)
     out = export(rerank, tmp_path / "out", "sentence-transformers")
     model = SentenceTransformer(str(out), device="cpu")
     assert similarities(model) == pytest.approx(ours(rerank), abs=1e-5)
@@ -108,10 +120,10 @@ def test_sentence_transformers_scores_with_a_bi_encoder_as_we_do(small, groups, 
     assert run_readme(out, monkeypatch)["scores"].shape == (1, 2)
 
 
-def test_a_query_side_of_its_own_becomes_one_model_with_two_routes(small, groups, tmp_path, monkeypatch):
+def test_a_query_side_of_its_own_becomes_one_model_with_two_routes(small, train, tmp_path, monkeypatch):
     from sentence_transformers import SentenceTransformer
 
-    rerank = trained(small, groups, tmp_path / "run", tower="query")
+    rerank = train(small, tower="query")
     out = export(rerank, tmp_path / "out")
     model = SentenceTransformer(str(out), device="cpu")
     assert similarities(model) == pytest.approx(ours(rerank), abs=1e-5)
@@ -120,25 +132,25 @@ def test_a_query_side_of_its_own_becomes_one_model_with_two_routes(small, groups
     run_readme(out, monkeypatch)
 
 
-def test_two_routes_are_read_back_saved_and_trained_on(index, small, groups, tmp_path):
-    rerank = trained(small, groups, tmp_path / "run", tower="query")
+def test_two_routes_are_read_back_saved_and_trained_on(index, small, train, tmp_path):
+    rerank = train(small, tower="query")
     out = export(rerank, tmp_path / "out")
     back = Rerank(str(out), "bi-encoder")
     assert ours(back) == pytest.approx(ours(rerank), abs=1e-5)
     assert fingerprint(str(out)) != fingerprint(str(export(Rerank(small, "bi-encoder"), tmp_path / "other")))
     saved = radio.save(RetrieveRerankAnswer(index, back), tmp_path / "saved")
     assert ours(radio.load(saved, retriever=index).rerank) == pytest.approx(ours(rerank), abs=1e-5)
-    again = trained(Encoder(str(out)), groups, tmp_path / "run")
+    again = train(Encoder(str(out)))
     assert ours(again) != pytest.approx(ours(back), abs=1e-3)
     logits = open_scorer(again.weights).logits(PAIRS).detach() * COSINE_TEMPERATURE
     assert logits.tolist() == pytest.approx(ours(again), abs=1e-5)
 
 
-def test_prefixes_go_to_their_own_route(small, groups, tmp_path):
+def test_prefixes_go_to_their_own_route(small, train, tmp_path):
     from sentence_transformers import SentenceTransformer
 
     told = Encoder(small.name, query_prefix="query: ", passage_prefix="passage: ")
-    rerank = trained(told, groups, tmp_path / "run", tower="query")
+    rerank = train(told, tower="query")
     model = SentenceTransformer(str(export(rerank, tmp_path / "out")), device="cpu")
     assert similarities(model) == pytest.approx(ours(rerank), abs=1e-5)
 
@@ -159,10 +171,10 @@ def test_transformers_alone_scores_with_a_cross_encoder_as_we_do(base, request, 
     assert f'FlagReranker("out", max_length={40}' in (out / "README.md").read_text()
 
 
-def test_transformers_alone_scores_with_a_bi_encoder_as_we_do(small, groups, tmp_path):
+def test_transformers_alone_scores_with_a_bi_encoder_as_we_do(small, train, tmp_path):
     """``FlagModel`` loads its model so and pools as the card says."""
     told = Encoder(small.name, query_prefix="query: ")
-    shared = trained(told, groups, tmp_path / "run")
+    shared = train(told)
     out = export(shared, tmp_path / "shared", "flagembedding")
     queries, passages = pooled(out, ["query: " + QUERY]), pooled(out, TEXTS)
     assert (passages @ queries[0]).tolist() == pytest.approx(ours(shared), abs=1e-5)
@@ -170,7 +182,7 @@ def test_transformers_alone_scores_with_a_bi_encoder_as_we_do(small, groups, tmp
     assert 'FlagModel("shared", pooling_method="mean"' in card
     assert "query: a query" in card
 
-    parted = trained(told, groups, tmp_path / "run", tower="query")
+    parted = train(told, tower="query")
     out = export(parted, tmp_path / "parted", "flagembedding")
     queries, passages = pooled(out / "query-encoder", ["query: " + QUERY]), pooled(out / "passage-encoder", TEXTS)
     assert (passages @ queries[0]).tolist() == pytest.approx(ours(parted), abs=1e-5)
@@ -178,13 +190,13 @@ def test_transformers_alone_scores_with_a_bi_encoder_as_we_do(small, groups, tmp
 
 
 @pytest.mark.slow
-def test_flagembedding_itself_scores_as_we_do(tiny, small, groups, tmp_path):
+def test_flagembedding_itself_scores_as_we_do(tiny, small, train, tmp_path):
     flag = pytest.importorskip("FlagEmbedding", reason="FlagEmbedding is a peer: benchmarks/requirements.txt has it")
     out = export(Rerank(tiny, max_length=40), tmp_path / "cross", "flagembedding")
     reranker = flag.FlagReranker(str(out), max_length=40, use_fp16=False, devices="cpu")
     assert reranker.compute_score(PAIRS) == pytest.approx(ours(Rerank(tiny, max_length=40)), abs=1e-5)
 
-    shared = trained(Encoder(small.name, query_prefix="query: "), groups, tmp_path / "run")
+    shared = train(Encoder(small.name, query_prefix="query: "))
     out = export(shared, tmp_path / "bi", "flagembedding")
     model = flag.FlagModel(str(out), pooling_method="mean", use_fp16=False, devices="cpu")
     queries, passages = model.encode(["query: " + QUERY]), model.encode(TEXTS)
@@ -202,16 +214,24 @@ def pooled(folder, texts):
     return torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=-1).numpy()
 
 
-def test_a_runs_groups_go_along_with_their_texts(index, small, topic, tmp_path):
+@pytest.fixture(scope="module")
+def compiled(index, small, topic, tmp_path_factory):
+    """A program that RADIO has aligned, and its report."""
     program = RetrieveRerankAnswer(index, Rerank(small, "bi-encoder"), candidates=10)
-    optimizer = radio_of(epochs=1, max_length=32, candidates=10, gate=False, run_dir=tmp_path / "run")
+    folder = tmp_path_factory.mktemp("compiled") / "run"
+    optimizer = radio_of(epochs=1, max_length=32, candidates=10, gate=False, run_dir=folder)
     aligned = optimizer.compile(program, trainset=topic.train[:4], valset=topic.test[:2])
-    kept = tmp_path / "run" / "groups.jsonl"
+    return aligned, optimizer.report
+
+
+def test_a_runs_groups_go_along_with_their_texts(compiled, topic, tmp_path):
+    aligned, report = compiled
+    kept = Path(report.run_dir) / "groups.jsonl"
     out = export(aligned, tmp_path / "out", "flagembedding", groups=kept)
     lines = [json.loads(line) for line in (out / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     first = json.loads(kept.read_text(encoding="utf-8").splitlines()[0])
     contents = {one.id: one.contents for one in topic.passages}
-    assert len(lines) == optimizer.report.groups
+    assert len(lines) == report.groups
     assert lines[0]["query"] == first["query"]
     assert lines[0]["pos"] == [contents[first["positive"]]]
     assert lines[0]["neg"] == [contents[one] for one in first["negatives"]]
@@ -222,10 +242,8 @@ def test_a_runs_groups_go_along_with_their_texts(index, small, topic, tmp_path):
         export(aligned.rerank, tmp_path / "no-corpus", "flagembedding", groups=kept)
 
 
-def test_the_card_says_what_trained_it_and_no_file_names_a_place(index, small, topic, tmp_path):
-    program = RetrieveRerankAnswer(index, Rerank(small, "bi-encoder"), candidates=10)
-    optimizer = radio_of(epochs=1, max_length=32, candidates=10, gate=False, run_dir=tmp_path / "run")
-    aligned = optimizer.compile(program, trainset=topic.train[:4], valset=topic.test[:2])
+def test_the_card_says_what_trained_it_and_no_file_names_a_place(compiled, small, tmp_path):
+    aligned, report = compiled
     out = export(aligned, tmp_path / "out")
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "base_model" not in card.split("---")[1]  # a folder of ours, nothing that the hub knows
@@ -236,16 +254,17 @@ def test_the_card_says_what_trained_it_and_no_file_names_a_place(index, small, t
         assert f"| {row} | " in card
     assert CHOSEN_ON not in card  # there was no gate
     texts = [one.read_text(encoding="utf-8") for one in out.rglob("*") if one.suffix in (".json", ".md")]
-    assert not any(str(tmp_path) in text or "site-packages" in text for text in texts)
+    places = (str(tmp_path), str(report.run_dir), "site-packages")
+    assert not any(place in text for text in texts for place in places)
     untrained = (export(Rerank(ENCODER, "bi-encoder"), tmp_path / "base") / "README.md").read_text(encoding="utf-8")
     assert "No training is on record" in untrained
     assert "base_model: sentence-transformers/all-MiniLM-L6-v2" in untrained
 
 
-def test_a_saved_folder_is_exported_without_a_retriever(index, small, groups, tmp_path):
+def test_a_saved_folder_is_exported_without_a_retriever(index, small, train, tmp_path):
     from sentence_transformers import SentenceTransformer
 
-    rerank = trained(small, groups, tmp_path / "run", tower="query")
+    rerank = train(small, tower="query")
     program = RetrieveRerankAnswer(index, rerank)
     saved = radio.save(program, tmp_path / "saved")
     out = export(saved, tmp_path / "out", reranker="rerank")
@@ -337,11 +356,11 @@ def test_onnx_scores_with_a_cross_encoder_as_we_do(base, request, tmp_path, monk
 
 
 @pytest.mark.slow
-def test_onnx_scores_with_a_bi_encoder_as_we_do(small, groups, tmp_path, monkeypatch):
+def test_onnx_scores_with_a_bi_encoder_as_we_do(small, train, tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     told = Encoder(small.name, query_prefix="query: ")
-    rerank = trained(told, groups, tmp_path / "run", tower="query")
+    rerank = train(told, tower="query")
     out = export(rerank, tmp_path / "out", "onnx")
     encode = run_readme(out, monkeypatch)["encode"]
     queries, passages = encode("out/query-encoder", ["query: " + QUERY]), encode("out/passage-encoder", TEXTS)

@@ -50,11 +50,6 @@ def hub(tmp_path, monkeypatch):
         yield stub
 
 
-@pytest.fixture
-def program(index, small):
-    return radio.RetrieveRerankAnswer(index, radio.Rerank(small, "bi-encoder"), candidates=10, k=3)
-
-
 def card_of(hub) -> ModelCard:
     return ModelCard(hub.repos[NAME].files["README.md"].decode())
 

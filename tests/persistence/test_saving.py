@@ -20,11 +20,6 @@ SAMPLES = Path(__file__).parent.parent / "samples"
 LM_KEY, LM_ADDRESS = "sk-secret-key", "http://10.0.0.1/v1"
 
 
-@pytest.fixture
-def program(index, small):
-    return radio.RetrieveRerankAnswer(index, radio.Rerank(small, "bi-encoder"), candidates=10, k=3)
-
-
 @pytest.fixture(scope="module")
 def trained(index, small, topic, tmp_path_factory):
     """A program with trained weights, whatever they are worth."""

@@ -123,19 +123,19 @@ def test_a_reply_that_cannot_be_read_ends_the_search_and_the_question_is_answere
         assert asyncio.run(hopper(library, rerank).acall(question=QUESTION)).toDict() == result.toDict()
 
 
-def test_hops_bound_the_searches_and_the_passages_and_none_is_kept_twice(retriever, rerank, topic):
+def test_hops_bound_the_searches_and_the_passages_and_none_is_kept_twice(index, rerank, topic):
     queries = [one.question for one in topic.test[1:4]]
     lm = DummyLM([{"query": one} for one in queries[:2]] + [{"answer": "x"}])
     with dspy.context(lm=lm):
-        result = MultiHop(retriever, rerank, hops=3, candidates=8, k=3)(question=topic.test[0].question)
+        result = MultiHop(index, rerank, hops=3, candidates=8, k=3)(question=topic.test[0].question)
     assert result.queries == [topic.test[0].question, *queries[:2]]
     assert len(lm.history) == 3  # after the last hop the LM is not asked for another query
     assert len(set(ids(result))) == len(result.passages) == len(result.scores) == 9
 
 
-def test_one_hop_is_retrieve_rerank_answer(retriever, rerank, program, topic):
+def test_one_hop_is_retrieve_rerank_answer(index, program, topic):
     lm = scripted(answer="x", query="never asked for")
-    single = MultiHop(retriever, rerank, hops=1, candidates=10, k=3)
+    single = MultiHop(index, program.rerank, hops=1, candidates=10, k=3)
     with dspy.context(lm=lm):
         for example in topic.test[:3]:
             result, plain = single(question=example.question), program(question=example.question)

@@ -20,8 +20,8 @@ CHOICES = ["cold", "heat", "salt", "The liver", "E. coli"]
 
 
 @pytest.fixture
-def chooser(retriever, encoder):
-    return MultipleChoice(retriever, Rerank(encoder, architecture="bi-encoder"), candidates=10, k=3)
+def chooser(index, small):
+    return MultipleChoice(index, Rerank(small, architecture="bi-encoder"), candidates=10, k=3)
 
 
 @pytest.mark.parametrize(
@@ -307,9 +307,9 @@ def test_only_the_prompt_and_the_weights_are_parameters(chooser):
     assert [name for name, _ in chooser.named_parameters()] == ["rerank.weights", "choose"]
 
 
-def test_k_and_candidates_must_fit(retriever):
+def test_k_and_candidates_must_fit(index):
     with pytest.raises(SettingsError, match="1 <= k <= candidates, got k=5 and candidates=3"):
-        MultipleChoice(retriever, NoRerank(), candidates=3)
+        MultipleChoice(index, NoRerank(), candidates=3)
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,11 @@ def test_the_lm_reads_the_reranked_passages(program, topic):
     assert places == sorted(places)
 
 
-def test_the_reranker_chooses_among_the_candidates(retriever, topic):
+def test_the_reranker_chooses_among_the_candidates(index, topic):
     question = topic.test[0].question
-    program = RetrieveRerankAnswer(retriever, NoRerank(), candidates=4, k=4)
+    program = RetrieveRerankAnswer(index, NoRerank(), candidates=4, k=4)
     with dspy.context(lm=scripted(answer="x")):
-        assert program(question=question).passages == retriever(question, k=4).passages
+        assert program(question=question).passages == index(question, k=4).passages
 
 
 def test_asynchronous_and_batched_calls_agree(program, topic):
@@ -52,6 +52,6 @@ def test_only_the_prompt_and_the_weights_are_parameters(program):
     assert [name for name, _ in program.named_predictors()] == ["answer"]
 
 
-def test_k_and_candidates_must_fit(retriever):
+def test_k_and_candidates_must_fit(index):
     with pytest.raises(SettingsError, match="1 <= k <= candidates, got k=5 and candidates=3"):
-        RetrieveRerankAnswer(retriever, NoRerank(), candidates=3)
+        RetrieveRerankAnswer(index, NoRerank(), candidates=3)

@@ -11,6 +11,7 @@ from tests.settings import radio_of
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.drawn,
     pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium (apt-get install chromium)"),
 ]
 

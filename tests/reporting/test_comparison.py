@@ -108,8 +108,8 @@ def test_rerankers_alone_need_a_retriever(program, topic, index):
     assert len(found.requests[0].candidates) == 5
 
 
-def test_first_stages_that_differ_are_not_compared_in_silence(program, topic, index):
-    other = radio.RetrieveRerankAnswer(index, program.rerank)
+def test_first_stages_that_differ_are_not_compared_in_silence(program, topic, small):
+    other = radio.RetrieveRerankAnswer(radio.FaissRetriever.build(topic.passages[:20], small), program.rerank)
     with pytest.raises(SettingsError, match="first stages differ"):
         compare_programs(program, other, topic.test)
 

@@ -11,6 +11,8 @@ from radio_dspy.reporting.markdown import plain, render_markdown
 from radio_dspy.reporting.summary import read_summary
 from tests.reporting.pages import EVIL, comparison, finished_run, report
 
+pytestmark = pytest.mark.drawn
+
 
 class Reader(html.parser.HTMLParser):
     """Tags with their attributes, and the text of script elements."""

@@ -8,6 +8,8 @@ from radio_dspy.reporting import plots
 from radio_dspy.reporting.summary import read_summary
 from tests.reporting.pages import comparison, finished_run, report
 
+pytestmark = pytest.mark.drawn
+
 
 @pytest.fixture
 def summary(tmp_path):

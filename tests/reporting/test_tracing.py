@@ -22,11 +22,6 @@ def run(program, way, question):
     return program(question=question)
 
 
-@pytest.fixture
-def program(index, small):
-    return radio.RetrieveRerankAnswer(index, radio.Rerank(small, "bi-encoder"), candidates=10, k=3)
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_the_history_holds_the_answer_call_with_the_passages_that_were_kept(program, topic, way):
     lm = scripted(answer="yeast")

@@ -41,8 +41,7 @@ def remote(stub, model="hosted_vllm/BAAI/bge-reranker-v2-m3", **settings):
 
 
 @pytest.mark.parametrize(
-    "model",
-    ["cohere/rerank-v3.5", "jina_ai/jina-reranker-v2-base-multilingual", "hosted_vllm/BAAI/bge-reranker-v2-m3"],
+    "model", ["cohere/rerank-v3.5", "jina_ai/jina-reranker-v2-base-multilingual", "hosted_vllm/BAAI/bge-reranker-v2-m3"]
 )
 def test_scores_of_every_protocol_order_the_passages(stub, model):
     ranked = remote(stub, model)(QUERY, TEXTS)
@@ -134,9 +133,7 @@ def test_every_passage_needs_one_score(stub, change, message):
 
 
 @pytest.mark.parametrize("model", ["cohere/r", "jina_ai/r", "hosted_vllm/r"])
-def test_a_busy_server_is_asked_again_and_a_wrong_key_is_not(stub, model, monkeypatch, caplog):
-    waited = []
-    monkeypatch.setattr("radio_dspy.models.endpoint.time.sleep", waited.append)
+def test_a_busy_server_is_asked_again_and_a_wrong_key_is_not(stub, model, waited, caplog):
     stub.faults.append(Fault(429, "0.02"))
     assert remote(stub, model)(QUERY, TEXTS).indices == [1, 2, 0]
     assert waited == [0.02]

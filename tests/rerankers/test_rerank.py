@@ -13,9 +13,9 @@ QUERY = "why did the dough not rise?"
 TEXTS = ["Ice floats on water.", "Yeast dies in hot water.", "The dough lay in a bowl."]
 
 
-def test_bi_encoder_scores_are_cosines(encoder):
-    ranked = Rerank(encoder, architecture="bi-encoder")(QUERY, TEXTS)
-    expected = encoder.encode_passages(TEXTS) @ encoder.encode_queries([QUERY])[0]
+def test_bi_encoder_scores_are_cosines(small):
+    ranked = Rerank(small, architecture="bi-encoder")(QUERY, TEXTS)
+    expected = small.encode_passages(TEXTS) @ small.encode_queries([QUERY])[0]
     assert ranked.indices == np.argsort(-expected).tolist()
     assert ranked.scores == pytest.approx(sorted(expected, reverse=True), abs=1e-5)
 

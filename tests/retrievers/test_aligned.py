@@ -45,8 +45,8 @@ QUERY = "Why is the soup salty?"
 
 
 @pytest.fixture(scope="module")
-def index(encoder):
-    return FaissRetriever.build(PASSAGES, encoder=encoder, k=5)
+def index(small):
+    return FaissRetriever.build(PASSAGES, encoder=small, k=5)
 
 
 def student(index, rerank=None):
@@ -72,10 +72,10 @@ def never(*args, **kwargs):
     raise AssertionError("passages were encoded again")
 
 
-def test_only_the_query_side_is_new(aligned, encoder):
+def test_only_the_query_side_is_new(aligned, small):
     weights = aligned.rerank.weights
-    assert weights.checkpoint != encoder.name
-    assert weights.passage_checkpoint == weights.passage_side == encoder.name
+    assert weights.checkpoint != small.name
+    assert weights.passage_checkpoint == weights.passage_side == small.name
 
 
 def test_it_searches_the_same_index_with_the_trained_query_side(aligned, index, monkeypatch):
@@ -99,13 +99,13 @@ def test_first_stage_and_reranker_agree(aligned):
     assert ranked.scores == pytest.approx(found.scores, abs=1e-5)
 
 
-def test_stored_vectors_and_signals_are_those_of_the_index(aligned, index, encoder, monkeypatch):
+def test_stored_vectors_and_signals_are_those_of_the_index(aligned, index, small, monkeypatch):
     found = aligned_retriever(aligned)
     assert np.array_equal(found.vectors(list(TEXTS)), index.vectors(list(TEXTS)))
     request = RankRequest("q", QUERY, tuple(PASSAGES), (0.0,) * 8, ("salt",), "Because of the salt.")
-    expected = RationaleSimilarity(encoder).score([request])[0]
+    expected = RationaleSimilarity(small).score([request])[0]
     monkeypatch.setattr(Encoder, "encode_passages", never)
-    assert RationaleSimilarity(encoder, index=found).score([request])[0] == pytest.approx(expected, abs=1e-6)
+    assert RationaleSimilarity(small, index=found).score([request])[0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_query_encoder_keeps_prefixes_and_length(index, tmp_path):
@@ -118,12 +118,12 @@ def test_the_query_encoder_keeps_prefixes_and_length(index, tmp_path):
     assert not same_passage_side(Rerank(encoder, "cross-encoder", new_head=True).weights, encoder)
 
 
-def test_an_aligned_program_is_aligned_further(aligned, index, encoder, tmp_path):
+def test_an_aligned_program_is_aligned_further(aligned, index, small, tmp_path):
     start = aligned.deepcopy()
     start.retriever = aligned_retriever(aligned)
     further = optimizer(tmp_path).compile(start, trainset=EXAMPLES[:4], valset=EXAMPLES[4:])
-    assert further.rerank.weights.checkpoint not in (aligned.rerank.weights.checkpoint, encoder.name)
-    assert further.rerank.weights.passage_side == encoder.name
+    assert further.rerank.weights.checkpoint not in (aligned.rerank.weights.checkpoint, small.name)
+    assert further.rerank.weights.passage_side == small.name
     assert aligned_retriever(further)(QUERY).scores != pytest.approx(start.retriever(QUERY).scores, abs=1e-4)
 
 
@@ -168,15 +168,19 @@ class TestSaved:
     def test_it_is_loaded_with_its_query_encoder_wherever_it_is(self, aligned, index, folder, tmp_path, monkeypatch):
         moved = Path(shutil.move(folder, tmp_path / "moved"))
         monkeypatch.setattr(Encoder, "encode_passages", never)
-        loaded = FaissRetriever.load(moved)
+        loaded = FaissRetriever.load(moved, encoder=index.encoder)
         assert loaded.query_encoder.name == str(moved / "query-encoder")
-        assert loaded.encoder.identity == index.encoder.identity
         expected = aligned_retriever(aligned)(QUERY, k=8)
         found = loaded(QUERY, k=8)
         assert found.passages == expected.passages
         assert found.scores == pytest.approx(expected.scores, abs=1e-6)
-        given = FaissRetriever.load(moved, encoder=index.encoder)
-        assert given(QUERY, k=8).scores == found.scores
+
+    def test_its_passage_side_is_found_by_its_name(self, aligned, encoder, tmp_path):
+        trained = Encoder(aligned.rerank.weights.checkpoint)
+        FaissRetriever.build(PASSAGES[:3], encoder).with_query_encoder(trained).save(tmp_path)
+        loaded = FaissRetriever.load(tmp_path)
+        assert loaded.encoder.identity == encoder.identity
+        assert loaded.query_encoder.name == str(tmp_path / "query-encoder")
 
     def test_it_holds_nothing_but_plain_files_that_the_manifest_names(self, folder, tmp_path):
         manifest = json.loads((folder / "manifest.json").read_text())
@@ -188,24 +192,26 @@ class TestSaved:
     def test_the_prefix_of_the_query_encoder_is_kept(self, index, aligned, tmp_path):
         prefixed = Encoder(aligned.rerank.weights.checkpoint, query_prefix="question: ")
         index.with_query_encoder(prefixed).save(tmp_path)
-        loaded = FaissRetriever.load(tmp_path, k=5)
+        loaded = FaissRetriever.load(tmp_path, index.encoder, k=5)
         assert loaded.query_encoder.query_prefix == "question: "
         assert loaded(QUERY).scores == pytest.approx(index.with_query_encoder(prefixed)(QUERY).scores, abs=1e-6)
         assert loaded(QUERY).scores != pytest.approx(aligned_retriever(aligned)(QUERY).scores, abs=1e-4)
 
     @pytest.mark.parametrize("name", ["model.safetensors", "1_Pooling/config.json"])
-    def test_a_changed_or_missing_file_is_noticed(self, folder, name):
+    def test_a_changed_or_missing_file_is_noticed(self, index, folder, name):
         path = folder / "query-encoder" / name
         content = path.read_bytes()
         path.write_bytes(content + b" ")
         with pytest.raises(CheckpointError, match=f"query-encoder/{name}: was changed after the index was saved"):
-            FaissRetriever.load(folder)
+            FaissRetriever.load(folder, index.encoder)
         path.unlink()
         with pytest.raises(CheckpointError, match=f"query-encoder/{name}"):
-            FaissRetriever.load(folder)
+            FaissRetriever.load(folder, index.encoder)
         path.write_bytes(content)
-        FaissRetriever.load(folder)
+        FaissRetriever.load(folder, index.encoder)
 
     def test_saved_over_by_one_without_it_is_gone(self, index, folder):
         index.save(folder)
-        assert FaissRetriever.load(folder, k=5)(QUERY).scores == pytest.approx(index(QUERY).scores, abs=1e-6)
+        assert FaissRetriever.load(folder, index.encoder, k=5)(QUERY).scores == pytest.approx(
+            index(QUERY).scores, abs=1e-6
+        )

@@ -10,7 +10,6 @@ from radio_dspy.core.passages import Passage
 from radio_dspy.models.encoder import Encoder
 from radio_dspy.retrievers import FaissRetriever
 from radio_dspy.retrievers.faiss_index import HNSW_FROM, IVF_FROM, build_index, checked_layout, search_index
-from tests.conftest import ENCODER
 
 KINDS = [("flat", "float16"), ("hnsw", "float32"), ("hnsw", "float16"), ("ivf", "float32"), ("ivf", "float16")]
 
@@ -36,9 +35,9 @@ def cloud():
 
 
 @pytest.fixture(scope="module")
-def vectors(topic, encoder):
+def vectors(topic, small):
     """Those of the topic's passages, made once."""
-    return encoder.encode_passages(topic.passages)
+    return small.encode_passages(topic.passages)
 
 
 def share_found(exact, found):
@@ -83,10 +82,10 @@ def test_half_precision_finds_the_same_for_one_query_and_for_many(cloud, monkeyp
 
 @pytest.mark.parametrize(("kind", "dtype"), [("flat", "float32"), *KINDS])
 @pytest.mark.parametrize("memory_map", [False, True])
-def test_saved_and_loaded_it_finds_the_same(topic, encoder, vectors, tmp_path, kind, dtype, memory_map):
-    built = FaissRetriever.build(topic.passages, encoder, vectors=vectors, kind=kind, dtype=dtype)
+def test_saved_and_loaded_it_finds_the_same(topic, small, vectors, tmp_path, kind, dtype, memory_map):
+    built = FaissRetriever.build(topic.passages, small, vectors=vectors, kind=kind, dtype=dtype)
     built.save(tmp_path / "index")
-    loaded = FaissRetriever.load(tmp_path / "index", memory_map=memory_map)
+    loaded = FaissRetriever.load(tmp_path / "index", small, memory_map=memory_map)
     assert loaded.layout == built.layout
     assert (loaded.layout.kind, loaded.layout.dtype) == (kind, dtype)
     questions = [one.question for one in topic.train[:12]]
@@ -94,23 +93,23 @@ def test_saved_and_loaded_it_finds_the_same(topic, encoder, vectors, tmp_path, k
         assert (mine.ids, mine.scores) == (theirs.ids, theirs.scores)
     ids = [one.id for one in topic.passages[:3]]
     assert (loaded.vectors(ids) == built.vectors(ids)).all()
-    assert loaded.vectors(ids) == pytest.approx(encoder.encode_passages(topic.passages[:3]), abs=1e-3)
+    assert loaded.vectors(ids) == pytest.approx(small.encode_passages(topic.passages[:3]), abs=1e-3)
     loaded.save(tmp_path / "again")
     assert (tmp_path / "again" / "index.faiss").read_bytes() == (tmp_path / "index" / "index.faiss").read_bytes()
 
 
-def test_the_default_is_written_as_the_first_release_wrote_it(topic, encoder, tmp_path):
-    FaissRetriever.build(topic.passages, encoder).save(tmp_path)
+def test_the_default_is_written_as_the_first_release_wrote_it(topic, small, tmp_path):
+    FaissRetriever.build(topic.passages, small).save(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert sorted(manifest) == ["encoder", "ends", "files", "format", "query_prefix"]  # it passes over ends
     assert manifest["format"] == 1
     flat = faiss.IndexFlatIP(384)
-    flat.add(encoder.encode_passages(topic.passages))
+    flat.add(small.encode_passages(topic.passages))
     assert (tmp_path / "index.faiss").read_bytes() == faiss.serialize_index(flat).tobytes()
 
 
-def test_other_kinds_are_not_taken_for_the_first_format(topic, encoder, vectors, tmp_path):
-    FaissRetriever.build(topic.passages, encoder, vectors=vectors, kind="ivf").save(tmp_path)
+def test_other_kinds_are_not_taken_for_the_first_format(topic, small, vectors, tmp_path):
+    FaissRetriever.build(topic.passages, small, vectors=vectors, kind="ivf").save(tmp_path)
     assert json.loads((tmp_path / "manifest.json").read_text())["format"] == 2
 
 
@@ -132,72 +131,72 @@ def test_the_size_decides_where_it_is_left_to_it():
         ({"recall": "high"}, "recall must lie above 0 and up to 1, got 'high'"),
     ],
 )
-def test_what_there_is_not(topic, encoder, wrong, message):
+def test_what_there_is_not(topic, small, wrong, message):
     with pytest.raises(SettingsError, match=message):
-        FaissRetriever.build(topic.passages, encoder, **wrong)
+        FaissRetriever.build(topic.passages, small, **wrong)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 @pytest.mark.parametrize(("kind", "dtype"), KINDS)
-def test_a_handful_of_passages(topic, encoder, vectors, kind, dtype, count):
-    found = FaissRetriever.build(topic.passages[:count], encoder, vectors=vectors[:count], kind=kind, dtype=dtype)(
+def test_a_handful_of_passages(topic, small, vectors, kind, dtype, count):
+    found = FaissRetriever.build(topic.passages[:count], small, vectors=vectors[:count], kind=kind, dtype=dtype)(
         "anything", k=10
     )
     assert len(found.passages) == count
 
 
-def test_lists_that_hold_too_little_give_fewer(cloud, encoder):
+def test_lists_that_hold_too_little_give_fewer(cloud, small):
     passages, queries = cloud
     corpus = [Passage(str(row), "text") for row in range(len(passages))]
-    built = FaissRetriever.build(corpus, encoder, vectors=passages, kind="ivf", recall=0.1)
+    built = FaissRetriever.build(corpus, small, vectors=passages, kind="ivf", recall=0.1)
     found = built.store.search(queries[:1], 4000)[0]
     assert 0 < len(found) < 4000
     assert len({passage.id for passage, _ in found}) == len(found)
 
 
-def test_sample_queries_are_what_recall_is_measured_with(topic, monkeypatch):
+def test_sample_queries_are_what_recall_is_measured_with(topic, small, monkeypatch):
     asked = []
-    encoder = Encoder(ENCODER)
+    encoder = Encoder(small.name)
     monkeypatch.setattr(encoder, "encode_queries", lambda texts: asked.append(texts) or np.eye(2, 384, dtype="float32"))
     FaissRetriever.build(topic.passages, encoder, kind="ivf", sample_queries=["one?", "two?"])
     FaissRetriever.build(topic.passages, encoder, sample_queries=["one?", "two?"])  # exact: nothing to measure
     assert asked == [["one?", "two?"]]
 
 
-def test_an_index_of_another_kind_than_the_manifest_says(topic, encoder, vectors, tmp_path):
-    FaissRetriever.build(topic.passages, encoder, vectors=vectors, kind="hnsw").save(tmp_path / "hnsw")
-    FaissRetriever.build(topic.passages, encoder, vectors=vectors, kind="ivf").save(tmp_path / "ivf")
+def test_an_index_of_another_kind_than_the_manifest_says(topic, small, vectors, tmp_path):
+    FaissRetriever.build(topic.passages, small, vectors=vectors, kind="hnsw").save(tmp_path / "hnsw")
+    FaissRetriever.build(topic.passages, small, vectors=vectors, kind="ivf").save(tmp_path / "ivf")
     shutil.copyfile(tmp_path / "ivf" / "index.faiss", tmp_path / "hnsw" / "index.faiss")
     with pytest.raises(CheckpointError, match=r"index\.faiss: was changed after the index was saved"):
-        FaissRetriever.load(tmp_path / "hnsw")
+        FaissRetriever.load(tmp_path / "hnsw", small)
     with pytest.raises(CheckpointError, match=r"index\.faiss: was changed after the index was saved"):
-        FaissRetriever.load(tmp_path / "hnsw", memory_map=True)  # by its size, head and tail
+        FaissRetriever.load(tmp_path / "hnsw", small, memory_map=True)  # by its size, head and tail
     without_ends(tmp_path / "hnsw")
     with pytest.raises(CheckpointError, match="of IndexIVFFlat for"):
-        FaissRetriever.load(tmp_path / "hnsw", memory_map=True)
+        FaissRetriever.load(tmp_path / "hnsw", small, memory_map=True)
     manifest = json.loads((tmp_path / "ivf" / "manifest.json").read_text())
     for wrong in ({"kind": "pq"}, {}, {"kind": "ivf", "dtype": "float32", "effort": -1, "recall": 1}, 7):
         (tmp_path / "ivf" / "manifest.json").write_text(json.dumps({**manifest, "index": wrong}))
         with pytest.raises(CheckpointError, match="not an index manifest"):
-            FaissRetriever.load(tmp_path / "ivf")
+            FaissRetriever.load(tmp_path / "ivf", small)
 
 
-def test_lists_that_lie_in_another_file_are_refused(topic, encoder, vectors, tmp_path):
-    FaissRetriever.build(topic.passages, encoder, vectors=vectors, kind="ivf").save(tmp_path)
+def test_lists_that_lie_in_another_file_are_refused(topic, small, vectors, tmp_path):
+    FaissRetriever.build(topic.passages, small, vectors=vectors, kind="ivf").save(tmp_path)
     (tmp_path / "elsewhere").write_bytes((tmp_path / "index.faiss").read_bytes())
     mapped = faiss.read_index(str(tmp_path / "elsewhere"), faiss.IO_FLAG_MMAP)
     faiss.write_index(mapped, str(tmp_path / "index.faiss"))  # writes the name of the other file
     without_ends(tmp_path)
     with pytest.raises(CheckpointError, match="of IndexIVFFlat for"):
-        FaissRetriever.load(tmp_path, memory_map=True)
+        FaissRetriever.load(tmp_path, small, memory_map=True)
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
-def test_a_damaged_file_that_is_mapped(topic, encoder, vectors, tmp_path, kind):
-    FaissRetriever.build(topic.passages, encoder, vectors=vectors, kind=kind).save(tmp_path)
+def test_a_damaged_file_that_is_mapped(topic, small, vectors, tmp_path, kind):
+    FaissRetriever.build(topic.passages, small, vectors=vectors, kind=kind).save(tmp_path)
     without_ends(tmp_path)
     whole = (tmp_path / "index.faiss").read_bytes()
     for length in (0, 10, 100, len(whole) // 2, len(whole) - 1):
         (tmp_path / "index.faiss").write_bytes(whole[:length])
         with pytest.raises(CheckpointError, match="FAISS cannot read it"):
-            FaissRetriever.load(tmp_path, memory_map=True)
+            FaissRetriever.load(tmp_path, small, memory_map=True)

@@ -61,8 +61,8 @@ class ArrayStore:
 
 
 @pytest.fixture(scope="module")
-def index(encoder):
-    return FaissRetriever.build(CORPUS, encoder=encoder, k=5)
+def index(small):
+    return FaissRetriever.build(CORPUS, encoder=small, k=5)
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def store(index):
 
 
 @pytest.fixture
-def retriever(store, encoder):
-    return VectorRetriever(store, encoder, k=5)
+def retriever(store, small):
+    return VectorRetriever(store, small, k=5)
 
 
 def test_any_store_ranks_as_faiss_does(retriever, index):
@@ -103,9 +103,9 @@ FILTERS = [
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
 @pytest.mark.parametrize(("asked", "rows"), FILTERS)
-def test_faiss_filters_by_metadata(index, encoder, asked, rows, kind):
+def test_faiss_filters_by_metadata(index, small, asked, rows, kind):
     vectors = index.vectors([one.id for one in CORPUS])
-    built = FaissRetriever.build(CORPUS, encoder, vectors=vectors, kind=kind)
+    built = FaissRetriever.build(CORPUS, small, vectors=vectors, kind=kind)
     found = built(QUERY, k=8, filter=asked)
     everything = index(QUERY, k=8)
     wanted = [one.id for one in everything.passages if one.metadata["row"] in rows]
@@ -114,11 +114,11 @@ def test_faiss_filters_by_metadata(index, encoder, asked, rows, kind):
     assert found.scores == pytest.approx([scores[one] for one in wanted], abs=1e-5)
 
 
-def test_many_matching_rows_of_an_approximate_index_go_through_it(monkeypatch, encoder, rng_vectors):
+def test_many_matching_rows_of_an_approximate_index_go_through_it(monkeypatch, small, rng_vectors):
     monkeypatch.setattr("radio_dspy.retrievers.faiss_index._BLOCK", 50)
     corpus = [Passage(str(row), "text", metadata={"half": row % 2}) for row in range(len(rng_vectors))]
     for kind in ("hnsw", "ivf"):
-        built = FaissRetriever.build(corpus, encoder, vectors=rng_vectors, kind=kind, recall=1)
+        built = FaissRetriever.build(corpus, small, vectors=rng_vectors, kind=kind, recall=1)
         found = built.store.search(rng_vectors[:4], 5, {"half": 1})
         exact = rng_vectors[:4] @ rng_vectors[1::2].T
         for hits, scores in zip(found, exact, strict=True):
@@ -132,15 +132,15 @@ def rng_vectors():
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def test_one_and_true_are_two_values(encoder, index):
+def test_one_and_true_are_two_values(small, index):
     corpus = [replace(PASSAGES[0], metadata={"n": 1}), replace(PASSAGES[1], metadata={"n": True})]
-    built = FaissRetriever.build(corpus, encoder)
+    built = FaissRetriever.build(corpus, small)
     assert [one.id for one in built(QUERY, filter={"n": True}).passages] == [corpus[1].id]
     assert [one.id for one in built(QUERY, filter={"n": 1}).passages] == [corpus[0].id]
 
 
-def test_a_call_narrows_what_its_retriever_is_bound_to_and_never_widens_it(store, encoder):
-    bound = VectorRetriever(store, encoder, filter={"tenant": "odd"})
+def test_a_call_narrows_what_its_retriever_is_bound_to_and_never_widens_it(store, small):
+    bound = VectorRetriever(store, small, filter={"tenant": "odd"})
     assert {one.metadata["row"] for one in bound(QUERY).passages} == {1, 3, 5, 7}
     assert {one.metadata["row"] for one in bound(QUERY, filter={"row": [0, 1]}).passages} == {1}
     assert bound(QUERY, filter={"tenant": "even"}).passages == []
@@ -153,14 +153,14 @@ def test_a_filter_that_no_store_can_compare(retriever, wrong):
         retriever(QUERY, filter=wrong)
 
 
-def test_metadata_is_saved_with_the_index_and_loaded(index, tmp_path, encoder):
+def test_metadata_is_saved_with_the_index_and_loaded(index, tmp_path, small):
     index.save(tmp_path / "index")
-    assert list(FaissRetriever.load(tmp_path / "index", encoder=encoder).passages) == CORPUS
+    assert list(FaissRetriever.load(tmp_path / "index", encoder=small).passages) == CORPUS
 
 
-def test_metadata_must_be_json(encoder):
+def test_metadata_must_be_json(small):
     with pytest.raises(DataError, match="metadata"):
-        FaissRetriever.build([Passage("a", "Ice floats.", metadata={"x": object()})], encoder)
+        FaissRetriever.build([Passage("a", "Ice floats.", metadata={"x": object()})], small)
 
 
 def test_a_corpus_keeps_its_metadata(tmp_path):
@@ -198,10 +198,10 @@ class OfOneTenant(dspy.Module):
 
 
 @pytest.mark.parametrize("bound", [True, False], ids=["retriever", "call"])
-def test_a_filter_holds_in_training_too(index, store, encoder, tmp_path, bound):
+def test_a_filter_holds_in_training_too(index, store, small, tmp_path, bound):
     if bound:
-        own = VectorRetriever(store, encoder, filter={"tenant": "odd"})
-        student = RetrieveRerankAnswer(own, Rerank(encoder, "bi-encoder"), candidates=4, k=3)
+        own = VectorRetriever(store, small, filter={"tenant": "odd"})
+        student = RetrieveRerankAnswer(own, Rerank(small, "bi-encoder"), candidates=4, k=3)
     else:
         student = OfOneTenant(index, "odd")
     optimizer(tmp_path).compile(student, trainset=EXAMPLES)

@@ -63,8 +63,8 @@ def test_the_stock_program_asks_no_lm(tmp_path):
     assert looked_at(answering(), lm, tmp_path) == [[one.question for one in TRAIN]]
 
 
-def test_multi_hop_asks_for_its_queries_alone(encoder, tmp_path):
-    index = FaissRetriever.build(PASSAGES, encoder=encoder)
+def test_multi_hop_asks_for_its_queries_alone(small, tmp_path):
+    index = FaissRetriever.build(PASSAGES, encoder=small)
     lm = CountingLM(query="what floats?", answer="x")
     (queries,) = looked_at(MultiHop(index, rerank(), candidates=3, k=1), lm, tmp_path)
     assert queries == [text for one in TRAIN for text in (one.question, "what floats?")]

@@ -36,8 +36,8 @@ TRAIN = [
 
 
 @pytest.fixture(scope="module")
-def index(encoder):
-    return FaissRetriever.build(PASSAGES, encoder=encoder)
+def index(small):
+    return FaissRetriever.build(PASSAGES, encoder=small)
 
 
 def rerank(**settings):
@@ -275,13 +275,7 @@ class TestSameAsRetrieved:
 class TestObserve:
     def look(self, program, index=None, *, train=TRAIN, candidates=4):
         return observe(
-            program,
-            slots_of(program),
-            train,
-            TRAIN[:1],
-            retriever=index,
-            candidates=candidates,
-            show_progress=False,
+            program, slots_of(program), train, TRAIN[:1], retriever=index, candidates=candidates, show_progress=False
         )
 
     @pytest.mark.parametrize("candidates", [4, 2])

@@ -15,7 +15,6 @@ from radio_dspy.models.cache import open_scorer
 from radio_dspy.models.files import fingerprint, weight_files
 from radio_dspy.rerankers import Rerank, RerankerWeights
 from radio_dspy.runs.run import Run
-from tests.conftest import ENCODER
 
 BASE = [0.5, 0.5, 0.4, 0.6, 0.3, 0.7, 0.5, 0.2, 0.1, 0.5, 0.8, 0.6]
 
@@ -130,8 +129,8 @@ def test_rules_are_checked(setting):
 
 
 @pytest.fixture(scope="module")
-def base():
-    return RerankerWeights(ENCODER, "bi-encoder")
+def base(small):
+    return RerankerWeights(small.name, "bi-encoder")
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +140,7 @@ def trained(base, tmp_path_factory):
     )
     settings = TrainingSettings(num_train_epochs=1, learning_rate=1e-3, max_length=16)
     result = train_reranker(base, [group], tmp_path_factory.mktemp("trained") / "out", settings)
-    return RerankerWeights(ENCODER, "bi-encoder").with_checkpoint(result.checkpoint)
+    return base.with_checkpoint(result.checkpoint)
 
 
 def contents(weights):
@@ -194,7 +193,7 @@ def test_a_mixture_lies_between_the_two(base, trained, tmp_path, share):
         expected = (1 - share) * value.double() + share * second[name].double()
         assert torch.allclose(found[name].double(), expected, rtol=0, atol=1e-6)
         moved += int(not torch.equal(value, second[name]))
-    assert moved > 50
+    assert moved > 15
     assert (contents(base), contents(trained)) == before
 
 
@@ -209,8 +208,8 @@ def test_a_mixture_ranks_when_it_is_loaded_again(base, trained, tmp_path):
     assert scores[2] != pytest.approx(scores[1], abs=1e-4)
 
 
-def test_a_cross_encoders_fresh_head_is_mixed_too(tmp_path):
-    base = RerankerWeights(ENCODER, "cross-encoder", new_head=True)
+def test_a_cross_encoders_fresh_head_is_mixed_too(small, tmp_path):
+    base = RerankerWeights(small.name, "cross-encoder", new_head=True)
     scorer = open_scorer(base)
     with torch.no_grad():
         for value in scorer.module.parameters():

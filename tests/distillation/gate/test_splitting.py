@@ -14,9 +14,9 @@ class Angles:
         return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
-def test_the_same_question_asked_twice_is_one_group(encoder):
+def test_the_same_question_asked_twice_is_one_group(small):
     groups = question_groups(
-        ["Why is ice slippery?", "Who baked the bread?", "why is ice so slippery?", "Who baked the bread?"], encoder
+        ["Why is ice slippery?", "Who baked the bread?", "why is ice so slippery?", "Who baked the bread?"], small
     )
     assert groups == [0, 1, 0, 1]
 
@@ -85,20 +85,7 @@ def test_questions_that_are_all_alike_cannot_be_split(count):
 
 
 def test_near_duplicates_stay_on_one_side_from_text_to_split(encoder):
-    subjects = [
-        "bread",
-        "ice",
-        "ships",
-        "glass",
-        "clay jugs",
-        "copper",
-        "candles",
-        "wool",
-        "honey",
-        "steam",
-        "salt",
-        "ink",
-    ]
+    subjects = ["bread", "ice", "ships", "glass", "clay jugs", "copper", "candles", "wool", "honey", "salt"]
     texts = [text for one in subjects for text in (f"Why do {one} need care?", f"why do {one} need care")]
     groups = question_groups(texts, encoder)
     assert len(set(groups)) >= 6

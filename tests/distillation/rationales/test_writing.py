@@ -225,9 +225,9 @@ USELESS = {
 
 
 @pytest.mark.parametrize(("problem", "text"), USELESS.items())
-def test_a_useless_rationale_is_asked_for_once_more_and_the_second_is_taken(tmp_path, encoder, problem, text):
+def test_a_useless_rationale_is_asked_for_once_more_and_the_second_is_taken(tmp_path, small, problem, text):
     lm = SamplingLM(text, GOOD)
-    found, counts = ask(Run(tmp_path), lm, "a", check=True, encoder=encoder)
+    found, counts = ask(Run(tmp_path), lm, "a", check=True, encoder=small)
     assert found == {"a": GOOD}
     assert (counts.written, counts.retried, counts.useless, counts.empty, len(lm.sent)) == (1, 1, {}, 0, 2)
     (record,) = Run(tmp_path).read_records("rationales")
@@ -235,9 +235,9 @@ def test_a_useless_rationale_is_asked_for_once_more_and_the_second_is_taken(tmp_
 
 
 @pytest.mark.parametrize(("problem", "text"), USELESS.items())
-def test_after_two_useless_ones_there_is_none(tmp_path, encoder, problem, text):
+def test_after_two_useless_ones_there_is_none(tmp_path, small, problem, text):
     lm = SamplingLM(text, "No use, either.")
-    found, counts = ask(Run(tmp_path), lm, "a", check=True, encoder=encoder)
+    found, counts = ask(Run(tmp_path), lm, "a", check=True, encoder=small)
     assert found == {"a": ""}
     assert counts.retried == 1
     # An empty one is counted as such, the others by what is wrong with the first sample, which is kept on disk.
@@ -246,18 +246,18 @@ def test_after_two_useless_ones_there_is_none(tmp_path, encoder, problem, text):
     assert (record["rationale"], record["problem"], record["retried"]) == (text.strip(), problem, True)
 
 
-def test_a_good_rationale_is_asked_for_once(tmp_path, encoder):
+def test_a_good_rationale_is_asked_for_once(tmp_path, small):
     lm = SamplingLM(GOOD, "never")
-    found, counts = ask(Run(tmp_path), lm, "a", check=True, encoder=encoder)
+    found, counts = ask(Run(tmp_path), lm, "a", check=True, encoder=small)
     assert found == {"a": GOOD}
     assert (len(lm.sent), counts.retried, counts.useless) == (1, 0, {})
     assert Run(tmp_path).read_records("rationales")[0]["retried"] is False
 
 
-def test_without_the_check_all_are_taken_as_they_are(tmp_path, encoder):
+def test_without_the_check_all_are_taken_as_they_are(tmp_path, small):
     for name, text in USELESS.items():
         lm = SamplingLM(text, GOOD)
-        found, counts = ask(Run(tmp_path / name), lm, "a", encoder=encoder)
+        found, counts = ask(Run(tmp_path / name), lm, "a", encoder=small)
         assert found == {"a": text.strip()}
         assert (len(lm.sent), counts.retried, counts.useless) == (1, 0, {})
         (record,) = Run(tmp_path / name).read_records("rationales")

@@ -23,27 +23,27 @@ REQUEST = RankRequest(
 )
 
 
-def test_rationale_similarity_is_the_dot_product_of_guide_and_passage(encoder):
+def test_rationale_similarity_is_the_dot_product_of_guide_and_passage(small):
     guide = (
         "Why did the jug stay cold? evaporation. Water seeps through the clay, turns to vapour and takes heat along."
     )
-    expected = encoder.encode_passages(REQUEST.candidates) @ encoder.encode_queries([guide])[0]
-    (scores,) = RationaleSimilarity(encoder).score([REQUEST])
+    expected = small.encode_passages(REQUEST.candidates) @ small.encode_queries([guide])[0]
+    (scores,) = RationaleSimilarity(small).score([REQUEST])
     assert scores == pytest.approx(expected, abs=1e-5)
     assert scores.argmax() == 1
 
 
-def test_stored_vectors_give_the_same_scores_as_encoding(retriever, topic):
-    requests = rank_requests(topic.train[:4], retriever, 10)
-    encoded = RationaleSimilarity(retriever.encoder).score(requests)
-    stored = RationaleSimilarity(retriever.encoder, index=retriever).score(requests)
+def test_stored_vectors_give_the_same_scores_as_encoding(index, topic):
+    requests = rank_requests(topic.train[:4], index, 10)
+    encoded = RationaleSimilarity(index.encoder).score(requests)
+    stored = RationaleSimilarity(index.encoder, index=index).score(requests)
     assert np.concatenate(stored) == pytest.approx(np.concatenate(encoded), abs=1e-5)
 
 
-def test_an_index_of_another_encoder_is_not_used(retriever):
+def test_an_index_of_another_encoder_is_not_used(index):
     other = Encoder(ENCODER, passage_prefix="passage: ")
-    assert RationaleSimilarity(other, index=retriever)._index is None
-    assert RationaleSimilarity(retriever.encoder, index=retriever)._index is retriever
+    assert RationaleSimilarity(other, index=index)._index is None
+    assert RationaleSimilarity(index.encoder, index=index)._index is index
 
 
 def test_the_other_signals():
@@ -94,13 +94,13 @@ def test_questions_that_cannot_be_used_are_counted():
     assert skipped == {"with fewer than two candidates": 1, "without an answer": 1}
 
 
-def test_examples_without_ids_get_stable_ones_and_clashes_are_named(retriever):
+def test_examples_without_ids_get_stable_ones_and_clashes_are_named(index):
     import dspy
 
     example = dspy.Example(question="Why did the dough not rise?", answer="hot water killed the yeast")
-    first, again = (rank_requests([example], retriever, 3)[0] for _ in range(2))
+    first, again = (rank_requests([example], index, 3)[0] for _ in range(2))
     assert first.id == again.id
     assert first.answers == ("hot water killed the yeast",)
     clash = [dspy.Example(id="q", question="one"), dspy.Example(id="q", question="two")]
     with pytest.raises(DataError, match="Two questions share the id 'q'"):
-        rank_requests(clash, retriever, 3)
+        rank_requests(clash, index, 3)
