@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shutil
 import signal
 import tempfile
 from pathlib import Path
@@ -143,6 +144,20 @@ def index(topic, small) -> FaissRetriever:
 @pytest.fixture
 def program(retriever, encoder) -> RetrieveRerankAnswer:
     return RetrieveRerankAnswer(retriever, Rerank(encoder, architecture="bi-encoder"), candidates=10, k=3)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium, without a screen."""
+    if shutil.which("chromium") is None:
+        pytest.skip("needs chromium (apt-get install chromium)")
+    reason = "needs Playwright (pip install 'radio-dspy[browser]')"
+    driver = pytest.importorskip("playwright.sync_api", reason=reason)
+    with driver.sync_playwright() as running:
+        # Its own sandbox needs rights that a container does not give; nothing but our own pages is opened.
+        browser = running.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(autouse=True)
