@@ -19,6 +19,7 @@ from radio_dspy._version import __version__
 from radio_dspy.core.credentials import learn
 from radio_dspy.core.errors import RadioError
 from radio_dspy.core.redaction import logger_of
+from radio_dspy.models.endpoint import shown_name
 from radio_dspy.programs.multiple_choice import MultipleChoice
 from radio_dspy.serving import program_routes, rerank_routes
 from radio_dspy.serving.errors import handle_errors
@@ -59,6 +60,7 @@ def create_app(
         version=__version__,
         lifespan=_running,
         redoc_url=None,
+        strict_content_type=True,  # a form of another page cannot send JSON without asking first
         dependencies=[Security(HTTPBearer(auto_error=False))],  # the guard checks; this is for the OpenAPI page
     )
     app.state.service = service
@@ -68,7 +70,7 @@ def create_app(
     for router in (rerank_routes.router, program_routes.router, state, page):
         app.include_router(router)
     handle_errors(app)
-    app.add_middleware(Guard, settings=service.settings, keys=keys)
+    app.add_middleware(Guard, service=service, keys=keys)
     if service.settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -116,8 +118,7 @@ async def health() -> dict[str, str]:
 async def ready(request: Request) -> JSONResponse:
     """Whether a request would be taken: 503 while as many wait as may."""
     service: Service = request.app.state.service
-    free = service.batcher.waiting < service.settings.max_waiting
-    return JSONResponse({"ready": free}, 200 if free else 503)
+    return JSONResponse({"ready": not service.is_full}, 503 if service.is_full else 200)
 
 
 @state.get("/version")
@@ -131,7 +132,7 @@ async def version(request: Request) -> Version:
         program=type(loaded.program).__name__,
         base=weights.base,
         fingerprint=weights.fingerprint,
-        lm=service.lm and str(service.lm.model),
+        lm=service.lm and shown_name(str(service.lm.model)),
         orders=list(loaded.programs),
         candidates=loaded.program.candidates,
         k=loaded.program.k,

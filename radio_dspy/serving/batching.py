@@ -9,16 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from radio_dspy.core.errors import RadioError
 from radio_dspy.models.cache import score_lists
 from radio_dspy.rerankers.rerank import Rerank
 
 Lists: TypeAlias = Sequence[tuple[str, Sequence[str]]]
 _PASS_TEXTS = 256  # texts of a pass: a further request waits at most for so many
-
-
-class BusyError(RadioError, RuntimeError):
-    """As many requests as a server takes are waiting."""
 
 
 @dataclass(eq=False)
@@ -42,12 +37,11 @@ class Batcher:
 
     Args:
         wait: Seconds that a request waits for others when nothing is being scored.
-        limit: Requests that may wait at the same time.
         tell: Called after each pass with the number of requests and of texts in it.
 
     Example:
         >>> async def both(texts):
-        ...     batcher = Batcher(0.001, 8)
+        ...     batcher = Batcher(0.001)
         ...     running = asyncio.create_task(batcher.run())
         ...     scores = await asyncio.gather(*(batcher.score(rerank, [("why?", texts)]) for _ in range(2)))
         ...     running.cancel()
@@ -57,28 +51,14 @@ class Batcher:
         [2, 2]
     """
 
-    def __init__(
-        self, wait: float, limit: int, tell: Callable[[int, int], None] = lambda requests, texts: None
-    ) -> None:
+    def __init__(self, wait: float, tell: Callable[[int, int], None] | None = None) -> None:
         self._wait = wait
-        self._limit = limit
         self._tell = tell
         self._jobs: deque[_Job] = deque()
         self._there = asyncio.Event()
 
-    @property
-    def waiting(self) -> int:
-        """Requests whose pass has not begun."""
-        return len(self._jobs)
-
     async def score(self, rerank: Rerank, lists: Lists) -> list[list[float]]:
-        """The scores of each query's texts, in their order.
-
-        Raises:
-            BusyError: If too many requests wait already.
-        """
-        if len(self._jobs) >= self._limit:
-            raise BusyError(f"max_waiting: {self._limit} requests are waiting already; ask again in a second.")
+        """The scores of each query's texts, in their order."""
         job = _Job(rerank, lists)
         self._jobs.append(job)
         self._there.set()
@@ -123,4 +103,5 @@ class Batcher:
                 own = list(itertools.islice(scores, len(one.lists)))
                 if not one.scores.done():
                     one.scores.set_result(own)
-            self._tell(len(alike), sum(one.size for one in alike))
+            if self._tell is not None:
+                self._tell(len(alike), sum(one.size for one in alike))

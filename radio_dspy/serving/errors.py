@@ -12,12 +12,10 @@ from starlette.exceptions import HTTPException
 
 from radio_dspy.core.errors import CheckpointError, DataError, LanguageModelError, SettingsError, StoreError
 from radio_dspy.core.redaction import logger_of, told
-from radio_dspy.serving.batching import BusyError
 
 logger = logger_of(__name__)
 _SHOWN = 3  # wrong fields of a request
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
-    (BusyError, 429),
     (OverflowError, 413),  # of a limit
     (dspy.ContextWindowExceededError, 413),
     (UnicodeError, 422),
@@ -52,8 +50,7 @@ def handle_errors(app: FastAPI) -> None:
 
     async def failed(_: Request, error: Exception) -> JSONResponse:
         answer = answer_to(error)
-        headers = {"retry-after": "1"} if answer.status == 429 else None
-        return JSONResponse({"detail": answer.reason}, answer.status, headers)
+        return JSONResponse({"detail": answer.reason}, answer.status)
 
     async def refused(_: Request, error: Exception) -> JSONResponse:
         if not isinstance(error, HTTPException):

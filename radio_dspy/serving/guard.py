@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from radio_dspy.serving.settings import LOOPBACK, ServerSettings
+from radio_dspy.serving.settings import LOOPBACK
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from radio_dspy.serving.service import Service
+
 # What anyone may see: the page's own files, and whether the server is well.
 OPEN = frozenset({"/", "/page.js", "/page.css", "/health", "/ready", "/docs", "/openapi.json"})
+
+_HEADERS = {401: (b"www-authenticate", b"Bearer"), 429: (b"retry-after", b"1")}
 
 
 class _RefusedError(Exception):
@@ -31,17 +36,20 @@ class _RefusedError(Exception):
 
 
 class Guard:
-    """Refuses requests without a key, for another host, too large or too slow; the others have their whole body.
+    """Refuses requests without a key, for another host, too many, too large or too slow.
+
+    The others reach the application with their whole body.
 
     Args:
         app: What answers.
-        settings: The limits.
+        service: The limits, and how many requests are under way.
         keys: One of which a request needs; none where no key is needed.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings, keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, service: Service, keys: Sequence[str]) -> None:
         self._app = app
-        self._settings = settings
+        self._service = service
+        self._settings = settings = service.settings
         self._keys = [_digest(key) for key in keys]
         # Else a page of anyone could ask a server of this machine under a name of its own (DNS rebinding).
         self._only_loopback = not keys and settings.host in LOOPBACK
@@ -64,9 +72,10 @@ class Guard:
         ends = time.monotonic() + self._settings.time_limit
         try:
             self._check(scope)
-            body = await self._body(scope, receive, ends)
-            answering = self._app(scope, _replay(body, receive), guarded)
-            await asyncio.wait_for(answering, max(ends - time.monotonic(), 0.001))
+            with self._place(scope):
+                body = await self._body(scope, receive, ends)
+                answering = self._app(scope, _replay(body, receive), guarded)
+                await asyncio.wait_for(answering, max(ends - time.monotonic(), 0.001))
         except _RefusedError as error:
             if error.unread:
                 await _discard(receive, ends)
@@ -93,6 +102,21 @@ class Guard:
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length[:20]) > self._settings.max_body:
             raise _RefusedError(413, self._settings.exceeded("max_body", f"{int(length[:20])} bytes"), unread=True)
+
+    @contextlib.contextmanager
+    def _place(self, scope: Scope) -> Iterator[None]:
+        """One of the places that there are for requests; to see how the server is takes none."""
+        if scope["method"] != "POST":
+            yield
+            return
+        if self._service.is_full:
+            reason = f"max_waiting: {self._settings.max_waiting} requests are under way; ask again in a second."
+            raise _RefusedError(429, reason, unread=True)
+        self._service.under_way += 1
+        try:
+            yield
+        finally:
+            self._service.under_way -= 1
 
     async def _body(self, scope: Scope, receive: Receive, ends: float) -> bytes:
         """The whole body, within the limits of size and time."""
@@ -152,7 +176,7 @@ async def _discard(receive: Receive, ends: float) -> None:
 
 async def _refuse(send: Send, error: _RefusedError) -> None:
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-    if error.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
+    if error.status in _HEADERS:
+        headers.append(_HEADERS[error.status])
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps({"detail": error.reason}).encode()})

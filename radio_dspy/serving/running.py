@@ -79,7 +79,7 @@ def _bind(settings: ServerSettings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else str(error)  # a name that is unknown has none
         raise SettingsError(f"{settings.address}: cannot listen ({reason}); give another --port or --host.") from None
 
 
@@ -99,10 +99,9 @@ class _Factory:
         from radio_dspy.serving.app import create_app
         from radio_dspy.serving.service import open_service
 
-        with contextlib.ExitStack() as stack:
-            service = stack.enter_context(open_service(self.source, self.settings))
-            return create_app(service, tell_workers=tell_workers, close=stack.pop_all().close)
-        raise AssertionError  # no block that swallows
+        stack = contextlib.ExitStack()
+        service = stack.enter_context(open_service(self.source, self.settings))
+        return create_app(service, tell_workers=tell_workers, close=stack.close)
 
     def __call__(self) -> FastAPI:
         """The application of a worker."""

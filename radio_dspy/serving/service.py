@@ -91,6 +91,9 @@ class Found:
 class Service:
     """What the routes ask: scores, passages, answers.
 
+    Attributes:
+        under_way: Requests that the guard has let in and that have not ended.
+
     Args:
         source: Where the program comes from.
         retriever: Its first stage.
@@ -104,9 +107,15 @@ class Service:
         self.lm = lm
         self.settings = settings
         self.metrics = Metrics()
-        self.batcher = Batcher(settings.batch_wait / 1000, settings.max_waiting, self.metrics.scored)
+        self.batcher = Batcher(settings.batch_wait / 1000, self.metrics.scored)
         self.loaded = Loaded(source.program, retriever)
         self._loading = asyncio.Lock()
+        self.under_way = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many requests are under way as may be."""
+        return self.under_way >= self.settings.max_waiting
 
     async def reload(self) -> None:
         """Load the program's folder again and take it over; what is under way ends with the program it began with.
@@ -123,7 +132,6 @@ class Service:
         """The aligned reranker's scores of a request's texts, query by query.
 
         Raises:
-            BusyError: If too many requests wait.
             OverflowError: If there are too many texts or tokens; the message has the limit's name.
         """
         rerank = self.loaded.rerank
@@ -143,11 +151,7 @@ class Service:
             raise OverflowError(self.settings.exceeded("max_tokens", found))
 
     async def retrieve(self, query: str, orders: Sequence[Order]) -> Found:
-        """The first stage's passages for a query, with the scores of each order.
-
-        Raises:
-            BusyError: If too many requests wait.
-        """
+        """The first stage's passages for a query, with the scores of each order."""
         loaded = self.loaded
         programs = {order: loaded.program_of(order) for order in orders}
         await self._check(loaded.rerank, [(query, [])])

@@ -24,7 +24,7 @@ class ServerSettings:
         port: Port to listen on; 0 takes a free one.
         workers: Processes that share the port, each with a model and an LM of its own.
         batch_wait: Milliseconds that a request waits for others to be scored with, when nothing is being scored.
-        max_waiting: Requests that wait or are worked on at the same time; further ones get status 429.
+        max_waiting: Requests under way at the same time; further ones get status 429.
         max_body: Bytes of a request.
         max_texts: Texts of a request.
         max_tokens: Tokens that a request's texts have together.

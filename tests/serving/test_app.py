@@ -14,7 +14,7 @@ from radio_dspy.programs import RetrieveRerankAnswer
 from radio_dspy import Rerank, load_groups, load_questions, save
 from radio_dspy.core.errors import CheckpointError, SettingsError
 from radio_dspy.serving import batching
-from radio_dspy.serving.batching import Batcher, BusyError
+from radio_dspy.serving.batching import Batcher
 from radio_dspy.serving.settings import KEYS_VARIABLE, ServerSettings, read_keys
 from tests.serving.conftest import KEY
 from tests.serving.running import serving
@@ -103,6 +103,21 @@ def test_who_sends_too_slowly_is_told_so(keyed):
     headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
     reply = httpx.post(f"{keyed.url}/v1/rerank", content=slow(), headers=headers)
     assert (reply.status_code, reply.json()["detail"][:10]) == (408, "time_limit")
+
+
+def test_too_many_are_told_to_come_back(saved, index):
+    async def ask(url):
+        async with httpx.AsyncClient(base_url=url) as client:
+            return await asyncio.gather(*(client.post("/v1/rerank", json=BODY) for _ in range(40)))
+
+    with serving(saved, index, max_waiting=2, batch_wait=50) as running:
+        replies = asyncio.run(ask(running.url))
+        assert {one.status_code for one in replies} == {200, 429}
+        busy = [one for one in replies if one.status_code == 429]
+        assert {one.headers["retry-after"] for one in busy} == {"1"}
+        assert busy[0].json()["detail"].startswith("max_waiting: 2 requests are under way")
+        assert running.service.under_way == 0
+        assert post(running, "/v1/rerank", BODY).status_code == 200
 
 
 def test_state(server):
@@ -232,9 +247,9 @@ class TestBatcher:
         return found
 
     @staticmethod
-    def run(asked, limit=8, wait=0.01):
+    def run(asked):
         async def ask():
-            batcher = Batcher(wait, limit)
+            batcher = Batcher(0.01)
             running = asyncio.create_task(batcher.run())
             rerank = Rerank("all-MiniLM-L6-v2", "bi-encoder")
             asking = [batcher.score(rerank, [(query, texts)]) for query, texts in asked]
@@ -256,7 +271,3 @@ class TestBatcher:
     def test_a_pass_has_a_bound(self, passes):
         self.run([(str(number), ["x"] * 100) for number in range(4)])
         assert passes == [["0", "1"], ["2", "3"]]
-
-    def test_too_many_are_told_to_come_back(self, passes):
-        found = self.run([("a", ["x"])] * 5, limit=3)
-        assert [type(one) for one in found] == [list] * 3 + [BusyError] * 2

@@ -47,6 +47,18 @@ def test_cohere(server, texts, expected, client):
     check(((one.index, one.relevance_score) for one in found.results), expected)
 
 
+def test_langchains_compressor(server, texts, expected):
+    import cohere
+
+    documents = pytest.importorskip("langchain_core.documents")
+    compressors = pytest.importorskip("langchain_classic.retrievers.document_compressors.cohere_rerank")
+    client = cohere.ClientV2("any", base_url=server.url)
+    compressor = compressors.CohereRerank(client=client, model="any", top_n=None)
+    asked = [documents.Document(page_content=text, metadata={"place": place}) for place, text in enumerate(texts)]
+    found = compressor.rerank(asked, QUERY, top_n=None)
+    check(((one["index"], one["relevance_score"]) for one in found), expected)
+
+
 def test_our_own_client(server, texts, expected):
     found = RemoteRerank("cohere/any", api_base=server.url, api_key="any")(QUERY, texts)
     check(zip(found.indices, found.scores, strict=True), expected)
