@@ -15,14 +15,17 @@ from radio_dspy._version import __version__
 from radio_dspy.core.errors import CheckpointError, MissingExtraError, SettingsError
 from radio_dspy.core.passages import as_passages
 from radio_dspy.lm.opening import open_lm
+from radio_dspy.models.encoder import Encoder
+from radio_dspy.models.files import copy_weights
 from radio_dspy.persistence.saving import load, save
 from radio_dspy.retrievers.base import retriever_of
 from radio_dspy.retrievers.faiss import FaissRetriever
+from radio_dspy.retrievers.index_folder import read_manifest
 
 if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
 
-_PROGRAM, _INDEX = "program", "index"
+_PROGRAM, _INDEX, _ENCODER = "program", "index", "encoder"
 # What MLflow keeps in place of a pickle, and runs to serve the model.
 _CODE = """from mlflow.models import set_model
 from radio_dspy.persistence.mlflow_models import logged_program
@@ -43,7 +46,8 @@ def log_model(
     Args:
         program: What ``save`` would take.
         name: The model's name in the run.
-        index: Whether the index of its ``FaissRetriever`` is part of the model; the pyfunc needs it.
+        index: Whether the index of its ``FaissRetriever`` is part of the model, with an encoder that is a folder;
+            the pyfunc needs it.
         lm: Answers the pyfunc's questions: a name as for ``--lm``. Its key stays in the environment. With ``"none"``
             the pyfunc gives the passages alone.
         max_tokens: Longest answer of a local LM.
@@ -64,6 +68,9 @@ def log_model(
         if isinstance(retriever, FaissRetriever) and index:
             retriever.save(Path(folder) / _INDEX)
             artifacts[_INDEX] = str(Path(folder) / _INDEX)
+            if isinstance(encoder := retriever.encoder, Encoder) and Path(encoder.name).is_dir():
+                copy_weights(encoder.name, Path(folder) / _ENCODER / Path(encoder.name).name)
+                artifacts[_ENCODER] = str(Path(folder) / _ENCODER)
         code = Path(folder) / "model.py"
         code.write_text(_CODE, encoding="utf-8")
         info: ModelInfo = pyfunc.log_model(
@@ -100,8 +107,23 @@ def load_model(uri: str, retriever: dspy.Module | None = None, *, program: dspy.
     if retriever is None and program is None:
         if not (folder / _INDEX).is_dir():
             raise SettingsError(f"{uri}: was logged without its index; give load_model(..., retriever=).")
-        retriever = FaissRetriever.load(folder / _INDEX)
+        retriever = _opened_index(folder)
     return load(folder / _PROGRAM, retriever, program=program)
+
+
+def _opened_index(folder: Path) -> FaissRetriever:
+    """The index of a logged model, with the encoder beside it where that is no name of the hub."""
+    if not (folder / _ENCODER).is_dir():
+        return FaissRetriever.load(folder / _INDEX)
+    said: Any = read_manifest(folder / _INDEX)
+    (weights,) = (folder / _ENCODER).iterdir()  # under the name by which the index knows it
+    encoder = Encoder(
+        str(weights),
+        query_prefix=said.query_prefix,
+        passage_prefix=said.encoder["passage_prefix"],
+        max_length=said.encoder["max_length"],
+    )
+    return FaissRetriever.load(folder / _INDEX, encoder=encoder)
 
 
 def answers(program: Any, lm: dspy.LM | None, rows: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -137,12 +159,13 @@ def logged_program() -> Any:
         def load_context(self, context: Any) -> None:
             if _INDEX not in context.artifacts:
                 raise SettingsError("This model was logged without its index, which a pyfunc needs; give index=True.")
-            self._program = load(context.artifacts[_PROGRAM], FaissRetriever.load(context.artifacts[_INDEX]))
+            folder = Path(context.artifacts[_INDEX]).parent
+            self._program = load(folder / _PROGRAM, _opened_index(folder))
             named = context.model_config
             self._open = contextlib.ExitStack()
             self._lm = self._open.enter_context(open_lm(named["lm"], seed=42, max_tokens=named["max_tokens"]))
 
-        def predict(self, context: Any, model_input: Any, params: Any = None) -> list[dict[str, Any]]:
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow reads types
             return answers(self._program, self._lm, model_input.to_dict("records"))
 
     return LoggedProgram()

@@ -13,20 +13,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from radio_dspy.core.errors import RadioError, SettingsError
+from radio_dspy.core.errors import RadioError, RunError, SettingsError
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.serving.feedback import check_feedback
 from radio_dspy.serving.metrics import SHARED_FOLDER
 from radio_dspy.serving.settings import LOOPBACK, ServerSettings, read_keys
 
 if TYPE_CHECKING:
+    import uvicorn
     from fastapi import FastAPI
 
     from radio_dspy.serving.service import Source
 
 logger = logger_of(__name__)
 _FAILED = 3  # uvicorn's exit status of a worker that another try would not help
-_WORKER_STARTS = 300  # seconds that a worker may take to load its model before it is given up
+_WORKER_ANSWERS = 15  # seconds that a worker may be silent; one that loads its model answers
 
 
 def serve(source: Source, settings: ServerSettings, announce: Callable[[str], None]) -> None:
@@ -59,7 +60,7 @@ def serve(source: Source, settings: ServerSettings, announce: Callable[[str], No
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.time_limit) + 1,
-        timeout_worker_healthcheck=_WORKER_STARTS,
+        timeout_worker_healthcheck=_WORKER_ANSWERS,
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again when it has ended
     with contextlib.suppress(KeyboardInterrupt), listening:
@@ -115,8 +116,12 @@ class _Factory:
             sys.exit(_FAILED)
 
 
-def _workers(run: object, listening: socket.socket) -> None:
-    """Run several processes; one that dies is replaced, and SIGHUP reaches each."""
+def _workers(run: uvicorn.Config, listening: socket.socket) -> None:
+    """Run several processes; one that dies is replaced, and SIGHUP reaches each.
+
+    Raises:
+        RunError: If one cannot start.
+    """
     from uvicorn.supervisors.multiprocess import Multiprocess
 
     class Workers(Multiprocess):
@@ -127,4 +132,7 @@ def _workers(run: object, listening: socket.socket) -> None:
                 if one.pid is not None:
                     os.kill(one.pid, signal.SIGHUP)
 
-    Workers(run, sockets=[listening]).run()  # type: ignore[arg-type]
+    workers = Workers(run, sockets=[listening])
+    workers.run()
+    if any(one.exitcode == _FAILED for one in workers.processes):
+        raise RunError("A worker could not start; what it said stands above.")

@@ -47,12 +47,13 @@ def test_cohere(server, texts, expected, client):
     check(((one.index, one.relevance_score) for one in found.results), expected)
 
 
+@pytest.mark.filterwarnings("ignore:The class `CohereRerank`")
 def test_langchains_compressor(server, texts, expected):
     import cohere
 
     documents = pytest.importorskip("langchain_core.documents")
     compressors = pytest.importorskip("langchain_classic.retrievers.document_compressors.cohere_rerank")
-    client = cohere.ClientV2("any", base_url=server.url)
+    client = cohere.Client("any", base_url=server.url)
     compressor = compressors.CohereRerank(client=client, model="any", top_n=None)
     asked = [documents.Document(page_content=text, metadata={"place": place}) for place, text in enumerate(texts)]
     found = compressor.rerank(asked, QUERY, top_n=None)

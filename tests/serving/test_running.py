@@ -23,18 +23,19 @@ BODY = {"query": "Why did the dough not rise?", "documents": ["Yeast dies in hot
 
 
 @pytest.fixture(scope="module")
-def folders(saved, index, tmp_path_factory):
-    """A saved program and its index, in folders of this module."""
+def folders(saved, index, small, tmp_path_factory):
+    """A saved program, its index, and the index's encoder."""
     folder = tmp_path_factory.mktemp("running")
     index.save(folder / "index")
     shutil.copytree(saved, folder / "aligned")
-    return folder / "aligned", folder / "index"
+    return folder / "aligned", folder / "index", small.name
 
 
 @contextlib.contextmanager
 def command(folders, *arguments):
     """The command, once it is ready; gives its process and address."""
-    program, index = folders
+    program, index, encoder = folders
+    arguments = ["--encoder", encoder, *arguments]
     line = [sys.executable, "-m", "radio_dspy.cli", "serve", program, "--index", index, "--port", 0, *arguments]
     process = subprocess.Popen(list(map(str, line)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -77,12 +78,12 @@ def test_what_is_under_way_ends_at_sigterm_and_nothing_new_begins(folders):
 
 @pytest.mark.slow
 def test_sighup_takes_over_another_program(folders, small, tmp_path):
-    program, index = folders
+    program, index, encoder = folders
     shutil.copytree(program, tmp_path / "aligned")
-    with command((tmp_path / "aligned", index)) as (process, url):
+    with command((tmp_path / "aligned", index, encoder)) as (process, url):
         assert httpx.get(f"{url}/version").json()["k"] == 3
         shutil.rmtree(tmp_path / "aligned")
-        retriever = FaissRetriever.load(index)
+        retriever = FaissRetriever.load(index, encoder=small)
         save(RetrieveRerankAnswer(retriever, Rerank(small, "bi-encoder"), candidates=5, k=2), tmp_path / "aligned")
         statuses = asyncio.run(asked(url, 30, lambda: process.send_signal(signal.SIGHUP)))
         assert statuses == [200] * 30
@@ -111,12 +112,22 @@ def test_a_killed_worker_is_replaced_and_the_other_answers(folders, tmp_path):
         assert process.wait(60) == 0
 
 
+@pytest.mark.slow
+def test_workers_that_cannot_start_are_not_started_again(folders):
+    program, index, _ = folders  # the index's encoder is no name of the hub
+    line = [sys.executable, "-m", "radio_dspy.cli", "serve", program, "--index", index, "--port", 0, "--workers", 2]
+    done = subprocess.run(list(map(str, line)), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "error: A worker could not start" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def run(*arguments):
     return CliRunner().invoke(app, ["serve", *map(str, arguments)])
 
 
 def test_what_cannot_be_served_is_one_line(folders, tmp_path):
-    program, index = folders
+    program, index, _ = folders
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for arguments, said in [
