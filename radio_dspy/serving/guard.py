@@ -175,8 +175,10 @@ async def _discard(receive: Receive, ends: float) -> None:
 
 
 async def _refuse(send: Send, error: _RefusedError) -> None:
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    body = json.dumps({"detail": error.reason}).encode()
+    length = str(len(body)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", length), (b"connection", b"close")]
     if error.status in _HEADERS:
         headers.append(_HEADERS[error.status])
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps({"detail": error.reason}).encode()})
+    await send({"type": "http.response.body", "body": body})
