@@ -151,9 +151,9 @@ def answers(program: Any, lm: dspy.LM | None, rows: list[Mapping[str, Any]]) -> 
 
 def logged_program() -> Any:
     """The pyfunc of a logged program."""
-    _, pyfunc = _mlflow()
+    kind: Any = _mlflow()[1].PythonModel
 
-    class LoggedProgram(pyfunc.PythonModel):
+    class LoggedProgram(kind):
         """A program that is opened with its index, and its LM, which a local model keeps running."""
 
         def load_context(self, context: Any) -> None:
@@ -184,6 +184,10 @@ def _signature(models: Any, *, choices: bool) -> Any:
 
     text = DataType.string
     passage = Object([Property(name, text) for name in ("id", "title", "text")])
-    asked = [ColSpec(text, "question"), *([ColSpec(Array(text), "choices")] if choices else [])]
-    said = [ColSpec(text, "answer"), ColSpec(Array(passage), "passages"), ColSpec(Array(DataType.double), "scores")]
+    asked: list[Any] = [ColSpec(text, "question"), *([ColSpec(Array(text), "choices")] if choices else [])]
+    said: list[Any] = [
+        ColSpec(text, "answer"),
+        ColSpec(Array(passage), "passages"),
+        ColSpec(Array(DataType.double), "scores"),
+    ]
     return models.ModelSignature(inputs=Schema(asked), outputs=Schema(said))

@@ -80,7 +80,9 @@ def _bind(settings: ServerSettings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
-        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else str(error)  # a name that is unknown has none
+        reason = (
+            os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        )  # a name that is unknown has none
         raise SettingsError(f"{settings.address}: cannot listen ({reason}); give another --port or --host.") from None
 
 
