@@ -38,7 +38,9 @@ def test_a_compile_is_kept(order, small, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     client = mlflow.MlflowClient(store)
-    (run,) = client.search_runs(["0"])
+    found = client.search_runs(["0"])
+    assert len(found) == 1, done.stderr
+    run = found[0]
     assert run.info.status == "FINISHED"
     assert run.data.params["settings.learning_rate"] == "3e-05"
     assert {"base.ndcg_at_10", "aligned.ndcg_at_10"} <= set(run.data.metrics)

@@ -1,8 +1,10 @@
 """Programs as MLflow's models: logged, loaded elsewhere, served."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -57,6 +59,7 @@ def logged(store, program):
     return uri, [one.id for one in found.passages], found.scores
 
 
+@pytest.mark.slow
 def test_another_process_ranks_the_same(logged, store):
     uri, ids, scores = logged
     command = [sys.executable, "-c", IN_ANOTHER_PROCESS, store, uri, QUESTION]
@@ -118,5 +121,6 @@ def test_mlflow_serves_it(logged, store, tmp_path):
         (row,) = reply["predictions"]
         assert [one["id"] for one in row["passages"]] == ids[:3]
     finally:
-        os.killpg(process.pid, 15)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)
