@@ -35,10 +35,10 @@ def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mlflow")
     uri = f"sqlite:///{folder}/runs.db"
     before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    mlflow.create_experiment("served", (folder / "artifacts").as_uri())
-    mlflow.set_experiment("served")
-    yield uri
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # where a new store puts its artifacts
+        mlflow.set_tracking_uri(uri)
+        yield uri
     mlflow.set_tracking_uri(before)
 
 
