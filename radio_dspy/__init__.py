@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from radio_dspy.optimizers.radio import RADIO as RADIO
     from radio_dspy.persistence.export import export as export
     from radio_dspy.persistence.hub import push_to_hub as push_to_hub
+    from radio_dspy.persistence.mlflow_models import load_model as load_model
+    from radio_dspy.persistence.mlflow_models import log_model as log_model
     from radio_dspy.persistence.saving import load as load
     from radio_dspy.persistence.saving import save as save
     from radio_dspy.programs.multi_hop import MultiHop as MultiHop
@@ -121,8 +123,10 @@ _HOMES = {
     "load_corpus": "radio_dspy.datasets.loading",
     "load_groups": "radio_dspy.datasets.groups",
     "load_questions": "radio_dspy.datasets.loading",
+    "load_model": "radio_dspy.persistence.mlflow_models",
     "local_lm": "radio_dspy.lm.local",
     "local_preset": "radio_dspy.optimizers.presets",
+    "log_model": "radio_dspy.persistence.mlflow_models",
     "push_to_hub": "radio_dspy.persistence.hub",
     "save": "radio_dspy.persistence.saving",
     "weights": "radio_dspy.models.files",

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shutil
 import signal
 import tempfile
 from pathlib import Path
@@ -169,6 +170,20 @@ def _no_drawings(request, monkeypatch):
     """Curves take half of a small compile's time: tests marked `drawn`, and fixtures of whole modules, have them."""
     if request.node.get_closest_marker("drawn") is None:
         monkeypatch.setattr("radio_dspy.reporting.plots.drawable", lambda: False)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium, without a screen."""
+    if shutil.which("chromium") is None:
+        pytest.skip("needs chromium (apt-get install chromium)")
+    reason = "needs Playwright (pip install 'radio-dspy[browser]')"
+    driver = pytest.importorskip("playwright.sync_api", reason=reason)
+    with driver.sync_playwright() as running:
+        # Its own sandbox needs rights that a container does not give; nothing but our own pages is opened.
+        browser = running.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(autouse=True)

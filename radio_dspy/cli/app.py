@@ -1,4 +1,4 @@
-"""The command line: radio-dspy demo, index, compile, import, evaluate, ask, export, report, experiment, runs."""
+"""The command line: radio-dspy demo, index, compile, import, evaluate, ask, export, report, serve, experiment, runs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from radio_dspy.cli.demo import demo
 from radio_dspy.cli.evaluate import ask, evaluate, export, report
 from radio_dspy.cli.experiment import experiment
 from radio_dspy.cli.runs import list_, resume, show
+from radio_dspy.cli.serve import serve
 from radio_dspy.cli.streams import keep_streams
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ app.command()(evaluate)
 app.command()(ask)
 app.command()(export)
 app.command()(report)
+app.command()(serve)
 app.command()(experiment)
 app.add_typer(runs, name="runs")
 runs.command("list")(list_)

@@ -20,6 +20,7 @@ def demo(
     lm: Lm = "local",
     seed: Annotated[int, typer.Option(help="Seed of the LM and of training.")] = 42,
     run_dir: Annotated[Path | None, typer.Option(help="Keep rationales, groups and checkpoint here.")] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder for the aligned program and its index.")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Run the main job on the bundled questions: align a reranker and judge it on held-out questions.
@@ -28,13 +29,20 @@ def demo(
     """
     arguments = dict(locals())
     from radio_dspy.cli.demonstration import run_demo
+    from radio_dspy.core.files import check_new
     from radio_dspy.lm.opening import open_lm
+    from radio_dspy.persistence.saving import save
     from radio_dspy.reporting.report import metrics_table
 
+    if out is not None:
+        check_new(out, "give a new folder for --out.")
     remember_command(run_dir, "demo", arguments)
     # Short rationales: a 135M model says nothing more in a longer one.
     with open_lm(lm, seed=seed, max_tokens=48) as model:
         result = run_demo(model, seed=seed, run_dir=run_dir)
+    if out is not None:
+        result.program.retriever.save(out / "index")
+        save(result.program, out / "aligned")
     write_result(
         json_file,
         {

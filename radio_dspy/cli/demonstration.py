@@ -41,6 +41,7 @@ class DemoResult:
         before: Its candidates in the first stage's order.
         after: Its candidates as the aligned reranker orders them.
         answer: What the LM answers from the aligned passages; empty without an LM.
+        program: The aligned program.
     """
 
     report: Report
@@ -50,6 +51,7 @@ class DemoResult:
     before: Ranking
     after: Ranking
     answer: str
+    program: dspy.Module
 
 
 def run_demo(
@@ -101,4 +103,4 @@ def run_demo(
     if optimizer.report is None:
         raise RuntimeError("compile ended without a report")
     seconds = round(time.perf_counter() - started, 1)
-    return DemoResult(optimizer.report, metrics, seconds, request, before, after, answer)
+    return DemoResult(optimizer.report, metrics, seconds, request, before, after, answer, aligned)

@@ -76,6 +76,17 @@ def score_lists(
     return np.split(np.asarray(scores, dtype=np.float32), ends[:-1])
 
 
+def count_tokens(
+    weights: RerankerWeights, texts: Sequence[str], device: str | None = None, precision: ScoringPrecision = "fp32"
+) -> int:
+    """The tokens of texts together, as the reranker's tokenizer counts them before it cuts."""
+    from radio_dspy.models.checks import token_count
+
+    with MODEL_LOCK:
+        module = _shared_scorer(copy.copy(weights), device, precision).module
+        return sum(token_count(module, text) for text in texts)
+
+
 @shared(maxsize=3)
 def _shared_scorer(
     weights: RerankerWeights, device: str | None, precision: ScoringPrecision, backend: Backend

@@ -11,7 +11,7 @@ from radio_dspy.cli.app import app
 from radio_dspy.core.errors import DataError
 from tests.stub_endpoints import KEY, StubEndpoint
 
-COMMANDS = ["demo", "index", "compile", "import", "evaluate", "ask", "export", "report", "experiment"]
+COMMANDS = ["demo", "index", "compile", "import", "evaluate", "ask", "export", "report", "serve", "experiment"]
 
 
 def radio(*arguments, check=0):

@@ -86,3 +86,25 @@ def finished_run(folder, found=None, **changes):
         run.write("report", made.as_dict())
         keep_report(run, made, found.records)
     return folder
+
+
+def fits(page):
+    """Whether nothing of a page stands beyond its right edge."""
+    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+# WCAG's contrast of an element's text to the first ground behind it that is not transparent.
+CONTRAST = """element => {
+    const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+    const light = (colour) => {
+        const [r, g, b] = parts(colour).map((one) => one / 255)
+            .map((one) => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const style = getComputedStyle(element);
+    let ground = element;
+    while (ground && parts(getComputedStyle(ground).backgroundColor)[3] === 0) ground = ground.parentElement;
+    const ink = element.namespaceURI.endsWith("svg") ? style.fill : style.color;
+    const pair = [light(ink), light(getComputedStyle(ground).backgroundColor)].sort((a, b) => b - a);
+    return (pair[0] + 0.05) / (pair[1] + 0.05);
+}"""

@@ -1,30 +1,13 @@
 """The page in Debian's Chromium, without a screen and without a network."""
 
-import shutil
-
 import pytest
 from radio_dspy.programs import RetrieveRerankAnswer
 
 from radio_dspy import Rerank
-from tests.reporting.pages import EVIL, comparison, finished_run
+from tests.reporting.pages import CONTRAST, EVIL, comparison, finished_run, fits
 from tests.settings import radio_of
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.drawn,
-    pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium (apt-get install chromium)"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    reason = "needs Playwright (pip install 'radio-dspy[browser]')"
-    driver = pytest.importorskip("playwright.sync_api", reason=reason)
-    with driver.sync_playwright() as running:
-        # Its own sandbox needs rights that a container does not give; nothing but our own file is opened.
-        browser = running.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        yield browser
-        browser.close()
+pytestmark = [pytest.mark.slow, pytest.mark.drawn]
 
 
 @pytest.fixture(params=[(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")], ids=str)
@@ -53,10 +36,6 @@ def status(page):
     return page.locator("#status").inner_text()
 
 
-def fits(page):
-    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-
-
 def test_it_fits_and_is_legible(opened, tmp_path):
     page = opened(finished_run(tmp_path))
     assert fits(page)
@@ -66,23 +45,6 @@ def test_it_fits_and_is_legible(opened, tmp_path):
     for selector in ("h1", ".kind", ".note", ".tiles .good", ".tiles .bad", "td small", "figure svg text", "#status"):
         for one in page.locator(selector).all()[:3]:
             assert one.evaluate(CONTRAST) >= 4.5, selector
-
-
-# WCAG's contrast of an element's text to the first ground behind it that is not transparent.
-CONTRAST = """element => {
-    const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
-    const light = (colour) => {
-        const [r, g, b] = parts(colour).map((one) => one / 255)
-            .map((one) => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4);
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const style = getComputedStyle(element);
-    let ground = element;
-    while (ground && parts(getComputedStyle(ground).backgroundColor)[3] === 0) ground = ground.parentElement;
-    const ink = element.namespaceURI.endsWith("svg") ? style.fill : style.color;
-    const pair = [light(ink), light(getComputedStyle(ground).backgroundColor)].sort((a, b) => b - a);
-    return (pair[0] + 0.05) / (pair[1] + 0.05);
-}"""
 
 
 def test_filters_and_search_find_questions(opened, tmp_path):

@@ -1,0 +1,140 @@
+"""Listen, in one process or several, and end in order."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from radio_dspy.core.errors import RadioError, RunError, SettingsError
+from radio_dspy.core.redaction import logger_of
+from radio_dspy.serving.feedback import check_feedback
+from radio_dspy.serving.metrics import SHARED_FOLDER
+from radio_dspy.serving.settings import LOOPBACK, ServerSettings, read_keys
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
+    from radio_dspy.serving.service import Source
+
+logger = logger_of(__name__)
+_FAILED = 3  # uvicorn's exit status of a worker that another try would not help
+_WORKER_ANSWERS = 15  # seconds that a worker may be silent; one that loads its model answers
+
+
+def serve(source: Source, settings: ServerSettings, announce: Callable[[str], None]) -> None:
+    """Serve a program until SIGTERM or Ctrl-C: what is under way is then ended, and nothing new is taken.
+
+    Args:
+        source: The program.
+        settings: How to listen, and the limits.
+        announce: Told the address, once the server listens.
+
+    Raises:
+        RadioError: If a setting cannot be kept, or the program cannot be opened.
+    """
+    import uvicorn
+
+    keys = read_keys(settings, dict(os.environ))
+    if settings.feedback is not None:
+        settings = replace(settings, feedback=check_feedback(settings.feedback))
+    if not keys and settings.host not in LOOPBACK:
+        logger.warning("%s: anyone who reaches it may ask: no keys are given (--api-key-file).", settings.host)
+    listening = _bind(settings)
+    settings = replace(settings, port=listening.getsockname()[1])
+    factory = _Factory(source, settings)
+    run = uvicorn.Config(
+        factory,
+        factory=True,
+        workers=settings.workers,
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(settings.time_limit) + 1,
+        timeout_worker_healthcheck=_WORKER_ANSWERS,
+    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again when it has ended
+    with contextlib.suppress(KeyboardInterrupt), listening:
+        if settings.workers == 1:
+            run.app, run.factory = factory.open(lambda: None), False
+            announce(settings.address)
+            uvicorn.Server(run).run(sockets=[listening])
+        else:
+            with tempfile.TemporaryDirectory(prefix="radio-dspy-") as shared:
+                os.environ[SHARED_FOLDER] = shared  # workers inherit it
+                announce(settings.address)
+                _workers(run, listening)
+
+
+def _bind(settings: ServerSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        reason = (
+            os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        )  # a name that is unknown has none
+        raise SettingsError(f"{settings.address}: cannot listen ({reason}); give another --port or --host.") from None
+
+
+@dataclass(frozen=True)
+class _Factory:
+    """Makes a worker's application; uvicorn sends it to the worker."""
+
+    source: Source
+    settings: ServerSettings
+
+    def open(self, tell_workers: Callable[[], None]) -> FastAPI:
+        """The application, whose program stays open until it ends.
+
+        Raises:
+            RadioError: If the program cannot be opened.
+        """
+        from radio_dspy.serving.app import create_app
+        from radio_dspy.serving.service import open_service
+
+        stack = contextlib.ExitStack()
+        service = stack.enter_context(open_service(self.source, self.settings))
+        return create_app(service, tell_workers=tell_workers, close=stack.close)
+
+    def __call__(self) -> FastAPI:
+        """The application of a worker."""
+        from radio_dspy.lm.secrets import hiding_secrets
+
+        try:
+            with hiding_secrets():
+                return self.open(lambda: os.kill(os.getppid(), signal.SIGHUP))
+        except RadioError as error:
+            logger.error("%s", error)
+            sys.exit(_FAILED)
+
+
+def _workers(run: uvicorn.Config, listening: socket.socket) -> None:
+    """Run several processes; one that dies is replaced, and SIGHUP reaches each.
+
+    Raises:
+        RunError: If one cannot start.
+    """
+    from uvicorn.supervisors.multiprocess import Multiprocess
+
+    class Workers(Multiprocess):
+        """uvicorn's, whose SIGHUP would replace the processes."""
+
+        def handle_hup(self) -> None:
+            for one in self.processes:
+                if one.pid is not None:
+                    os.kill(one.pid, signal.SIGHUP)
+
+    workers = Workers(run, sockets=[listening])
+    workers.run()
+    if any(one.exitcode == _FAILED for one in workers.processes):
+        raise RunError("A worker could not start; what it said stands above.")

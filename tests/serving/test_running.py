@@ -1,0 +1,144 @@
+"""The command in a process of its own: signals, workers, what it says when it cannot start."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from radio_dspy import Rerank, RetrieveRerankAnswer, save
+from radio_dspy.cli.app import app
+from radio_dspy.retrievers import FaissRetriever
+
+BODY = {"query": "Why did the dough not rise?", "documents": ["Yeast dies in hot water.", "Ice floats."] * 30}
+
+
+@pytest.fixture(scope="module")
+def folders(saved, index, small, tmp_path_factory):
+    """A saved program, its index, and the index's encoder."""
+    folder = tmp_path_factory.mktemp("running")
+    index.save(folder / "index")
+    shutil.copytree(saved, folder / "aligned")
+    return folder / "aligned", folder / "index", small.name
+
+
+@contextlib.contextmanager
+def command(folders, *arguments):
+    """The command, once it is ready; gives its process and address."""
+    program, index, encoder = folders
+    arguments = ["--encoder", encoder, *arguments]
+    line = [sys.executable, "-m", "radio_dspy.cli", "serve", program, "--index", index, "--port", 0, *arguments]
+    process = subprocess.Popen(list(map(str, line)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        said = process.stdout.readline()
+        assert said.startswith("serving at http://127.0.0.1:"), (said, process.stderr.read() if not said else "")
+        url = said.split()[-1]
+        assert httpx.get(f"{url}/ready", timeout=120).status_code == 200
+        yield process, url
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+async def asked(url, count, act, *, timeout=120):
+    """The statuses of many requests, after the first ten of which something is done."""
+    async with httpx.AsyncClient(base_url=url, timeout=timeout) as client:
+
+        async def one():
+            try:
+                return (await client.post("/v1/rerank", json=BODY)).status_code
+            except httpx.TransportError as error:
+                return type(error).__name__
+
+        first = asyncio.gather(*(one() for _ in range(count)))
+        await asyncio.sleep(0.15)
+        act()
+        return await first
+
+
+@pytest.mark.slow
+def test_what_is_under_way_ends_at_sigterm_and_nothing_new_begins(folders):
+    with command(folders) as (process, url):
+        statuses = asyncio.run(asked(url, 8, lambda: process.send_signal(signal.SIGTERM)))
+        assert statuses == [200] * 8
+        assert process.wait(30) == 0
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/health")
+        assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.slow
+def test_sighup_takes_over_another_program(folders, small, tmp_path):
+    program, index, encoder = folders
+    shutil.copytree(program, tmp_path / "aligned")
+    with command((tmp_path / "aligned", index, encoder)) as (process, url):
+        assert httpx.get(f"{url}/version").json()["k"] == 3
+        shutil.rmtree(tmp_path / "aligned")
+        retriever = FaissRetriever.load(index, encoder=small)
+        save(RetrieveRerankAnswer(retriever, Rerank(small, "bi-encoder"), candidates=5, k=2), tmp_path / "aligned")
+        statuses = asyncio.run(asked(url, 30, lambda: process.send_signal(signal.SIGHUP)))
+        assert statuses == [200] * 30
+        ends = time.monotonic() + 30
+        while httpx.get(f"{url}/version").json()["k"] != 2:
+            assert time.monotonic() < ends
+            time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced_and_the_other_answers(folders, tmp_path):
+    with command(folders, "--workers", 2) as (process, url):
+        workers = [one for one in psutil.Process(process.pid).children() if "spawn_main" in " ".join(one.cmdline())]
+        assert len(workers) == 2
+        ends = time.monotonic() + 120
+        while not all(one.net_connections("tcp") for one in workers):  # each has its model, and listens
+            assert time.monotonic() < ends
+            time.sleep(0.2)
+        statuses = asyncio.run(asked(url, 16, lambda: os.kill(workers[0].pid, signal.SIGKILL)))
+        assert set(statuses) <= {200, "ReadError", "RemoteProtocolError", "WriteError"}
+        assert statuses.count(200) >= 4  # the other worker's
+        assert [httpx.post(f"{url}/v1/rerank", json=BODY, timeout=60).status_code for _ in range(5)] == [200] * 5
+        process.send_signal(signal.SIGHUP)
+        assert 'route="/v1/rerank",status="200"' in httpx.get(f"{url}/metrics", timeout=60).text
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+@pytest.mark.slow
+def test_workers_that_cannot_start_are_not_started_again(folders):
+    program, index, _ = folders  # the index's encoder is no name of the hub
+    line = [sys.executable, "-m", "radio_dspy.cli", "serve", program, "--index", index, "--port", 0, "--workers", 2]
+    done = subprocess.run(list(map(str, line)), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "error: A worker could not start" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["serve", *map(str, arguments)])
+
+
+def test_what_cannot_be_served_is_one_line(folders, tmp_path):
+    program, index, _ = folders
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for arguments, said in [
+            ((tmp_path, "--index", index), "not a folder that radio_dspy.save wrote"),
+            ((program,), "Give either --index"),
+            ((program, "--index", index, "--port", port), "cannot listen (Address already in use)"),
+            ((program, "--index", index, "--max-texts", 0), "max_texts must be at least 1"),
+            ((program, "--index", index, "--origin", "app"), "as in https://app.example"),
+            ((program, "--index", index, "--api-key-file", tmp_path / "none"), "one key a line"),
+            ((program, "--index", index, "--feedback", tmp_path), "is no file"),
+        ]:
+            done = run(*arguments)
+            assert (done.exit_code, done.output.count("\n")) == (2, 1), done.output
+            assert said in done.output
