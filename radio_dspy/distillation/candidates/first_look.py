@@ -48,8 +48,8 @@ def answering(retriever: Retriever, known: Mapping[str, Ranking], depth: int) ->
         found: list[Ranking] = of_class(queries, k, **given)
         return found
 
-    vars(retriever)["search"] = search
+    retriever.__dict__["search"] = search
     try:
         yield
     finally:
-        del vars(retriever)["search"]
+        del retriever.__dict__["search"]
