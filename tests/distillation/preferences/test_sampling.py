@@ -18,7 +18,7 @@ def own(ids):
 
 
 SAMPLINGS = ["shift", "shift_all_neg", "iteration", "all", own]
-thorough = settings(max_examples=1000, deadline=None)
+thorough = settings(max_examples=200, deadline=None)
 windows = st.none() | st.tuples(st.integers(0, 15), st.integers(1, 15)).map(lambda one: (one[0], one[0] + one[1]))
 
 
@@ -99,10 +99,7 @@ def test_iteration_in_short_last_block():
 
 
 def test_the_block_length_is_a_setting():
-    assert preference_groups(["a", "b", "c", "d"], "iteration", block=2) == [
-        ("a", ("b",)),
-        ("c", ("d",)),
-    ]
+    assert preference_groups(["a", "b", "c", "d"], "iteration", block=2) == [("a", ("b",)), ("c", ("d",))]
 
 
 def test_a_ranking_gives_the_same_groups_as_its_ids():
@@ -116,11 +113,7 @@ def test_negative_range_are_a_window_of_positions():
     assert preference_groups(TWENTY, "all", depth=6, negative_range=(4, 99)) == [("p0", ("p4", "p5"))]
     assert preference_groups(TWENTY, negative_range=(19, 20)) == []
     groups = preference_groups(TWENTY, "iteration", negative_range=(2, 7))
-    assert groups[:3] == [
-        ("p0", ("p2", "p3", "p4")),
-        ("p1", ("p2", "p3", "p4")),
-        groups[2],
-    ]
+    assert groups[:3] == [("p0", ("p2", "p3", "p4")), ("p1", ("p2", "p3", "p4")), groups[2]]
     assert [positive for positive, _ in groups] == ["p0", "p1", "p2", "p3", "p5"]
 
 

@@ -10,7 +10,7 @@ from radio_dspy.core.passages import Passage, RankRequest
 from radio_dspy.distillation import fuse, fused_ranking, min_max
 from tests.conftest import SAMPLES
 
-thorough = settings(max_examples=1000, deadline=None)
+thorough = settings(max_examples=200, deadline=None)
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 whole = st.integers(-(10**6), 10**6)
 
@@ -72,12 +72,7 @@ def test_scores_at_the_ends_of_the_float_range():
 
 
 @thorough
-@given(
-    st.lists(st.tuples(whole, whole), min_size=1, max_size=30),
-    st.integers(1, 1000),
-    whole,
-    st.floats(0, 1),
-)
+@given(st.lists(st.tuples(whole, whole), min_size=1, max_size=30), st.integers(1, 1000), whole, st.floats(0, 1))
 def test_fusing_does_not_see_shift_and_scale_of_whole_numbers(rows, scale, shift, weight):
     a, b = [row[0] for row in rows], [row[1] for row in rows]
     weights = {"a": weight, "b": 1 - weight}
