@@ -36,7 +36,7 @@ def test_the_pages_that_teach_have_code():
 
 
 @pytest.mark.parametrize("page", WITH_CODE)
-def test_a_pages_code_runs(page, topic, small, index, tmp_path, monkeypatch):
+def test_a_pages_code_runs(page, topic, small, small_by_name, index, tmp_path, monkeypatch):
     """A page may use what the README sets up: passages, train, dev, encoder, retriever, program and lm."""
     monkeypatch.chdir(tmp_path)
     rerank = Rerank(small, architecture="bi-encoder")

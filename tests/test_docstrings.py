@@ -1,6 +1,8 @@
 """The examples in the docstrings are run as they stand."""
 
+import contextlib
 import doctest
+import functools
 import importlib
 import pkgutil
 
@@ -8,6 +10,7 @@ import pytest
 
 import radio_dspy
 from radio_dspy import optimizers, programs
+from radio_dspy.lm import local as lms
 
 PACKAGES = [radio_dspy, programs, optimizers]
 MODULES = sorted(
@@ -26,8 +29,30 @@ EXAMPLES = [
 ]
 
 
+# These compile, which needs no good encoder.
+COMPILING = {"radio_dspy.optimizers.radio.RADIO", "radio_dspy.optimizers.group_finetune.GroupFinetune"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_server():
+    """All that open the local LM reach the same server, which has one thread."""
+    serve = lms.serve
+    with contextlib.ExitStack() as servers, pytest.MonkeyPatch.context() as patch:
+
+        @functools.cache
+        def address(path, context_tokens):
+            return servers.enter_context(serve(path, context_tokens=context_tokens, threads=1))
+
+        patch.setattr(
+            lms, "serve", lambda path, *, context_tokens, threads: contextlib.nullcontext(address(path, context_tokens))
+        )
+        yield
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
-def test_example(example):
+def test_example(example, request):
+    if example.name in COMPILING:
+        request.getfixturevalue("small_by_name")
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     runner.run(example)
     assert runner.failures == 0

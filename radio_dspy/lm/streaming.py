@@ -37,7 +37,7 @@ class PlainStreamListener(StreamListener):
         ...     answering = dspy.streamify(dspy.Predict("question -> answer"), stream_listeners=[listener])
         ...     return [part.chunk async for part in answering(question=question) if hasattr(part, "chunk")]
         >>> listener = PlainStreamListener("answer")
-        >>> with radio.local_lm() as lm, dspy.context(lm=lm.copy(cache=False)):
+        >>> with radio.local_lm(max_tokens=16) as lm, dspy.context(lm=lm.copy(cache=False)):
         ...     len(asyncio.run(parts("What colour is the sky?"))) > 1
         True
     """

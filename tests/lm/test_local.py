@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import dspy
@@ -31,6 +30,7 @@ from radio_dspy.lm import logprobs
 from radio_dspy.lm.adapters import DispatchingAdapter
 from radio_dspy.lm.signatures import ExtractRationale
 from tests.conftest import ROOT
+from tests.stub_servers import StubServer
 
 ASK = dspy.Predict("question -> answer")
 
@@ -233,33 +233,11 @@ class TestAdapters:
         assert main_thread_config["adapter"] is own
 
 
-class Stub(BaseHTTPRequestHandler):
-    """Answers with the name of its server."""
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": self.server.answer}}
-        body = json.dumps({"id": "1", "object": "chat.completion", "model": "m", "choices": [choice]}).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        """Be quiet."""
-
-
 @contextlib.contextmanager
 def stub(answer: str):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
-    server.answer = answer
-    threading.Thread(target=server.serve_forever, args=(0.05,)).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    """The address of a server that answers with its own name."""
+    with StubServer(lambda _: answer) as server:
+        yield server.url
 
 
 A, B = "radio-local-aaaaaaaa/first", "radio-local-bbbbbbbb/second"
@@ -369,10 +347,7 @@ def test_the_same_seed_gives_the_same_text_and_another_model_another_name(model,
 class TestEnds:
     def test_nothing_is_left_behind(self, model):
         before = dict(thread_local_overrides.get()), dict(main_thread_config), lm15.registered_providers()
-        with (
-            contextlib.suppress(LookupError),
-            local_lm(max_tokens=8, context_tokens=256, threads=1) as lm,
-        ):
+        with contextlib.suppress(LookupError), local_lm(max_tokens=8, context_tokens=256, threads=1) as lm:
             port = port_of(lms._address(lm.model))
             raise LookupError("in the middle of the block")
         assert not is_open(port)
@@ -558,8 +533,7 @@ def test_a_program_ends_and_leaves_nothing(end):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("whom", ["program", "group"])
-@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize(("whom", "threads"), [("program", 1), ("group", 4)])
 def test_ctrl_c_ends_a_batch(whom, threads):
     program = start(f"""
 with block(max_tokens=900) as lm, dspy.context(lm=lm):

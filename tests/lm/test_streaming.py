@@ -97,7 +97,7 @@ def test_a_listener_that_is_used_again_begins_anew():
 @pytest.fixture(scope="module")
 def local():
     """What a block of ``local_lm`` sets: the LM, uncached, and its adapter, which is left at a test's start."""
-    with radio.local_lm(max_tokens=12) as lm:
+    with radio.local_lm(max_tokens=8, context_tokens=1024, threads=1) as lm:
         yield {"lm": lm.copy(cache=False), "adapter": dspy.settings.adapter}
 
 
@@ -117,8 +117,8 @@ def test_a_program_with_the_local_lm_streams_its_answer(index, small, local):
         assert [part.is_last_chunk for part in parts].index(True) == len(parts) - 1
 
 
-def test_a_reply_from_the_cache_comes_whole(index, small, local):
-    program = radio.RetrieveRerankAnswer(index, radio.Rerank(small, "bi-encoder"), candidates=5, k=1)
+def test_a_reply_from_the_cache_comes_whole(local):
+    program = dspy.Predict("question -> answer")
     with dspy.context(**local | {"lm": local["lm"].copy(cache=True)}):
         answer = program(question=QUESTION).answer
         found = asyncio.run(streamed(program, radio.PlainStreamListener("answer")))
@@ -140,11 +140,8 @@ def test_a_reply_that_is_not_plain_is_refused(local, signature, adapter, message
             asyncio.run(found)
 
 
-def test_dspys_own_listener_says_that_it_cannot(index, small, local):
+def test_dspys_own_listener_says_that_it_cannot(local):
     """What the documentation says of it; if it ever can, the class here is not needed."""
-    program = radio.RetrieveRerankAnswer(index, radio.Rerank(small, "bi-encoder"), candidates=5, k=1)
-    with (
-        dspy.context(**local),
-        pytest.raises(ValueError, match="Unsupported adapter for streaming"),
-    ):
+    program = dspy.Predict("question -> answer")
+    with dspy.context(**local), pytest.raises(ValueError, match="Unsupported adapter for streaming"):
         asyncio.run(streamed(program, dspy.streaming.StreamListener("answer")))

@@ -36,7 +36,7 @@ def test_a_bi_encoder_ranks_nearly_as_in_fp32(lists, precision):
 @pytest.mark.parametrize("precision", LOWER)
 def test_a_cross_encoder_keeps_its_head_and_scores_alike(lists, precision):
     model = CrossEncoder(weights(ENCODER), num_labels=1, activation_fn=torch.nn.Identity(), device="cpu")
-    pairs = [(query, text) for query, texts in lists for text in texts]
+    pairs = [(query, text) for query, texts in lists[:2] for text in texts]
     torch.nn.init.normal_(model[0].model.classifier.weight, std=1.0)
     padded = model.predict(pairs)
     lower_precision(model, precision)

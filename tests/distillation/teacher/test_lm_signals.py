@@ -1,7 +1,4 @@
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
 
 import dspy
 import numpy as np
@@ -21,6 +18,7 @@ from radio_dspy.lm.logprobs import continuation_logprobs
 from radio_dspy.rerankers import LMRerank
 from radio_dspy.runs.run import Run
 from tests.conftest import scripted
+from tests.loopback import Handler, Loopback
 
 QUESTION = "Why did the jug stay cold?"
 
@@ -285,7 +283,7 @@ def test_the_likelihood_of_a_true_answer_exceeds_that_of_a_false_one_and_repeats
 
 def test_logprobs_are_those_of_the_unconstrained_distribution(model):
     """Each token against the whole distribution after the tokens before it, asked of the server step by step."""
-    url, answer = lms._address(model.model), "slow evaporation"
+    url, answer = lms._address(model.model), "cold water"
     shown = lms._post(f"{url}/apply-template", {"messages": [{"role": "user", "content": QUESTION}]})["prompt"]
     prompt = lms._post(f"{url}/tokenize", {"content": shown, "add_special": True, "parse_special": True})["tokens"]
     tokens = lms._post(f"{url}/tokenize", {"content": answer})["tokens"]
@@ -303,7 +301,7 @@ def test_logprobs_are_those_of_the_unconstrained_distribution(model):
 
 
 def test_the_models_own_reply_has_the_logprobs_it_was_written_with(model):
-    config = lm15.Config(max_tokens=40, temperature=0.0, logprobs=1)
+    config = lm15.Config(max_tokens=20, temperature=0.0, logprobs=1)
     reply = model(lm15.Request(model=model.model, messages=(lm15.Message.user("Name a colour."),), config=config))
     written = [token.logprob for token in reply.logprobs if token.token]
     assert continuation_logprobs(model, "Name a colour.", reply.text) == pytest.approx(written, abs=1e-6)
@@ -335,55 +333,50 @@ def test_an_answer_in_another_script_is_passed_over(model):
 # vLLM, as its documentation describes it: no server of that kind can run here.
 
 
-class VLLM(BaseHTTPRequestHandler):
-    bodies: ClassVar[list] = []
-
-    def log_message(self, *args):
-        """Be quiet."""
-
+class _Handler(Handler):
     def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.bodies.append(body)
-        status, reply = self.reply(body)
-        data = json.dumps(reply).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def reply(self, body):
-        user, assistant = body["messages"]
-        shown = ["<s>", *user["content"].split(), "\n", *tokens_of(assistant["content"])]
-        entries = [None]
-        for position, text in enumerate(shown[1:], start=1):
-            entries.append({str(position): {"logprob": -float(position), "rank": 1, "decoded_token": text}})
-        if "prompt_logprobs" not in body:
-            entries = None
-        return 200, {
-            "id": "x",
-            "object": "chat.completion",
-            "created": 1,
-            "model": body["model"],
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": "!"}, "finish_reason": "length"}],
-            "usage": {"prompt_tokens": len(shown), "completion_tokens": 1, "total_tokens": len(shown) + 1},
-            "prompt_logprobs": entries,
-        }
+        body = json.loads(self.body())
+        self.stub.bodies.append(body)
+        self.send_json(*self.stub.reply(body))
 
 
-class OpenAI(VLLM):
-    bodies: ClassVar[list] = []
+class Server(Loopback):
+    """Answers with a status and a body, and keeps what it was asked."""
 
-    def reply(self, body):
-        return 400, {"error": {"message": "Unknown parameter: 'prompt_logprobs'", "type": "invalid_request_error"}}
+    handler = _Handler
+
+    def __init__(self, reply):
+        super().__init__()
+        self.reply, self.bodies = reply, []
+
+    def lm(self, name="hosted_vllm/small", **settings):
+        return dspy.LM(name, api_base=f"{self.url}/v1", api_key="none", cache=False, **settings)
 
 
-class TooLong(VLLM):
-    bodies: ClassVar[list] = []
+def vllm(body):
+    user, assistant = body["messages"]
+    shown = ["<s>", *user["content"].split(), "\n", *tokens_of(assistant["content"])]
+    entries = [None]
+    for position, text in enumerate(shown[1:], start=1):
+        entries.append({str(position): {"logprob": -float(position), "rank": 1, "decoded_token": text}})
+    return 200, {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 1,
+        "model": body["model"],
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "!"}, "finish_reason": "length"}],
+        "usage": {"prompt_tokens": len(shown), "completion_tokens": 1, "total_tokens": len(shown) + 1},
+        "prompt_logprobs": entries if "prompt_logprobs" in body else None,
+    }
 
-    def reply(self, body):
-        message = "This model's maximum context length is 8 tokens."
-        return 400, {"error": {"message": message, "type": "BadRequestError", "code": "context_length_exceeded"}}
+
+def openai(body):
+    return 400, {"error": {"message": "Unknown parameter: 'prompt_logprobs'", "type": "invalid_request_error"}}
+
+
+def too_long(body):
+    message = "This model's maximum context length is 8 tokens."
+    return 400, {"error": {"message": message, "type": "BadRequestError", "code": "context_length_exceeded"}}
 
 
 def tokens_of(text):
@@ -391,49 +384,33 @@ def tokens_of(text):
     return [piece for word in text.split() for piece in (["", word] if word == "東" else [word])]
 
 
-@pytest.fixture
-def serve():
-    servers = []
-
-    def start(handler):
-        handler.bodies.clear()
-        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{servers[-1].server_port}/v1"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
 @pytest.mark.parametrize("engine", ["lm15", "litellm"])
 @pytest.mark.parametrize("name", ["hosted_vllm/small", "openai/small"])
-def test_vllm_gives_the_logprobs_of_the_prompts_last_tokens(serve, engine, name):
-    lm = dspy.LM(name, api_base=serve(VLLM), api_key="none", engine=engine, cache=False)
-    assert continuation_logprobs(lm, "two words", "New 東 York") == [-4, -5, -6, -7]
-    (body,) = VLLM.bodies
+def test_vllm_gives_the_logprobs_of_the_prompts_last_tokens(engine, name):
+    with Server(vllm) as server:
+        assert continuation_logprobs(server.lm(name, engine=engine), "two words", "New 東 York") == [-4, -5, -6, -7]
+    (body,) = server.bodies
     assert body["messages"][-1] == {"role": "assistant", "content": "New 東 York"}
     assert (body["prompt_logprobs"], body["continue_final_message"], body["add_generation_prompt"]) == (0, True, False)
 
 
-def test_answer_likelihood_on_vllm(serve):
-    lm = dspy.LM("hosted_vllm/small", api_base=serve(VLLM), cache=False)
-    short, long = AnswerLikelihood(lm, num_threads=2).score([request(texts=("one", "one two three"))])[0]
+def test_answer_likelihood_on_vllm():
+    with Server(vllm) as server:
+        asked = [request(texts=("one", "one two three"))]
+        short, long = AnswerLikelihood(server.lm(), num_threads=2).score(asked)[0]
     assert short == long + 2
 
 
-def test_a_server_that_refuses_prompt_logprobs_is_named(serve):
-    lm = dspy.LM("openai/small", api_base=serve(OpenAI), api_key="none", cache=False)
-    with pytest.raises(SettingsError, match=r"a vLLM server can .*Unknown parameter: 'prompt_logprobs'"):
-        AnswerLikelihood(lm).score([request()])
-    assert len(OpenAI.bodies) == 1
+def test_a_server_that_refuses_prompt_logprobs_is_named():
+    refused = r"a vLLM server can .*Unknown parameter: 'prompt_logprobs'"
+    with Server(openai) as server, pytest.raises(SettingsError, match=refused):
+        AnswerLikelihood(server.lm("openai/small")).score([request()])
+    assert len(server.bodies) == 1
 
 
-def test_a_prompt_that_is_too_long_is_a_refusal_and_not_an_lm_that_cannot(serve):
-    lm = dspy.LM("hosted_vllm/small", api_base=serve(TooLong), cache=False)
-    with pytest.raises(dspy.ContextWindowExceededError):
-        continuation_logprobs(lm, "two words", "York")
+def test_a_prompt_that_is_too_long_is_a_refusal_and_not_an_lm_that_cannot():
+    with Server(too_long) as server, pytest.raises(dspy.ContextWindowExceededError):
+        continuation_logprobs(server.lm(), "two words", "York")
 
 
 def test_a_template_that_changes_the_reply_is_named():
