@@ -188,7 +188,7 @@ def test_mlflow_and_tensorboard_hold_the_curves(tiny, tmp_path, monkeypatch):
         ({"save_adapter": "here"}, "adapters of lora="),
         ({"launcher": ("--cpu",), "callbacks": [Seen()]}, "get settings as JSON"),
     ],
-    ids=str,
+    ids=lambda one: ", ".join(one) if isinstance(one, dict) else "",
 )
 def test_settings_are_checked(settings, message):
     with pytest.raises(SettingsError, match=message):
