@@ -99,12 +99,25 @@ def observe(
             if all(_alike(program, slots, own, *part, num_threads) for part in parts):
                 return asked
             logger.info("The program does not rerank what its retriever finds on every question: all are recorded.")
-    options: dict[str, Any] = {"num_threads": num_threads, "show_progress": show_progress, "run": run, "needed": needed}
+    return _record(
+        program, slots, train, held_out, num_threads=num_threads, show_progress=show_progress, run=run, needed=needed
+    )
+
+
+def _record(
+    program: dspy.Module,
+    slots: Sequence[Slot],
+    train: Sequence[dspy.Example],
+    held_out: Sequence[dspy.Example],
+    **options: Any,
+) -> Reached:
+    """Run the program on all questions; see ``record`` for the options."""
     seen, failures = record(program, train, slots, **options)
     judged, more = record(program, held_out, slots, **options)
     reached = {key for slot in (*seen, *judged) for key in slot.question_of.values()}
     lost = sum(key not in reached for key in failures)
     failed = failures | more
+    lms = lms_of(program)
     if failed and (lms or failed.keys() - reached):
         logger.warning(
             "The program failed on %d questions, on %d of them before it reached a reranker; at first with: %s",

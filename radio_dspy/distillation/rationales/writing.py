@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,19 +107,29 @@ def explain(
             show_progress=show_progress,
         )
     texts = {**found, **reused, **{record.id: record.rationale for record in records}}
-    useless: Counter[str] = Counter()
-    if check:
-        known = {record.id: record.problem for record in records}  # those of this run were looked at when they came
-        for key, question, answers in questions:
-            problem = texts.get(key) and (known[key] if key in known else problem_of(texts[key], question, answers))
-            if problem:
-                useless[problem] += 1
-                texts[key] = ""
+    useless = _leave_out_useless(questions, texts, records, problem_of) if check else Counter[str]()
     counts = _counts(found, reused, records, texts, useless)
     if lm is not None and counts.written + counts.reused > 0 and not any(texts.values()):
         tokens = max((one.completion_tokens for one in records if not one.rationale), default=0)
         logger.warning(_all_empty(counts, tokens))
     return {key: texts.get(key, "") for key, _, _ in questions}, counts
+
+
+def _leave_out_useless(
+    questions: Sequence[Question],
+    texts: dict[str, str],
+    records: Sequence[RationaleRecord],
+    problem_of: Callable[[str, str, Sequence[str]], str],
+) -> Counter[str]:
+    """Empty the texts that are no use as guides; how many there were for each reason."""
+    known = {record.id: record.problem for record in records}  # those of this run were looked at when they came
+    useless: Counter[str] = Counter()
+    for key, question, answers in questions:
+        problem = texts.get(key) and (known[key] if key in known else problem_of(texts[key], question, answers))
+        if problem:
+            useless[problem] += 1
+            texts[key] = ""
+    return useless
 
 
 def _problem(encoder: TextEncoder | None, text: str, question: str, answers: Sequence[str]) -> str:
