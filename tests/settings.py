@@ -1,5 +1,7 @@
 """RADIO with every setting by its own name, whichever object it belongs to, and without progress bars."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any
 
@@ -25,3 +27,15 @@ def radio_of(*arguments: Any, **given: Any) -> RADIO:
             texts = {"given": given[name]} if name in given else {}
             given[name] = kind(**own, **texts)
     return RADIO(*arguments, **given)
+
+
+@contextmanager
+def tracked(uri: str) -> Iterator[Any]:
+    """MLflow on a store of its own; afterwards none is set, since setting one sets a variable of the process."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield mlflow
+    finally:
+        mlflow.set_tracking_uri(None)

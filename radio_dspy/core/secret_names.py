@@ -35,7 +35,7 @@ PLACEHOLDERS = frozenset(
     nokeyneeded not-a-key not-needed not-required not-used notneeded notrequired password placeholder postgres
     sk-no-key-required undefined unneeded your-api-key""".split()  # noqa: SIM905
 )
-_WORDS = re.compile(r"[A-Za-z]+(?:[ _-][A-Za-z]+)*")
+_WORDS = re.compile(r"(?!(?:sk|pk|rk|hf|gsk|ghp)[_-])[A-Za-z]+(?:[ _-][A-Za-z]+)*")  # keys begin with such letters
 _NUMBER = re.compile(r"[\d.,:+-]+")
 _LOCAL = re.compile(r"[A-Za-z]:[\\/]|~/|\.{1,2}/")
 # Parts of the name of a model or a version: words, years and dates, short mixtures such as "4o", "v1" and "qwen2".

@@ -32,7 +32,7 @@ class Calibration:
     Example:
         >>> curve = Calibration.fit([2.0, 1.0, -1.0, 0.5, -2.0, -3.0], [True, True, False, False, False, False])
         >>> [round(one, 2) for one in curve([-3.0, 0.0, 3.0])]
-        [0.02, 0.27, 0.9]
+        [0.02, 0.32, 0.9]
     """
 
     kind: Literal["platt", "isotonic"]

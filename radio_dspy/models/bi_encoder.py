@@ -172,12 +172,8 @@ class PassageVectors:
     @classmethod
     def encode(cls, weights: RerankerWeights, texts: Sequence[str], device: str | None = None) -> PassageVectors:
         """Encode texts with the passage side of these weights."""
-        from radio_dspy.models.late_interaction import LateInteractionScorer, PassageTokens
-
         distinct = list(dict.fromkeys(texts))
         with MODEL_LOCK:
-            if weights.architecture == "late-interaction":
-                return PassageTokens(distinct, LateInteractionScorer(weights, device).encode_passages(distinct))
             return cls(distinct, BiEncoderScorer(weights, device).encode_passages(distinct))
 
     def tensor(self, texts: Sequence[str]) -> torch.Tensor:

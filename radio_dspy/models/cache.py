@@ -77,13 +77,17 @@ def score_lists(
 
 
 def count_tokens(
-    weights: RerankerWeights, texts: Sequence[str], device: str | None = None, precision: ScoringPrecision = "fp32"
+    weights: RerankerWeights,
+    texts: Sequence[str],
+    device: str | None = None,
+    precision: ScoringPrecision = "fp32",
+    backend: Backend = "torch",
 ) -> int:
     """The tokens of texts together, as the reranker's tokenizer counts them before it cuts."""
     from radio_dspy.models.checks import token_count
 
     with MODEL_LOCK:
-        module = _shared_scorer(copy.copy(weights), device, precision).module
+        module = _shared_scorer(copy.copy(weights), device, precision, backend).module
         return sum(token_count(module, text) for text in texts)
 
 

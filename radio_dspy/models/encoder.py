@@ -52,6 +52,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_one_thread)
 
 
+def check_queries(queries: Any) -> None:
+    """See that queries come as a list: one string would be read letter by letter.
+
+    Raises:
+        DataError: If they do not.
+    """
+    if isinstance(queries, str) or not isinstance(queries, Sequence):
+        raise DataError(f"Queries must be a list of strings, got {type(queries).__name__}; give [query] for one.")
+
+
 class TextEncoder(ABC):
     """Turns texts into unit vectors; similarity is their dot product. All that an index, a signal or a split needs.
 
@@ -95,8 +105,7 @@ class TextEncoder(ABC):
 
     def encode_queries(self, texts: Sequence[str], *, show_progress: bool = False) -> Vectors:
         """Encode queries into a float32 array of shape (n, dimension) with rows of length 1."""
-        if isinstance(texts, str) or not isinstance(texts, Sequence):
-            raise DataError(f"Queries must be a list of strings, got {type(texts).__name__}; give [query] for one.")
+        check_queries(texts)
         texts = [checked_text(text, f"Query {position}") for position, text in enumerate(texts)]
         return checked_vectors(self._encode(texts, query=True, show_progress=show_progress), len(texts), self.name)
 

@@ -18,7 +18,7 @@ from radio_dspy.models.bi_encoder import (
     _distinct,
     rows_of,
 )
-from radio_dspy.models.encoder import quiet_loading
+from radio_dspy.models.encoder import MODEL_LOCK, quiet_loading
 from radio_dspy.models.files import fetched_weights, safe_loading
 from radio_dspy.models.randomness import RandomState
 from radio_dspy.models.scorer import Pairs, _batch_size, _chunked, _on_device
@@ -144,6 +144,13 @@ class PassageTokens(PassageVectors):
 
     def __init__(self, texts: Sequence[str], vectors: Sequence[torch.Tensor]) -> None:
         self._by_text = {text: one.detach().clone() for text, one in zip(texts, vectors, strict=True)}
+
+    @classmethod
+    def encode(cls, weights: RerankerWeights, texts: Sequence[str], device: str | None = None) -> PassageTokens:
+        """Encode texts with the passage side of these weights."""
+        distinct = list(dict.fromkeys(texts))
+        with MODEL_LOCK:
+            return cls(distinct, LateInteractionScorer(weights, device).encode_passages(distinct))
 
     def tokens(self, texts: Sequence[str]) -> list[torch.Tensor]:
         """The vectors of texts.

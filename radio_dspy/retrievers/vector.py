@@ -11,7 +11,7 @@ from typing_extensions import Self
 from radio_dspy.core.copies import Shared
 from radio_dspy.core.passages import Passage, Ranking
 from radio_dspy.core.redaction import learn
-from radio_dspy.models.encoder import Encoder, TextEncoder
+from radio_dspy.models.encoder import Encoder, TextEncoder, check_queries
 from radio_dspy.models.open_encoder import as_encoder
 from radio_dspy.models.vectors import checked_vectors
 from radio_dspy.retrievers.base import Filter, Retriever, checked_filter, checked_k, filter_key
@@ -76,6 +76,7 @@ class VectorRetriever(Retriever):
         """Find the ``k`` best passages for each query."""
         k = checked_k(k)
         both = _joined(self.filter, checked_filter(filter))
+        check_queries(queries)
         if not len(queries) or any(value == [] for value in both.values()):  # nothing is asked, or can match
             return [Ranking(query, (), ()) for query in queries]
         vectors = checked_vectors(

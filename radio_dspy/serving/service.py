@@ -146,7 +146,8 @@ class Service:
         limit = self.settings.max_tokens
         if sum(len(text.encode()) for text in texts) <= limit:  # no tokenizer makes more tokens than there are bytes
             return
-        found = await asyncio.to_thread(count_tokens, rerank.weights, texts, rerank.device, rerank.precision)
+        model = (rerank.weights, texts, rerank.device, rerank.precision, rerank.backend)
+        found = await asyncio.to_thread(count_tokens, *model)
         if found > limit:
             raise OverflowError(self.settings.exceeded("max_tokens", found))
 

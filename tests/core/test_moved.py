@@ -24,7 +24,7 @@ NAMES = {
     "commands": "open_lm build_index open_retriever read_rationales "
     "open_program remember_command restored_arguments write_result",
     "comparison": "Comparison compare_programs effect_of count_effects most_changed",
-    "distillation.checkpoints": "Trainee TrainingCheckpoints remove_checkpoints training_key",
+    "distillation.checkpoints": "TrainingCheckpoints remove_checkpoints training_key",
     "distillation.extractor": "RationaleExtractor rationale_key call_key",
     "distillation.groups": "PreferenceGroup preference_groups",
     "distillation.guards": "telling FalseNegatives without_false_negatives rationale_problem",

@@ -52,15 +52,15 @@ def load(tmp_path, data, small):
     def make(rows, *sets, files=True):
         defaults = {
             "data": {"corpus": "corpus.jsonl", "train": "train.jsonl", "test": "dev.jsonl", "train_questions": 8},
-            "first_stage": {"encoder": small.name, "candidates": 8},
+            "first_stage": {"candidates": 8},
             "preferences": {"candidates": 10},
-            "reranker": {"checkpoint": small.name},
             "teacher": {"signals": {"answer": 0.5, "retrieval": 0.5}},
             "training": {"num_train_epochs": 1, "max_length": 32, "per_device_train_batch_size": 4},
         }
         content = {"name": "tiny", "title": "Tiny", "question": "Does it run?", "defaults": defaults, "rows": rows}
         (tmp_path / "tiny.yaml").write_text(json.dumps(content))  # JSON is YAML
-        return load_experiment(tmp_path / "tiny.yaml", sets, data)
+        own = [f"first_stage.encoder={small.name}", f"reranker.checkpoint={small.name}"]  # a file names no folder
+        return load_experiment(tmp_path / "tiny.yaml", [*own, *sets], data)
 
     return make
 

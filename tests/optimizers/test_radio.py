@@ -78,7 +78,7 @@ def test_the_report_counts_everything(aligned_run, topic):
 
 
 def test_the_trained_reranker_says_how_likely_a_passage_is_relevant_also_when_it_is_loaded(
-    aligned_run, topic, retriever, tmp_path
+    aligned_run, topic, index, tmp_path
 ):
     _, aligned, optimizer, _ = aligned_run
     report = optimizer.report
@@ -87,7 +87,7 @@ def test_the_trained_reranker_says_how_likely_a_passage_is_relevant_also_when_it
     assert little["passages"] < everything["passages"]
     assert "passages left" in str(report)
     assert "passages left" in report._repr_html_()
-    loaded = radio.load(radio.save(aligned, tmp_path / "saved"), retriever=retriever)
+    loaded = radio.load(radio.save(aligned, tmp_path / "saved"), retriever=index)
     texts = [one.contents for one in topic.passages[:8]]
     raw = loaded.rerank(topic.test[0].question, texts)
     loaded.rerank.activation = "probability"

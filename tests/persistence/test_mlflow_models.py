@@ -18,6 +18,7 @@ from radio_dspy.programs import RetrieveRerankAnswer
 import radio_dspy as radio
 from radio_dspy import Rerank
 from radio_dspy.core.errors import CheckpointError, SettingsError
+from tests.settings import tracked
 
 mlflow = pytest.importorskip("mlflow")
 QUESTION = "Why did the dough not rise?"
@@ -34,12 +35,9 @@ print(*[one.id for one in found.passages], *found.scores, sep="\\n")
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mlflow")
     uri = f"sqlite:///{folder}/runs.db"
-    before = mlflow.get_tracking_uri()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, tracked(uri):
         patch.chdir(folder)  # where a new store puts its artifacts
-        mlflow.set_tracking_uri(uri)
         yield uri
-    mlflow.set_tracking_uri(before)
 
 
 @pytest.fixture(scope="module")

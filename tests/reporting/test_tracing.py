@@ -99,7 +99,6 @@ def traces(index, small, topic, tmp_path_factory):
     folder = tmp_path_factory.mktemp("mlflow")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # where MLflow makes a folder for artefacts
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/traces.db")
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         mlflow = pytest.importorskip("mlflow", reason="needs the extra 'tracing'")
         pytest.importorskip("sqlalchemy", reason="needs the extra 'tracing'")
@@ -116,6 +115,7 @@ def traces(index, small, topic, tmp_path_factory):
         }
         kept = {}
         before = {name: getattr(dspy.settings, name) for name in ("callbacks", "track_usage")}
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/traces.db")
         mlflow.dspy.autolog()
         try:
             for name, use in uses.items():
@@ -128,6 +128,7 @@ def traces(index, small, topic, tmp_path_factory):
             mlflow.dspy.autolog(disable=True)
             dspy.configure(**before)
             revert_patches("dspy")
+            mlflow.set_tracking_uri(None)  # else it stays set for the process
     return kept
 
 

@@ -119,7 +119,7 @@ class TestWeights:
     def test_a_safetensors_file_that_lies(self, checkpoint, marker, damage, architecture):
         SAFETENSORS[damage](checkpoint / "model.safetensors")
         with pytest.raises(CheckpointError, match="checkpoint: cannot be loaded"):
-            radio.Rerank(str(checkpoint), architecture)("why?", ["a", "b"])
+            radio.Rerank(str(checkpoint), architecture, new_head=True)("why?", ["a", "b"])
 
     @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pkl"])
     @both_architectures
@@ -127,7 +127,7 @@ class TestWeights:
         (checkpoint / "model.safetensors").unlink()
         (checkpoint / name).write_bytes(pickle.dumps(Bomb(marker)))
         with pytest.raises(CheckpointError, match="cannot be loaded"):
-            radio.Rerank(str(checkpoint), architecture)("why?", ["a", "b"])
+            radio.Rerank(str(checkpoint), architecture, new_head=True)("why?", ["a", "b"])
 
     @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
     @both_architectures
@@ -142,7 +142,7 @@ class TestWeights:
             trust_remote_code=True,
         )
         with pytest.raises(UnsafeFileError, match=f"{name} sets 'auto_map'"):
-            radio.Rerank(str(checkpoint), architecture)("why?", ["a", "b"])
+            radio.Rerank(str(checkpoint), architecture, new_head=True)("why?", ["a", "b"])
 
     @pytest.mark.parametrize("kind", ["evil.Evil", "radio_evil.Evil", "subprocess.Popen", "..evil.Evil", ""])
     def test_a_module_that_is_not_sentence_transformers_own(self, checkpoint, marker, monkeypatch, kind):
@@ -154,7 +154,7 @@ class TestWeights:
         (checkpoint / "modules.json").write_text(json.dumps(modules))
         for architecture in ("bi-encoder", "cross-encoder"):
             with pytest.raises(UnsafeFileError, match="is no module of sentence-transformers"):
-                radio.Rerank(str(checkpoint), architecture)("why?", ["a", "b"])
+                radio.Rerank(str(checkpoint), architecture, new_head=True)("why?", ["a", "b"])
 
     @pytest.mark.parametrize("path", ["../outside", "/etc", "..\\outside"])
     def test_a_module_outside_the_folder(self, checkpoint, path):

@@ -30,6 +30,7 @@ from radio_dspy.distillation.training.trainer import NDCG, Flow, GroupLoss, Rera
 from radio_dspy.lm.parallel import interrupt_later
 from radio_dspy.models.bi_encoder import PassageVectors
 from radio_dspy.models.cache import open_scorer
+from radio_dspy.models.late_interaction import PassageTokens
 from radio_dspy.models.randomness import RandomState
 from radio_dspy.models.scorer import Scorer
 from radio_dspy.models.weights import RerankerWeights
@@ -130,7 +131,8 @@ def _frozen(
     if passage_vectors is not None:
         return passage_vectors
     texts = [text for group in groups for text in group.texts]
-    return PassageVectors.encode(weights, texts, settings.device)
+    kind = PassageTokens if weights.architecture == "late-interaction" else PassageVectors
+    return kind.encode(weights, texts, settings.device)
 
 
 def _split(

@@ -16,6 +16,7 @@ from radio_dspy.distillation.training.batches import DealtGroups
 from radio_dspy.distillation.training.checkpoints import TrainingCheckpoints
 from radio_dspy.distillation.training.settings import LoraSettings
 from radio_dspy.distillation.training.trainer import _ranked
+from tests.settings import tracked
 
 GROUPS = [
     PreferenceGroup(
@@ -161,17 +162,16 @@ def test_mlflow_and_tensorboard_hold_the_curves(tiny, tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.chdir(tmp_path)  # where MLflow keeps artifacts
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     run = tmp_path / "run"
     run.mkdir()
     checkpoints = TrainingCheckpoints(run, KEY, 100)
-    result = train(tiny, tmp_path / "out", checkpoints, eval_steps=3, report_to=("mlflow", "tensorboard"))
-    client = mlflow.MlflowClient()
-    (found,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
-    history = client.get_metric_history(found.info.run_id, "loss")
-    assert [one.value for one in history] == pytest.approx(result.losses)
-    assert len(client.get_metric_history(found.info.run_id, "eval_ndcg_10")) == -(-result.updates // 3)
+    with tracked(f"sqlite:///{tmp_path}/mlflow.db"):
+        result = train(tiny, tmp_path / "out", checkpoints, eval_steps=3, report_to=("mlflow", "tensorboard"))
+        client = mlflow.MlflowClient()
+        (found,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
+        history = client.get_metric_history(found.info.run_id, "loss")
+        assert [one.value for one in history] == pytest.approx(result.losses)
+        assert len(client.get_metric_history(found.info.run_id, "eval_ndcg_10")) == -(-result.updates // 3)
     (place,) = {one.parent for one in run.rglob("events.out.tfevents*")}
     events = EventAccumulator(str(place)).Reload()
     assert [one.value for one in events.Scalars("train/loss")] == pytest.approx(result.losses, rel=1e-5)
