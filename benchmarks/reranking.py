@@ -27,7 +27,7 @@ from training import encoder_size
 import radio_dspy as radio
 from radio_dspy.distillation import Labels
 from radio_dspy.evaluation.relevance import compare
-from radio_dspy.models.backends import Backend, ScoringPrecision
+from radio_dspy.models.computing import Backend, ScoringPrecision
 from radio_dspy.retrievers.requests import rank_requests
 
 ENCODER = "all-MiniLM-L6-v2"

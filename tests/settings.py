@@ -1,5 +1,6 @@
 """RADIO with every setting by its own name, whichever object it belongs to, and without progress bars."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -31,7 +32,7 @@ def radio_of(*arguments: Any, **given: Any) -> RADIO:
 
 @contextmanager
 def tracked(uri: str) -> Iterator[Any]:
-    """MLflow on a store of its own; afterwards none is set, since setting one sets a variable of the process."""
+    """MLflow on a store of its own; afterwards neither a store nor an experiment is set in the process."""
     import mlflow
 
     mlflow.set_tracking_uri(uri)
@@ -39,3 +40,5 @@ def tracked(uri: str) -> Iterator[Any]:
         yield mlflow
     finally:
         mlflow.set_tracking_uri(None)
+        mlflow.tracking.fluent._active_experiment_id = None
+        os.environ.pop("MLFLOW_EXPERIMENT_ID", None)

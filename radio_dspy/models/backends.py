@@ -9,13 +9,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from radio_dspy.core.errors import MissingExtraError, SettingsError
 from radio_dspy.core.validation import shown
+from radio_dspy.models.computing import Backend, ScoringPrecision
 
-Backend = Literal["torch", "onnx", "openvino"]
-ScoringPrecision = Literal["fp32", "bf16", "fp16", "int8"]
 GRAPH = "model.onnx"
 _EXPORTS = ("onnx", "onnxscript")
 _PACKAGES = {"onnx": (*_EXPORTS, "onnxruntime"), "openvino": (*_EXPORTS, "openvino", "nncf")}

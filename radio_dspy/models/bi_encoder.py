@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radio_dspy.core.errors import CheckpointError, DataError
-from radio_dspy.models.backends import Backend, ScoringPrecision, run_by
+from radio_dspy.models.backends import run_by
+from radio_dspy.models.computing import Backend, ScoringPrecision
 from radio_dspy.models.encoder import (
     MODEL_LOCK,
     declared_prompts,

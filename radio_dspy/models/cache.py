@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from radio_dspy.core.errors import CheckpointError
 from radio_dspy.core.validation import checked_text
-from radio_dspy.models.backends import Backend, ScoringPrecision
 from radio_dspy.models.bi_encoder import BiEncoderScorer, PassageVectors
+from radio_dspy.models.computing import Backend, ScoringPrecision
 from radio_dspy.models.cross_encoder import CrossEncoderScorer
 from radio_dspy.models.encoder import MODEL_LOCK
 from radio_dspy.models.late_interaction import LateInteractionScorer

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from radio_dspy.core.errors import CheckpointError
 from radio_dspy.core.validation import is_whole, shown
 from radio_dspy.models.architecture import check_architecture
-from radio_dspy.models.backends import Backend, ScoringPrecision, run_by
+from radio_dspy.models.backends import run_by
+from radio_dspy.models.computing import Backend, ScoringPrecision
 from radio_dspy.models.encoder import quiet_loading
 from radio_dspy.models.files import fetched_weights, safe_loading
 from radio_dspy.models.randomness import RandomState

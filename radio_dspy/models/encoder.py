@@ -17,7 +17,8 @@ from radio_dspy.core.passages import Passage
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.validation import checked_text, is_whole
 from radio_dspy.models.architecture import check_architecture
-from radio_dspy.models.backends import Backend, check_backend, run_by
+from radio_dspy.models.backends import check_backend, run_by
+from radio_dspy.models.computing import Backend
 from radio_dspy.models.files import (
     fetched_weights,
     fingerprint,

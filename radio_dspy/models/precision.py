@@ -11,7 +11,7 @@ import torch
 from sentence_transformers.base.modules import Transformer
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.models.backends import ScoringPrecision
+from radio_dspy.models.computing import ScoringPrecision
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _ENGINES = ("onednn", "x86", "qnnpack")  # best first

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from radio_dspy.core.redaction import logger_of
-from radio_dspy.models.backends import ScoringPrecision
+from radio_dspy.models.computing import ScoringPrecision
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,8 +14,9 @@ from radio_dspy.core.passages import Ranking, RankRequest, as_passages, best_fir
 from radio_dspy.core.validation import checked_text, is_whole, shown
 from radio_dspy.evaluation.calibration import Calibration
 from radio_dspy.models.architecture import Architecture
-from radio_dspy.models.backends import Backend, ScoringPrecision, check_backend
+from radio_dspy.models.backends import check_backend
 from radio_dspy.models.cache import score_lists
+from radio_dspy.models.computing import Backend, ScoringPrecision
 from radio_dspy.models.encoder import TextEncoder
 from radio_dspy.models.weights import RerankerWeights
 

@@ -9,7 +9,7 @@ from dspy.utils.callback import ACTIVE_CALL_ID, BaseCallback
 
 import radio_dspy as radio
 from tests.conftest import scripted
-from tests.settings import radio_of
+from tests.settings import radio_of, tracked
 from tests.stub_servers import COMPLETION_TOKENS, KEY, PROMPT_TOKENS, StubServer
 
 WAYS = ["call", "acall"]
@@ -115,20 +115,19 @@ def traces(index, small, topic, tmp_path_factory):
         }
         kept = {}
         before = {name: getattr(dspy.settings, name) for name in ("callbacks", "track_usage")}
-        mlflow.set_tracking_uri(f"sqlite:///{folder}/traces.db")
-        mlflow.dspy.autolog()
-        try:
-            for name, use in uses.items():
-                mlflow.set_experiment(name)
-                with dspy.context(lm=scripted(answer="yeast")):
-                    use()
-                mlflow.flush_trace_async_logging()
-                kept[name] = [one.data.spans for one in mlflow.search_traces(return_type="list")]
-        finally:
-            mlflow.dspy.autolog(disable=True)
-            dspy.configure(**before)
-            revert_patches("dspy")
-            mlflow.set_tracking_uri(None)  # else it stays set for the process
+        with tracked(f"sqlite:///{folder}/traces.db"):
+            mlflow.dspy.autolog()
+            try:
+                for name, use in uses.items():
+                    mlflow.set_experiment(name)
+                    with dspy.context(lm=scripted(answer="yeast")):
+                        use()
+                    mlflow.flush_trace_async_logging()
+                    kept[name] = [one.data.spans for one in mlflow.search_traces(return_type="list")]
+            finally:
+                mlflow.dspy.autolog(disable=True)
+                dspy.configure(**before)
+                revert_patches("dspy")
     return kept
 
 
