@@ -18,7 +18,7 @@ from tests.conftest import ENCODER, LaunchableLM, UnaskedLM, scripted
 from tests.settings import radio_of
 
 FAST = {"epochs": 1, "learning_rate": 5e-4, "max_length": 32, "per_device_train_batch_size": 8, "candidates": 10}
-RUINOUS = {**FAST, "learning_rate": 3e-2}  # loses about 0.16 nDCG@10, with one epoch as with three
+RUINOUS = {**FAST, "learning_rate": 1e-1}  # loses more than 0.1 nDCG@10
 SHARES = [0.0, 0.25, 0.5, 0.75, 1.0]
 QUICK = {"gate": Gate(mixtures=(0.5,))}
 

@@ -103,8 +103,11 @@ def train_reranker(
     frozen = _frozen(weights, groups, settings, passage_vectors) if settings.tower == "query" else None
     learned, judged = _split(groups, settings)
     own = RandomState(settings.seed)
-    with _ONE_AT_A_TIME, _trainable(weights, settings, own, frozen) as scorer, tempfile.TemporaryDirectory() as place:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_ONE_AT_A_TIME)
+        scorer = stack.enter_context(_trainable(weights, settings, own, frozen))
         if checkpoints is None and settings.load_best_model_at_end:
+            place = stack.enter_context(tempfile.TemporaryDirectory())
             checkpoints = TrainingCheckpoints(Path(place), "0" * 16, 2**62)
         arguments = training_arguments(settings, checkpoints.folder if checkpoints else output.parent, len(learned))
         watching = TrainingWatch(watch)
