@@ -57,7 +57,7 @@ def bi_encoder(small):
 
 @pytest.mark.parametrize("architecture", ["bi-encoder", pytest.param("cross-encoder", marks=pytest.mark.slow)])
 def test_training_lowers_the_loss_and_reranks(tmp_path, architecture, small):
-    base = RerankerWeights(small.name if architecture == "bi-encoder" else ENCODER, architecture)
+    base = RerankerWeights(small.name if architecture == "bi-encoder" else ENCODER, architecture, new_head=True)
     before = contents(base.checkpoint)
     settings = TrainingSettings(num_train_epochs=12, **FAST)
     result = train_reranker(base, GROUPS, tmp_path / "out", settings)
