@@ -64,7 +64,7 @@ def serve(
         if (error.name or "").partition(".")[0] not in ("fastapi", "prometheus_client", "starlette", "uvicorn"):
             raise
         raise MissingExtraError("Serving needs a package more: pip install 'radio-dspy[serve]'") from None
-    load_weights(program)  # a folder that cannot be loaded is told before anything is opened
+    load_weights(program)  # refuses a folder that cannot be loaded, before anything is opened
     source = Source(
         program,
         functools.partial(open_first_stage, index_folder, corpus, encoder, store, table, column),

@@ -1,4 +1,4 @@
-"""sentence-transformers' ranking losses over logits that are there already."""
+"""sentence-transformers' ranking losses, applied to logits that our models have computed."""
 
 from __future__ import annotations
 
