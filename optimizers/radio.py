@@ -79,8 +79,8 @@ class RADIO(Teleprompter):
             questions: True, a ``Gate`` with rules of one's own, or False to return what was trained.
         metric: What the gate judges by: ``metric(example, prediction)`` on the program's own predictions. None is
             nDCG@10: against labels where held-out questions have ``relevant`` ids, else against the fused teacher.
-        budget: What LM calls may cost. One more ends ``compile`` with a ``BudgetError``, and what was paid for is kept in
-            ``run_dir``. None has no limit.
+        budget: What LM calls may cost. One more ends ``compile`` with a ``BudgetError``, and what was paid for is
+            kept in ``run_dir``. None has no limit.
         retriever: The first stage; None takes the one inside the student, or records what reaches each ``Rerank``
             while the student runs on the questions.
         rationales: Precomputed rationales by question id (the LM is asked only for the others), or
