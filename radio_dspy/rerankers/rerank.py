@@ -122,7 +122,7 @@ class Rerank(dspy.Module):
         _check_k(k)
         texts = texts_of(passages)
         lists = [(checked_text(query, "The query"), texts)]
-        scores = score_lists(self.weights, lists, self.device, self.precision, self.backend)[0].tolist()
+        scores = self.score_lists(lists)[0]
         found = ranked(passages, scores, k or self.k)
         if self.activation is not None:
             found.scores = self._activated(found.scores)
@@ -148,6 +148,11 @@ class Rerank(dspy.Module):
                 "reranker; give activation='probability' or None."
             )
         return [1 / (1 + math.exp(-min(max(one, -500.0), 500.0))) for one in scores]
+
+    def score_lists(self, lists: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+        """The raw scores of each query's texts, in their order, computed together."""
+        arrays = score_lists(self.weights, lists, self.device, self.precision, self.backend)
+        return [values.tolist() for values in arrays]
 
     def rank_all(self, requests: Sequence[RankRequest]) -> list[Ranking]:
         """Order the candidates of many questions in one batch, with raw scores."""

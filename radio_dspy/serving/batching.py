@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from radio_dspy.models.cache import score_lists
 from radio_dspy.rerankers.rerank import Rerank
 
 Lists: TypeAlias = Sequence[tuple[str, Sequence[str]]]
@@ -90,7 +89,7 @@ class Batcher:
             alike = [one for one in jobs if one.rerank is rerank]
             lists = [pair for one in alike for pair in one.lists]
             try:
-                arrays = await asyncio.to_thread(score_lists, rerank.weights, lists, rerank.device, rerank.precision)
+                found = await asyncio.to_thread(rerank.score_lists, lists)
             except Exception as error:
                 if len(alike) > 1:
                     for one in alike:
@@ -98,7 +97,7 @@ class Batcher:
                 elif not alike[0].scores.done():
                     alike[0].scores.set_exception(error)
                 continue
-            scores = iter([values.tolist() for values in arrays])
+            scores = iter(found)
             for one in alike:
                 own = list(itertools.islice(scores, len(one.lists)))
                 if not one.scores.done():

@@ -18,7 +18,7 @@ from radio_dspy.core.passages import best_first
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.lm.adapters import DispatchingAdapter, PlainAdapter
 from radio_dspy.lm.streaming import PlainStreamListener
-from radio_dspy.models.cache import count_tokens, score_lists
+from radio_dspy.models.cache import count_tokens
 from radio_dspy.persistence.saving import load
 from radio_dspy.programs.multiple_choice import MultipleChoice
 from radio_dspy.rerankers.rerank import NoRerank, Rerank
@@ -59,8 +59,7 @@ class Loaded:
         self.programs["first_stage"] = self._with(NoRerank())
         for name in ("aligned", "base"):  # the first request finds the models in memory
             if name in self.programs:
-                rerank = self.programs[name].rerank
-                score_lists(rerank.weights, [("?", ["!"])], rerank.device, rerank.precision)
+                self.programs[name].rerank.score_lists([("?", ["!"])])
 
     def _with(self, rerank: dspy.Module) -> Any:
         other = self.program.deepcopy()

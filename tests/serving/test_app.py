@@ -8,12 +8,12 @@ import time
 
 import dspy
 import httpx
+import numpy as np
 import pytest
 from radio_dspy.programs import RetrieveRerankAnswer
 
 from radio_dspy import Rerank, load_groups, load_questions, save
 from radio_dspy.core.errors import CheckpointError, SettingsError
-from radio_dspy.serving import batching
 from radio_dspy.serving.batching import Batcher
 from radio_dspy.serving.settings import KEYS_VARIABLE, ServerSettings, read_keys
 from tests.serving.conftest import KEY
@@ -235,24 +235,22 @@ class TestBatcher:
         """The queries of each pass; texts that are called "bad" fail."""
         found = []
 
-        def score(weights, lists, device, precision):
+        def score(rerank, lists):
             found.append([query for query, _ in lists])
             if any("bad" in texts for _, texts in lists):
                 raise CheckpointError("bad")
-            import numpy as np
+            return [[float(len(text)) for text in texts] for _, texts in lists]
 
-            return [np.array([float(len(text)) for text in texts]) for _, texts in lists]
-
-        monkeypatch.setattr(batching, "score_lists", score)
+        monkeypatch.setattr(Rerank, "score_lists", score)
         return found
 
     @staticmethod
-    def run(asked):
+    def run(asked, rerank=None):
         async def ask():
             batcher = Batcher(0.01)
             running = asyncio.create_task(batcher.run())
-            rerank = Rerank("all-MiniLM-L6-v2", "bi-encoder")
-            asking = [batcher.score(rerank, [(query, texts)]) for query, texts in asked]
+            used = rerank or Rerank("all-MiniLM-L6-v2", "bi-encoder")
+            asking = [batcher.score(used, [(query, texts)]) for query, texts in asked]
             found = await asyncio.gather(*asking, return_exceptions=True)
             running.cancel()
             return found
@@ -267,6 +265,19 @@ class TestBatcher:
         first, second, third = self.run([("a", ["x"]), ("b", ["bad"]), ("c", ["y"])])
         assert (first, third) == ([[1.0]], [[1.0]])
         assert isinstance(second, CheckpointError)
+
+    def test_the_rerankers_own_runtime_scores(self, monkeypatch):
+        met = []
+
+        def score(weights, lists, device, precision, backend):
+            met.append((device, precision, backend))
+            return [np.zeros(len(texts)) for _, texts in lists]
+
+        monkeypatch.setattr("radio_dspy.rerankers.rerank.score_lists", score)
+        rerank = Rerank("all-MiniLM-L6-v2", "bi-encoder", device="cpu", precision="int8")
+        rerank.backend = "onnx"
+        assert self.run([("a", ["x"])], rerank) == [[[0.0]]]
+        assert met == [("cpu", "int8", "onnx")]
 
     def test_a_pass_has_a_bound(self, passes):
         self.run([(str(number), ["x"] * 100) for number in range(4)])
