@@ -54,7 +54,8 @@ def work(options: argparse.Namespace, folder: Path) -> None:
         load_best_model_at_end=options.best,
         disable_tqdm=True,
     )
-    weights = radio.Rerank(options.weights, options.architecture).weights
+    new_head = options.architecture == "cross-encoder"
+    weights = radio.Rerank(options.weights, options.architecture, new_head=new_head).weights
     groups = demo_groups(options.groups)
     (folder / READY).touch()
     checkpoints = TrainingCheckpoints(folder, KEY, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
@@ -125,7 +126,8 @@ def found_in(
     with asking(store.name):
         found = store.search(vectors, k, filter or None)
         try:
-            lists = [list(islice(hits, k + 1)) for hits in islice(found, len(queries) + 1)]  # it may have no end
+            most = min(k + 1, sys.maxsize)
+            lists = [list(islice(hits, most)) for hits in islice(found, len(queries) + 1)]  # it may have no end
         except TypeError:
             raise DataError(
                 f"{store.name}: search gave {shown(found)}; give for each query a list of (passage, score)."

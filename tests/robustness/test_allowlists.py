@@ -4,6 +4,7 @@ The tables are the list; the fuzz changes any key to any value. Nothing of it ma
 process or import what was not imported before: an audit hook sees all of these.
 """
 
+import copy
 import json
 import os
 import shutil
@@ -155,7 +156,7 @@ def setting(path, value):
         if value is DELETED:
             del state[last]
         else:
-            state[last] = value
+            state[last] = copy.deepcopy(value)  # one drawn twice may lie inside itself
 
     return change
 
