@@ -226,7 +226,8 @@ given = json.loads(Path(sys.argv[2]).read_text())
 groups = [PreferenceGroup(one["query"], one["positive"], tuple(one["negatives"])) for one in given["groups"]]
 how = {"num_train_epochs": 1, "disable_tqdm": True, "device": "cpu"}
 settings = TrainingSettings(per_device_train_batch_size=given["size"], **how)
-weights = RerankerWeights(given["weights"], given["architecture"])
+new_head = {"new_head": True} if "new_head" in RerankerWeights.__dataclass_fields__ else {}
+weights = RerankerWeights(given["weights"], given["architecture"], **new_head)
 for line in sys.stdin:
     with tempfile.TemporaryDirectory() as place:
         train_reranker(weights, groups, Path(place) / "out", settings, watch=True)
