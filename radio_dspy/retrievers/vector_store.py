@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from radio_dspy.core.errors import DataError, RadioError, SettingsError, StoreError
@@ -108,7 +108,7 @@ def check_store(store: Any) -> None:
 def found_in(
     store: VectorStore, queries: Sequence[str], vectors: Vectors, k: int, filter: Filter, *, by_metadata: bool
 ) -> list[Ranking]:
-    """Search a store.
+    """Search a store; passages of equal score come by their ids, so that all stores agree.
 
     Args:
         store: What is searched.
@@ -161,7 +161,11 @@ def _ranking(query: str, hits: list[Any], k: int, wanted: Mapping[str, set[Any]]
     if len({one.id for one in passages}) < len(passages):
         doubled = first_repeated(one.id for one in passages)
         raise DataError(f"{place} found passage {doubled!r} twice for one query; give each passage once.")
-    return Ranking(query, passages, _falling(scores, place))
+    falling = _falling(scores, place)
+    if any(one <= other for one, other in pairwise(falling)):  # each engine has its own order of equal scores
+        order = sorted(range(len(falling)), key=lambda at: (-falling[at], passages[at].id))
+        passages, falling = tuple(passages[at] for at in order), tuple(falling[at] for at in order)
+    return Ranking(query, passages, falling)
 
 
 def _falling(scores: list[Any], place: str) -> tuple[float, ...]:

@@ -111,6 +111,11 @@ def test_scores_are_pythons_and_ties_may_waver():
     assert opened(search=lambda vectors, k: ([(one, 0.5)] for one in [A]))("why?").passages == [A]
 
 
+def test_equal_scores_come_by_id_in_every_store():
+    found = [opened(search=hits(*((one, 0.5) for one in order)))("why?") for order in ((A, B), (B, A))]
+    assert [one.passages for one in found] == [[A, B], [A, B]]
+
+
 VECTORS = {
     "too few": (np.eye(3)[:1], "2 passages, but vectors of shape"),
     "another dimension": (np.ones((2, 2)), "2 dimensions, but 3 are needed"),
