@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -31,6 +31,7 @@ from radio_dspy.retrievers.index_files import check_index_file
 from radio_dspy.retrievers.index_folder import (
     INDEX,
     PASSAGES,
+    PLACES,
     QUERY_ENCODER,
     IndexManifest,
     check_files,
@@ -40,6 +41,7 @@ from radio_dspy.retrievers.index_folder import (
 from radio_dspy.retrievers.index_layout import PLAIN, IndexLayout
 from radio_dspy.retrievers.index_saving import new_index
 from radio_dspy.retrievers.named_encoder import check_encoder
+from radio_dspy.retrievers.passage_file import PassageFile, write_places
 from radio_dspy.retrievers.vector import VectorRetriever
 
 if TYPE_CHECKING:
@@ -141,7 +143,7 @@ class FaissRetriever(VectorRetriever):
         return cls(_Store(tuple(passages), rows, index, layout), encoder, k)
 
     def save(self, path: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Write ``passages.jsonl``, ``index.faiss`` and ``manifest.json`` into a folder.
+        """Write ``passages.jsonl``, ``places.npy``, ``index.faiss`` and ``manifest.json`` into a folder.
 
         A query encoder of its own goes into the subfolder ``query-encoder``. A hosted encoder is written down by its
         name and settings, never with address or key.
@@ -158,6 +160,7 @@ class FaissRetriever(VectorRetriever):
         with new_index(Path(path)) as making:
             self._write_index(making.path(INDEX))
             write_lines(making.path(PASSAGES), map(_as_row, self.passages))
+            write_places(making.path(PASSAGES), making.path(PLACES))
             if self.query_encoder is not self.encoder:
                 copy_weights(self.query_encoder.name, making.path(QUERY_ENCODER))
             making.manifest = {
@@ -198,9 +201,10 @@ class FaissRetriever(VectorRetriever):
             encoder: The encoder that built the index; None finds it by the name in the manifest. One that was reached
                 at an address given by hand has to be given again.
             k: How many passages a call returns when it does not say.
-            memory_map: Leave the vectors on the disk, from where they come when a search needs them and are shared by
-                all processes. Their file must then stay as it is. Its size, head and tail are held against the
-                manifest, and its structure is checked; not every vector, which would read it all.
+            memory_map: Leave vectors and passages on the disk, from where they come when a search needs them and are
+                shared by all processes. Their files must then stay as they are. Size, head and tail are held against
+                the manifest, and the structure is checked; not every vector and passage, which would read it all.
+                Folders of 0.1.0 have their passages read as a whole.
 
         Raises:
             UnsafeFileError: If the manifest names an address or another thing that is none of an index's; a hosted
@@ -232,7 +236,14 @@ class FaissRetriever(VectorRetriever):
             raise CheckpointError(
                 f"{folder}: built with encoder {built}, but got {identity}; give that one, or build again."
             )
-        passages = load_corpus(folder / manifest.file(PASSAGES))
+        texts = folder / manifest.file(PASSAGES)
+        if memory_map and manifest.has_places:
+            on_disk = PassageFile(texts, folder / manifest.file(PLACES))
+            passages: Sequence[Passage] = on_disk
+            rows: Mapping[str, int] = on_disk.rows
+        else:
+            passages = tuple(load_corpus(texts))
+            rows = _rows_by_id(passages)
         query_encoder = None
         if manifest.query_encoder:
             query_encoder = Encoder(
@@ -243,7 +254,7 @@ class FaissRetriever(VectorRetriever):
         path = folder / manifest.file(INDEX)
         index = read_index(path, manifest.layout, len(passages), memory_map=memory_map)
         mapped = path.resolve() if memory_map else None
-        store = _Store(tuple(passages), _rows_by_id(passages), index, manifest.layout, mapped)
+        store = _Store(passages, rows, index, manifest.layout, mapped)
         return cls(store, encoder, k, query_encoder=query_encoder)
 
 
@@ -268,10 +279,10 @@ def _as_row(passage: Passage) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Store:
-    """A ``VectorStore`` in memory: the passages, in the order of their vectors in a FAISS index."""
+    """A ``VectorStore`` of one machine: the passages, in the order of their vectors in a FAISS index."""
 
-    held: tuple[Passage, ...]
-    rows: dict[str, int]
+    held: Sequence[Passage]
+    rows: Mapping[str, int]
     faiss: Any
     layout: IndexLayout
     mapped: Path | None = None  # the file in which the vectors lie, if they are not in memory

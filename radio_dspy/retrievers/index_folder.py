@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 3  # 1: what the first release reads; 2: other layouts; 3: took the place of another index
 MANIFEST = "manifest.json"
-INDEX, PASSAGES, QUERY_ENCODER = "index.faiss", "passages.jsonl", "query-encoder"
+INDEX, PASSAGES, PLACES, QUERY_ENCODER = "index.faiss", "passages.jsonl", "places.npy", "query-encoder"
 TAG = "[0-9a-f]{16}"
 ROLES = {
     INDEX: re.compile(rf"index(?:-{TAG})?\.faiss"),
     PASSAGES: re.compile(rf"passages(?:-{TAG})?\.jsonl"),
+    PLACES: re.compile(rf"places(?:-{TAG})?\.npy"),
     QUERY_ENCODER: re.compile(rf"(query-encoder(?:-{TAG})?)/.+"),
 }
 _END = 1 << 20  # bytes of head and tail that stand for a file which is not read
@@ -69,13 +70,25 @@ class IndexManifest(BaseModel):
     query_options: dict[str, JsonValue] = {}
     own_address: bool = False
     files: dict[str, str]
+    later_files: dict[str, str] = {}  # that 0.1.0 does not know and passes over
     index: _Layout | None = None
     ends: _Ends | None = None  # of the index's file; older ones have none
+    passages_ends: _Ends | None = None  # there if the places of passages are
 
     @property
     def layout(self) -> IndexLayout:
         """Kind and precision of the index."""
         return PLAIN if self.index is None else IndexLayout(**self.index.model_dump())
+
+    @property
+    def all_files(self) -> dict[str, str]:
+        """Every file of the index, with its hash."""
+        return {**self.files, **self.later_files}
+
+    @property
+    def has_places(self) -> bool:
+        """Whether passages can stay on the disk."""
+        return any(ROLES[PLACES].fullmatch(name) for name in self.all_files)
 
     @property
     def query_encoder(self) -> str | None:
@@ -85,7 +98,7 @@ class IndexManifest(BaseModel):
 
     def file(self, role: str) -> str:
         """The name under which a part was saved."""
-        return next(name for name in self.files if ROLES[role].fullmatch(name))
+        return next(name for name in self.all_files if ROLES[role].fullmatch(name))
 
 
 def described(encoder: TextEncoder) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -142,7 +155,7 @@ def check_files(folder: Path, manifest: IndexManifest, *, mapped: bool) -> None:
     Args:
         folder: Where they are.
         manifest: What it says.
-        mapped: Whether the index's file is not to be read as a whole: then its size, head and tail are looked at.
+        mapped: Whether vectors and passages stay on the disk: then size, head and tail of their files are looked at.
 
     Raises:
         UnsafeFileError: If the manifest names what is no part of an index, or leads out of the folder.
@@ -156,7 +169,7 @@ def check_files(folder: Path, manifest: IndexManifest, *, mapped: bool) -> None:
         for found in sorted((folder / own).rglob("*")):
             if found.is_file() and found.relative_to(folder).as_posix() not in manifest.files:
                 raise CheckpointError(f"{found}: is not in the manifest; remove it.")
-    for name, digest in manifest.files.items():
+    for name, digest in manifest.all_files.items():
         if not _is_inside(name):
             raise UnsafeFileError(f"{folder / MANIFEST}: names {name!r}, which leads out of the folder.")
         if not any(role.fullmatch(name) for role in ROLES.values()):
@@ -164,8 +177,11 @@ def check_files(folder: Path, manifest: IndexManifest, *, mapped: bool) -> None:
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{path}: no such file; copy the whole folder again.")
+        ends = manifest.passages_ends if ROLES[PASSAGES].fullmatch(name) else manifest.ends
         if mapped and ROLES[INDEX].fullmatch(name):
-            same = manifest.ends is None or ends_of(path) == manifest.ends.model_dump()
+            same = ends is None or ends_of(path) == ends.model_dump()
+        elif mapped and ROLES[PASSAGES].fullmatch(name) and manifest.has_places and ends is not None:
+            same = ends_of(path) == ends.model_dump()
         else:
             same = sha256_of(path) == digest
         if not same:

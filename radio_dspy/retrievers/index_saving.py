@@ -23,6 +23,8 @@ from radio_dspy.retrievers.index_folder import (
     FORMAT_VERSION,
     INDEX,
     MANIFEST,
+    PASSAGES,
+    PLACES,
     ROLES,
     TAG,
     IndexManifest,
@@ -92,7 +94,7 @@ def new_index(folder: Path) -> Iterator[Making]:
             old = check_place(folder)
             _remove_left_over(folder)
             making = Making(folder, uuid.uuid4().hex[:16])
-            _mark(making, old.files if old else {})
+            _mark(making, old.all_files if old else {})
             try:
                 yield making
                 _finish(making, old)
@@ -112,7 +114,7 @@ def _finish(making: Making, old: IndexManifest | None) -> None:
         for one in ([making.path(role)] if making.path(role).is_file() else sorted(making.path(role).rglob("*")))
         if one.is_file()
     }
-    manifest["ends"] = ends_of(making.path(INDEX))
+    manifest["ends"], manifest["passages_ends"] = (ends_of(making.path(one)) for one in (INDEX, PASSAGES))
     if old is None:  # nothing is in the way of the plain names
         manifest["files"] = {name.replace(f"-{making.tag}", ""): digest for name, digest in files.items()}
         _mark(making, manifest["files"])
@@ -121,6 +123,8 @@ def _finish(making: Making, old: IndexManifest | None) -> None:
                 making.path(role).rename(folder / role)
     else:
         manifest["format"] = FORMAT_VERSION
+    later = [name for name in manifest["files"] if ROLES[PLACES].fullmatch(name)]
+    manifest["later_files"] = {name: manifest["files"].pop(name) for name in later}
     write_json(folder / MANIFEST, manifest)  # from here on it is the index
 
 
@@ -165,7 +169,7 @@ def _left_over(folder: Path) -> list[Path]:
         return []
     tag, listed = said.tag, said.files
     try:
-        live = read_manifest(folder).files if (folder / MANIFEST).is_file() else {}
+        live = read_manifest(folder).all_files if (folder / MANIFEST).is_file() else {}
     except CheckpointError:
         return []
     half = [re.escape(name) for name in (MANIFEST, _MARKER, *(_tagged(role, tag) for role in ROLES))]

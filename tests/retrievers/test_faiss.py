@@ -82,6 +82,7 @@ def test_saved_and_loaded_elsewhere_it_finds_the_same(encoder, topic, tmp_path):
         "index.faiss",
         "manifest.json",
         "passages.jsonl",
+        "places.npy",
     ]
     moved = shutil.move(tmp_path / "index", tmp_path / "moved")
     loaded = FaissRetriever.load(moved)

@@ -72,7 +72,7 @@ def check(step, replaced):
     assert found in ((old, new) if replaced else ([], new)), (step, found)
     built(OLD).save(folder)
     assert ids_in(folder) == old
-    assert len([one for one in visible(folder) if one != "notes.txt"]) == 3, (step, visible(folder))
+    assert len([one for one in visible(folder) if one != "notes.txt"]) == 4, (step, visible(folder))
     assert not replaced or (folder / "notes.txt").read_text() == "mine"
     return code
 

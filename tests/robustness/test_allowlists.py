@@ -256,6 +256,13 @@ TABLE = [
     (INDEX, ("files", "evil.py"), "0", "no part of an index"),
     (INDEX, ("files", "../outside"), "0", "leads out of the folder"),
     (INDEX, ("files", "index.faiss"), "0", "was changed"),
+    (INDEX, ("later_files", "evil.py"), "0", "no part of an index"),
+    (INDEX, ("later_files", "../outside"), "0", "leads out of the folder"),
+    (INDEX, ("later_files", "places.npy"), "0", "was changed"),
+    (INDEX, ("later_files",), DELETED, None),
+    (INDEX, ("later_files",), "x", "not an index manifest"),
+    (INDEX, ("passages_ends",), DELETED, None),
+    (INDEX, ("passages_ends", "size"), "x", "not an index manifest"),
     (INDEX, ("ends",), DELETED, None),
     (INDEX, ("ends", "size"), "x", "not an index manifest"),
 ]

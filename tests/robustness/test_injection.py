@@ -96,7 +96,7 @@ def test_an_index_comes_back_with_the_ids_and_texts_that_went_in(small, tmp_path
     assert loaded.passages[0].text == order.strip()
     assert sorted(one.name for one in tmp_path.iterdir()) == ["index"]
     written = sorted(one.name for one in (tmp_path / "index").iterdir())
-    assert written == ["index.faiss", "manifest.json", "passages.jsonl"]
+    assert written == ["index.faiss", "manifest.json", "passages.jsonl", "places.npy"]
 
 
 @orders
