@@ -342,3 +342,6 @@ def first_repeated(values: Iterable[Hashable]) -> Any:
     """The first value that comes again; None where each comes once."""
     seen: set[Hashable] = set()
     return next((one for one in values if one in seen or seen.add(one)), None)  # type: ignore[func-returns-value]
+
+
+NULL_PASSAGE = Passage("(null)", "")  # "nothing helps": the zero against which passages are scored

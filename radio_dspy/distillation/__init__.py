@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from radio_dspy.distillation.teacher.fusion import fuse as fuse
     from radio_dspy.distillation.teacher.fusion import fused_ranking as fused_ranking
     from radio_dspy.distillation.teacher.fusion import min_max as min_max
+    from radio_dspy.distillation.teacher.gains import AnswerGain as AnswerGain
+    from radio_dspy.distillation.teacher.gains import SetGain as SetGain
     from radio_dspy.distillation.teacher.lm_signals import AnswerCorrectness as AnswerCorrectness
     from radio_dspy.distillation.teacher.lm_signals import AnswerLikelihood as AnswerLikelihood
     from radio_dspy.distillation.teacher.lm_signals import LMRanking as LMRanking
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AnswerContainment": "radio_dspy.distillation.teacher.signals",
     "AnswerCorrectness": "radio_dspy.distillation.teacher.lm_signals",
+    "AnswerGain": "radio_dspy.distillation.teacher.gains",
     "AnswerLikelihood": "radio_dspy.distillation.teacher.lm_signals",
     "AnswerSimilarity": "radio_dspy.distillation.teacher.signals",
     "FalseNegatives": "radio_dspy.distillation.preferences.guards",
@@ -60,6 +63,7 @@ _HOMES = {
     "RationaleSimilarity": "radio_dspy.distillation.teacher.signals",
     "RerankerScore": "radio_dspy.distillation.teacher.signals",
     "RetrievalScore": "radio_dspy.distillation.teacher.signals",
+    "SetGain": "radio_dspy.distillation.teacher.gains",
     "TrainingSettings": "radio_dspy.distillation.training.settings",
     "align": "radio_dspy.distillation.train_and_gate",
     "average_weights": "radio_dspy.distillation.training.averaging",
