@@ -11,11 +11,12 @@ import dspy
 from radio_dspy.optimizers.job import Job, Settings, questions_of
 from radio_dspy.programs import MultiHop, MultipleChoice, RetrieveRerankAnswer
 
-from radio_dspy.datasets.examples import relevant_of
+from radio_dspy.datasets.examples import answer_texts, relevant_of
 from radio_dspy.distillation.candidates.recorder import acts
 from radio_dspy.distillation.rationales.asking import Question
 from radio_dspy.distillation.rationales.settings import RationaleSettings
 from radio_dspy.distillation.rationales.writing import fitting_records
+from radio_dspy.distillation.teacher.gains import SetGain
 from radio_dspy.distillation.teacher.lm_signal import LMSignal
 from radio_dspy.lm.budget import price_of
 
@@ -134,10 +135,17 @@ def estimate(optimizer: Settings, job: Job, *, guessed_split: bool = False) -> E
         stages.append(rationale_stage(asked, kept_back, job, optimizer.rationale_lm, optimizer.rationales))
     for signal in optimizer.signals or ():
         if isinstance(signal, LMSignal):
-            stages.append(signal_stage(signal, questions, optimizer.preferences.candidates, length))
+            stages.append(
+                signal_stage(
+                    signal, questions, optimizer.preferences.candidates, length, optimizer.preferences.null_passage
+                )
+            )
     if optimizer.gate is not None and optimizer.metric is not None:
         runs = len(job.held_out) * (2 + len(optimizer.gate.mixtures))
         stages.append(program_stage("training", job.program, runs, runs, length, "the gate's metric"))
+        if isinstance(optimizer.metric, SetGain):
+            answers = statistics.mean(len(answer_texts(one)) or 1 for one in job.held_out)
+            stages.append(metric_stage(optimizer.metric, round(2 * runs * answers), length))
     return Estimate(tuple(one for one in stages if one is not None))
 
 
@@ -175,10 +183,12 @@ def rationale_stage(
 
 
 def signal_stage(
-    signal: LMSignal, questions: Sequence[Question], candidates: int, passage_tokens: float
+    signal: LMSignal, questions: Sequence[Question], candidates: int, passage_tokens: float, null_passage: bool = False
 ) -> StageEstimate:
     """One LM signal; scores that it keeps are not looked up."""
     sizes = [size for _, _, answers in questions for size in signal.call_sizes(candidates, len(answers))]
+    if null_passage:
+        sizes += [size for _, _, answers in questions for size in signal.null_sizes(len(answers))]
     question_tokens = statistics.mean(_tokens(text) for _, text, _ in questions[:_SAMPLED])
     limit = int(signal.lm.kwargs.get("max_tokens") or TYPICAL_ANSWER_TOKENS)
     return mean_stage(
@@ -190,6 +200,20 @@ def signal_stage(
         completion=min(TYPICAL_ANSWER_TOKENS, limit),
         longest=limit,
         note=f"{signal.name}; kept scores are not subtracted",
+    )
+
+
+def metric_stage(metric: SetGain, calls: int, passage_tokens: float) -> StageEstimate:
+    """The calls of ``SetGain`` as the gate's metric: half of them read the program's passages, half none."""
+    return mean_stage(
+        "training",
+        metric.lm.model,
+        calls,
+        calls,
+        prompt=_FRAME_TOKENS + passage_tokens * (metric.depth or 0) / 2,
+        completion=TYPICAL_ANSWER_TOKENS,
+        longest=TYPICAL_ANSWER_TOKENS,
+        note=f"{metric.name} as the gate's metric",
     )
 
 

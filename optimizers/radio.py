@@ -41,6 +41,7 @@ from radio_dspy.distillation.gate.decision import Gate, as_gate
 from radio_dspy.distillation.loss import Loss, LossName
 from radio_dspy.distillation.preferences.settings import PreferenceSettings
 from radio_dspy.distillation.rationales.settings import RationaleSettings
+from radio_dspy.distillation.teacher.null_passage import check_null
 from radio_dspy.distillation.teacher.signals import Signal
 from radio_dspy.distillation.training.settings import TrainingSettings
 from radio_dspy.evaluation.metric_values import check_metric
@@ -168,6 +169,8 @@ class RADIO(Teleprompter):
             raise SettingsError(
                 "signals have weights of their own; a weight of rationales beside them would do nothing."
             )
+        if self.preferences.null_passage:
+            check_null(signals)
         self._rationale_lm = opened_lm(rationale_lm)
         self.encoder = as_encoder(encoder) if encoder is not None else None
         self.signals = dict(signals) if signals is not None else None

@@ -79,7 +79,7 @@ def lesson_of(
     seen, held_out = observed
     with job.stage("signals"):
         requests = explained(used, seen, texts)
-        fused = each_fused_ranking(requests, teacher)
+        fused = each_fused_ranking(requests, teacher, null_passage=optimizer.preferences.null_passage)
         corpus = getattr(job.first_stage, "passages", ())
         groups, left_out = build_groups(
             requests, fused, optimizer.preferences, corpus=corpus, seed=optimizer.training.seed

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.passages import Passage, Ranking, RankRequest, best_first
+from radio_dspy.core.passages import NULL_PASSAGE, Passage, Ranking, RankRequest, best_first
 from radio_dspy.core.text import telling
 from radio_dspy.distillation.preferences.groups import PreferenceGroup
 from radio_dspy.distillation.preferences.guards import NO_GUARD, FalseNegatives, without_false_negatives
-from radio_dspy.distillation.preferences.sampling import DEPTH, preference_groups
+from radio_dspy.distillation.preferences.sampling import DEPTH, preference_groups, with_null_groups
 from radio_dspy.distillation.preferences.settings import PreferenceSettings
+from radio_dspy.distillation.teacher.null_passage import bare
 from radio_dspy.retrievers.requests import _repeats
 
 
@@ -29,7 +30,8 @@ def build_groups(
 
     Args:
         requests: Questions with their candidates.
-        rankings: The teacher's ranking of each, of which only one is held; see ``each_fused_ranking``.
+        rankings: The teacher's ranking of each, of which only one is held; see ``each_fused_ranking``. With
+            ``null_passage`` the null passage is in each.
         settings: How groups are made; None takes the defaults.
         corpus: Where random negatives come from.
         seed: Decides the random negatives.
@@ -48,7 +50,8 @@ def build_groups(
     gaps = []
     for request, ranking in zip(requests, rankings, strict=True):
         made.append(_groups_of(request, ranking, settings, corpus, seed))
-        gaps.append(ranking.scores[0] - ranking.scores[1] if len(ranking) > 1 else 0.0)
+        first = bare(ranking).scores[:2]
+        gaps.append(first[0] - first[1] if len(first) > 1 else 0.0)
     kept = math.ceil(settings.confident_share * len(gaps))
     confident = sorted(best_first(gaps)[:kept])  # ties go to the earlier question
     left_out = Counter({"unsure question": len(gaps) - len(confident)})
@@ -64,11 +67,14 @@ def _groups_of(
     left_out: Counter[str] = Counter()
     guard = settings.false_negatives or NO_GUARD
     fused = dict(zip(ranking.ids, ranking.scores, strict=True))
+    sampling = settings.sampling or "shift"
     sampled = preference_groups(
-        ranking, settings.sampling or "shift", settings.depth or DEPTH, negative_range=settings.negative_range
+        bare(ranking), sampling, settings.depth or DEPTH, negative_range=settings.negative_range
     )
+    if settings.null_passage:
+        sampled = with_null_groups(sampled, fused, listwise=sampling == "all")
     sampled = without_false_negatives(request, sampled, fused, guard, left_out)
-    passages = {passage.id: passage for passage in request.candidates}
+    passages = {passage.id: passage for passage in (*request.candidates, NULL_PASSAGE)}
     answers = tuple(telling(request.answers)) if guard.with_answer else ()
     groups = []
     for number, (positive, ids) in enumerate(sampled):

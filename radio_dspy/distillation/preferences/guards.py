@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.core.passages import NULL_PASSAGE, Passage, RankRequest
 from radio_dspy.core.renamed import old_names
 from radio_dspy.core.text import contains_answer, same_words, telling
 from radio_dspy.distillation.preferences.sampling import Sampled
@@ -77,7 +77,7 @@ def without_false_negatives(
         guard: What is left out.
         counts: Gets one more for each negative left out, by reason, and for each ``group dropped``.
     """
-    passages = {passage.id: passage for passage in request.candidates}
+    passages = {passage.id: passage for passage in (*request.candidates, NULL_PASSAGE)}
     kept = []
     for positive, negatives in groups:
         stay = []

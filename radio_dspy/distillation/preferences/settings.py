@@ -31,6 +31,9 @@ class PreferenceSettings:
         random_negatives: Passages drawn from the whole corpus for each group; the paper has none.
         confident_share: Learn from this part of the questions only: those where the teacher's first passage stands
             highest above its second. The paper takes all; half costs half, for about the same gain (docs/ablation.md).
+        null_passage: Let an empty context take part in the groups, ranked by the signals that can say what the LM does
+            without any passage (``AnswerGain`` and its kin; one of them is needed). The reranker's score then has a
+            zero, and ``Rerank(min_score="null")`` leaves out what it ranks below. The paper has none.
         false_negatives: Which negatives are left out; None leaves out none, as the paper does. A listwise loss follows
             the teacher's scores and knows no negatives: there nothing is left out.
 
@@ -46,6 +49,7 @@ class PreferenceSettings:
     random_negatives: int = 0
     confident_share: float = 1.0
     false_negatives: FalseNegatives | None = _GUARD
+    null_passage: bool = False
 
     def __post_init__(self) -> None:
         if not is_whole(self.candidates) or self.candidates < 2:
@@ -77,5 +81,7 @@ class PreferenceSettings:
         guard = asdict(self.false_negatives or NO_GUARD)
         values = {**vars(self), "hard_negatives": self.negative_range}
         del values["negative_range"], values["false_negatives"]
+        if not self.null_passage:  # as run folders of earlier releases have it
+            del values["null_passage"]
         margin = guard.pop("absolute_margin")
         return {**values, "guards": {**guard, "margin": margin}}

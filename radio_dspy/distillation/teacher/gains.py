@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from radio_dspy.core.passages import NULL_PASSAGE, RankRequest, as_passages
 from radio_dspy.datasets.examples import answer_texts
 from radio_dspy.distillation.teacher.lm_signal import LMSignal, Passages, asked_answers
 from radio_dspy.distillation.teacher.lm_signals import AnswerLikelihood, best_logprob
+from radio_dspy.distillation.teacher.null_passage import with_null, without_null
 from radio_dspy.lm.signatures import GenerateAnswer
 
 if TYPE_CHECKING:
@@ -153,17 +153,3 @@ class SetGain(LMSignal):
         whole = best_logprob(self.lm, request.query, passages, answers)
         others = [passages[:place] + passages[place + 1 :] for place in range(len(passages))]
         return [whole - best_logprob(self.lm, request.query, one or [NULL_PASSAGE], answers) for one in others]
-
-
-def with_null(request: RankRequest) -> RankRequest:
-    """The question with the null passage as its last candidate."""
-    if request.candidates[-1:] == (NULL_PASSAGE,):
-        return request
-    return replace(request, candidates=(*request.candidates, NULL_PASSAGE), scores=(*request.scores, 0.0))
-
-
-def without_null(request: RankRequest) -> RankRequest:
-    """The question without the null passage; the same object where it has none."""
-    if request.candidates[-1:] != (NULL_PASSAGE,):
-        return request
-    return replace(request, candidates=request.candidates[:-1], scores=tuple(request.scores)[:-1])

@@ -11,6 +11,7 @@ from radio_dspy.core.errors import DataError
 from radio_dspy.core.passages import Ranking, RankRequest
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.text import contains_answer
+from radio_dspy.distillation.teacher.null_passage import reads_null, with_null
 from radio_dspy.models.encoder import TextEncoder
 from radio_dspy.models.open_encoder import as_encoder
 from radio_dspy.models.vector_cache import similarities
@@ -180,11 +181,29 @@ class Labels:
         ]
 
 
-def score_all(signals: Sequence[Signal], requests: Sequence[RankRequest]) -> Iterator[dict[str, list[float]]]:
-    """Ask every signal and turn the answers around: for each question, each signal's scores by its name."""
-    columns: dict[str, list[Any]] = {signal.name: signal.score(requests) for signal in signals}
+def score_all(
+    signals: Sequence[Signal], requests: Sequence[RankRequest], *, null_passage: bool = False
+) -> Iterator[dict[str, list[float]]]:
+    """Ask every signal and turn the answers around: for each question, each signal's scores by its name.
+
+    With ``null_passage`` that of the null passage comes last; for a signal that knows nothing of it, it is the mean of
+    the candidates', where it neither raises the null passage nor lowers it.
+    """
+    columns: dict[str, list[Any]] = {}
+    asked = [with_null(one) for one in requests] if null_passage else requests
+    for signal in signals:
+        if null_passage and not reads_null(signal):
+            columns[signal.name] = [_with_mean(scores) for scores in signal.score(requests)]
+        else:
+            columns[signal.name] = list(signal.score(asked))
     for position in range(len(requests)):
         yield {name: scores[position].tolist() for name, scores in columns.items()}
+
+
+def _with_mean(scores: Scores) -> Scores:
+    import numpy as np
+
+    return np.append(scores, scores.mean() if len(scores) else np.float32(0)).astype(np.float32)
 
 
 class RerankerScore:

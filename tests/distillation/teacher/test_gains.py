@@ -8,7 +8,7 @@ from radio_dspy.core.errors import DataError
 from radio_dspy.core.passages import NULL_PASSAGE, Passage, RankRequest
 from radio_dspy.distillation import AnswerGain, AnswerLikelihood, SetGain
 from radio_dspy.distillation.teacher import lm_signals
-from radio_dspy.distillation.teacher.gains import with_null
+from radio_dspy.distillation.teacher.null_passage import with_null
 
 PASSAGES = tuple(Passage(one, f"tells of {one}") for one in ("clay", "mud", "ice"))
 
