@@ -154,9 +154,12 @@ def rationale_stage(
 ) -> StageEstimate | None:
     """The rationales that are still missing; ``kept_back`` of the questions need none."""
     extractor, check = settings.open_extractor(), settings.check
-    kept = fitting_records(questions, job.run, lm=lm, extractor=extractor)
-    missing = [one for one in questions if one[0] not in kept]
-    missing = missing[: max(0, len(questions) - kept_back - len(kept))]
+    missing, lengths = [], []
+    for number in range(extractor.n):
+        kept = fitting_records(questions, job.run, lm=lm, extractor=extractor.nth(number))
+        lengths += [one["completion_tokens"] for one in kept.values() if one.get("completion_tokens")]
+        unknown = [one for one in questions if one[0] not in kept]
+        missing += unknown[: max(0, len(questions) - kept_back - len(kept))]
     if not missing:
         return None
     with dspy.context(lm=lm):
@@ -167,7 +170,6 @@ def rationale_stage(
             for _, text, answers in missing
         ]
     sent = sum(_tokens(str(message["content"])) for prompt in prompts for message in prompt)
-    lengths = [one["completion_tokens"] for one in kept.values() if one.get("completion_tokens")]
     typical = round(statistics.mean(lengths)) if lengths else TYPICAL_RATIONALE_TOKENS
     longest = int(limit or TYPICAL_RATIONALE_TOKENS)
     return mean_stage(

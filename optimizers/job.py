@@ -119,9 +119,15 @@ def questions_of(examples: Sequence[dspy.Example]) -> list[Question]:
     return [one for one in found.values() if one[2]]
 
 
-def explained(requests: Sequence[RankRequest], seen: Observed, texts: Mapping[str, str]) -> list[RankRequest]:
-    """The requests with the rationale of their question."""
-    return [replace(one, rationale=texts.get(seen.question_of[one.id], "")) for one in requests]
+def explained(
+    requests: Sequence[RankRequest], seen: Observed, texts: Mapping[str, tuple[str, ...]]
+) -> list[RankRequest]:
+    """The requests with the rationales of their question."""
+    found = [texts.get(seen.question_of[one.id]) or ("",) for one in requests]
+    return [
+        replace(one, rationale=first, more_rationales=tuple(more))
+        for one, (first, *more) in zip(requests, found, strict=True)
+    ]
 
 
 def skipped(job: Job, reached: Reached, reasons: Mapping[str, int]) -> dict[str, int]:

@@ -31,7 +31,7 @@ from radio_dspy.optimizers.mlflow_records import known_to_mlflow
 from radio_dspy.optimizers.pipeline import NoGroupsError, Pipeline, untrained
 from radio_dspy.optimizers.provenance import model_name, settings_of
 from radio_dspy.optimizers.resume import described, keeping_scores, taken_up
-from radio_dspy.optimizers.teaching import explain_questions, lesson_of, teacher_of, try_metric
+from radio_dspy.optimizers.teaching import check_teacher, explain_questions, lesson_of, teacher_of, try_metric
 
 from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.datasets.examples import with_answers
@@ -41,7 +41,6 @@ from radio_dspy.distillation.gate.decision import Gate, as_gate
 from radio_dspy.distillation.loss import Loss, LossName
 from radio_dspy.distillation.preferences.settings import PreferenceSettings
 from radio_dspy.distillation.rationales.settings import RationaleSettings
-from radio_dspy.distillation.teacher.null_passage import check_null
 from radio_dspy.distillation.teacher.signals import Signal
 from radio_dspy.distillation.training.settings import TrainingSettings
 from radio_dspy.evaluation.metric_values import check_metric
@@ -169,8 +168,7 @@ class RADIO(Teleprompter):
             raise SettingsError(
                 "signals have weights of their own; a weight of rationales beside them would do nothing."
             )
-        if self.preferences.null_passage:
-            check_null(signals)
+        check_teacher(self.preferences, signals)
         self._rationale_lm = opened_lm(rationale_lm)
         self.encoder = as_encoder(encoder) if encoder is not None else None
         self.signals = dict(signals) if signals is not None else None

@@ -92,7 +92,9 @@ def described(optimizer: Settings, job: Job) -> dict[str, Any]:
         "held_out": data_hash(job.held_out),
         "rationale_lm": _lm(lm),
         "rationales": hash_of(sorted(given.items())) if (given := optimizer.rationales.given) else None,
-        "extractor": hash_of([type(extractor).__qualname__, extractor.dump_state()]),
+        "extractor": hash_of(
+            [type(extractor).__qualname__, extractor.dump_state(), *([extractor.n] if extractor.n > 1 else [])]
+        ),
         "encoder": {**job.encoder.identity, **job.encoder.query_settings},
         "signals": {one.name: float(weight) for one, weight in (optimizer.signals or {}).items()} or None,
         "rationale_weight": PAPER_WEIGHT if optimizer.rationales.weight is None else optimizer.rationales.weight,

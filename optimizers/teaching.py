@@ -9,14 +9,17 @@ from typing import Any
 from radio_dspy.optimizers.job import Job, Settings, explained, questions_of, searchable, stored_vectors
 from radio_dspy.optimizers.pipeline import Lesson, NoGroupsError
 
+from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.passages import RankRequest
 from radio_dspy.distillation.candidates.observing import Reached
 from radio_dspy.distillation.candidates.recording import Observed
 from radio_dspy.distillation.candidates.reranker_slots import Slot
 from radio_dspy.distillation.gate.decision import Judge
 from radio_dspy.distillation.preferences.building import build_groups
+from radio_dspy.distillation.preferences.settings import PreferenceSettings
 from radio_dspy.distillation.rationales.settings import PAPER_WEIGHT
-from radio_dspy.distillation.rationales.writing import RationaleCounts, explain
+from radio_dspy.distillation.rationales.writing import RationaleCounts, explain_several
+from radio_dspy.distillation.teacher.null_passage import check_null
 from radio_dspy.distillation.teacher.ranking import each_fused_ranking, fused_rankings
 from radio_dspy.distillation.teacher.signals import AnswerSimilarity, RationaleSimilarity, RetrievalScore, Signal
 from radio_dspy.retrievers.requests import usable
@@ -36,12 +39,14 @@ def try_metric(optimizer: Settings, job: Job) -> None:
         MetricJudge(job.program, slot, few, optimizer.metric, optimizer.num_threads, job.run, trial=True)(slot.weights)
 
 
-def explain_questions(optimizer: Settings, job: Job, reached: Reached) -> tuple[dict[str, str], RationaleCounts]:
-    """A rationale for every question that the teacher is asked about."""
+def explain_questions(
+    optimizer: Settings, job: Job, reached: Reached
+) -> tuple[dict[str, tuple[str, ...]], RationaleCounts]:
+    """The rationales of every question that the teacher is asked about."""
     labels = (one.relevant for seen in reached.held_out for one in seen.requests)
     asked = [*job.train, *job.held_out] if optimizer.judges_by_teacher(labels) else job.train
     with job.stage("rationales"):
-        return explain(
+        return explain_several(
             questions_of(asked),
             job.run,
             lm=optimizer.rationale_lm,
@@ -65,6 +70,34 @@ def teacher_of(optimizer: Settings, job: Job) -> dict[Signal, float]:
     return {guide: weight, RetrievalScore(): 1 - weight}
 
 
+def check_teacher(preferences: PreferenceSettings, signals: Mapping[Signal, float] | None) -> None:
+    """See that the teacher knows what the preferences ask of it.
+
+    Raises:
+        SettingsError: If it does not.
+    """
+    if preferences.null_passage:
+        check_null(signals)
+    if preferences.min_agreement and signals is not None and _comparing(signals) is None:
+        raise SettingsError("min_agreement needs signals= with a RationaleSimilarity, whose rationales may agree.")
+
+
+def agreed(
+    requests: Sequence[RankRequest], teacher: Mapping[Signal, float], least: float
+) -> tuple[list[RankRequest], dict[str, int]]:
+    """The questions whose rationales agree enough, and how many do not, under their reason."""
+    signal = _comparing(teacher)
+    if not least or signal is None:
+        return list(requests), {}
+    kept = [one for one, found in zip(requests, signal.agreement(requests), strict=True) if found >= least]
+    left = len(requests) - len(kept)
+    return kept, {"rationales disagree": left} if left else {}
+
+
+def _comparing(teacher: Mapping[Signal, float]) -> RationaleSimilarity | None:
+    return next((one for one in teacher if isinstance(one, RationaleSimilarity) and one.reads_rationale), None)
+
+
 def lesson_of(
     optimizer: Settings,
     job: Job,
@@ -72,18 +105,19 @@ def lesson_of(
     slot: Slot,
     used: Sequence[RankRequest],
     observed: tuple[Observed, Observed],
-    texts: Mapping[str, str],
+    texts: Mapping[str, tuple[str, ...]],
     teacher: Mapping[Signal, float],
 ) -> Lesson:
     """Make a reranker's preference groups, and what its gate goes by; ``observed``: in training and held out."""
     seen, held_out = observed
     with job.stage("signals"):
-        requests = explained(used, seen, texts)
+        requests, unsure = agreed(explained(used, seen, texts), teacher, optimizer.preferences.min_agreement)
         fused = each_fused_ranking(requests, teacher, null_passage=optimizer.preferences.null_passage)
         corpus = getattr(job.first_stage, "passages", ())
         groups, left_out = build_groups(
             requests, fused, optimizer.preferences, corpus=corpus, seed=optimizer.training.seed
         )
+        left_out = {**left_out, **unsure}
         name = "groups" if number == 0 else f"groups-{number + 1}"
         written = job.run.write_records(name, (group.as_dict() for group in groups))
     if not groups:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from radio_dspy.distillation.teacher.lm_signals import LMRanking as LMRanking
     from radio_dspy.distillation.teacher.ranking import each_fused_ranking as each_fused_ranking
     from radio_dspy.distillation.teacher.ranking import fused_rankings as fused_rankings
+    from radio_dspy.distillation.teacher.rationale_quality import RationaleQuality as RationaleQuality
+    from radio_dspy.distillation.teacher.rationale_quality import rationale_quality as rationale_quality
     from radio_dspy.distillation.teacher.signals import AnswerContainment as AnswerContainment
     from radio_dspy.distillation.teacher.signals import AnswerSimilarity as AnswerSimilarity
     from radio_dspy.distillation.teacher.signals import Labels as Labels
@@ -60,6 +62,7 @@ _HOMES = {
     "MarginInfoNCE": "radio_dspy.distillation.losses",
     "PreferenceGroup": "radio_dspy.distillation.preferences.groups",
     "RationaleExtractor": "radio_dspy.distillation.rationales.extractor",
+    "RationaleQuality": "radio_dspy.distillation.teacher.rationale_quality",
     "RationaleSimilarity": "radio_dspy.distillation.teacher.signals",
     "RerankerScore": "radio_dspy.distillation.teacher.signals",
     "RetrievalScore": "radio_dspy.distillation.teacher.signals",
@@ -77,6 +80,7 @@ _HOMES = {
     "mix_weights": "radio_dspy.distillation.training.averaging",
     "observe": "radio_dspy.distillation.candidates.observing",
     "preference_groups": "radio_dspy.distillation.preferences.sampling",
+    "rationale_quality": "radio_dspy.distillation.teacher.rationale_quality",
     "train_reranker": "radio_dspy.distillation.training.reranker",
 }
 __all__ = sorted(_HOMES)

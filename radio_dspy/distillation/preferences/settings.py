@@ -31,6 +31,8 @@ class PreferenceSettings:
         random_negatives: Passages drawn from the whole corpus for each group; the paper has none.
         confident_share: Learn from this part of the questions only: those where the teacher's first passage stands
             highest above its second. The paper takes all; half costs half, for about the same gain (docs/ablation.md).
+        min_agreement: Learn from no question whose rationales agree less than this (see
+            ``RationaleSimilarity.agreement``); for ``RationaleExtractor(n=)``. 0 takes all.
         null_passage: Let an empty context take part in the groups, ranked by the signals that can say what the LM does
             without any passage (``AnswerGain`` and its kin; one of them is needed). The reranker's score then has a
             zero, and ``Rerank(min_score="null")`` leaves out what it ranks below. The paper has none.
@@ -50,6 +52,7 @@ class PreferenceSettings:
     confident_share: float = 1.0
     false_negatives: FalseNegatives | None = _GUARD
     null_passage: bool = False
+    min_agreement: float = 0.0
 
     def __post_init__(self) -> None:
         if not is_whole(self.candidates) or self.candidates < 2:
@@ -60,6 +63,8 @@ class PreferenceSettings:
         )  # raises for bad ones
         if self.random_negatives < 0:
             raise SettingsError(f"random_negatives must be at least 0, got {self.random_negatives}.")
+        if not 0 <= self.min_agreement <= 1:
+            raise SettingsError(f"min_agreement must lie in [0, 1], got {shown(self.min_agreement)}.")
         if not 0 < self.confident_share <= 1:
             raise SettingsError(f"confident_share must lie above 0 and up to 1, got {self.confident_share}.")
 
@@ -81,7 +86,8 @@ class PreferenceSettings:
         guard = asdict(self.false_negatives or NO_GUARD)
         values = {**vars(self), "hard_negatives": self.negative_range}
         del values["negative_range"], values["false_negatives"]
-        if not self.null_passage:  # as run folders of earlier releases have it
-            del values["null_passage"]
+        for name in ("null_passage", "min_agreement"):  # run folders of earlier releases do not have them
+            if not values[name]:
+                del values[name]
         margin = guard.pop("absolute_margin")
         return {**values, "guards": {**guard, "margin": margin}}
