@@ -13,6 +13,8 @@ from radio_dspy.programs import MultiHop, MultipleChoice, RetrieveRerankAnswer
 
 from radio_dspy.datasets.examples import answer_texts, relevant_of
 from radio_dspy.distillation.candidates.recorder import acts
+from radio_dspy.distillation.preferences.sampling import DEPTH, preference_groups
+from radio_dspy.distillation.preferences.settings import PreferenceSettings
 from radio_dspy.distillation.rationales.asking import Question
 from radio_dspy.distillation.rationales.settings import RationaleSettings
 from radio_dspy.distillation.rationales.writing import fitting_records
@@ -140,6 +142,9 @@ def estimate(optimizer: Settings, job: Job, *, guessed_split: bool = False) -> E
                     signal, questions, optimizer.preferences.candidates, length, optimizer.preferences.null_passage
                 )
             )
+    guard = optimizer.preferences.false_negatives
+    if guard is not None and guard.relabel is not None:
+        stages.append(relabel_stage(guard.relabel, optimizer.preferences, len(questions_of(job.train)), length))
     if optimizer.gate is not None and optimizer.metric is not None:
         runs = len(job.held_out) * (2 + len(optimizer.gate.mixtures))
         stages.append(program_stage("training", job.program, runs, runs, length, "the gate's metric"))
@@ -202,6 +207,22 @@ def signal_stage(
         completion=min(TYPICAL_ANSWER_TOKENS, limit),
         longest=limit,
         note=f"{signal.name}; kept scores are not subtracted",
+    )
+
+
+def relabel_stage(lm: dspy.LM, preferences: PreferenceSettings, questions: int, passage_tokens: float) -> StageEstimate:
+    """The judgements of suspicious negatives: how many there are is seen only when the teacher has ranked."""
+    ids = [str(one) for one in range(preferences.candidates)]
+    groups = preference_groups(ids, preferences.sampling or "shift", preferences.depth or DEPTH)
+    return mean_stage(
+        "signals",
+        lm.model,
+        questions,
+        questions * len({one for _, negatives in groups for one in negatives}),
+        prompt=_FRAME_TOKENS + passage_tokens,
+        completion=2,
+        longest=int(lm.kwargs.get("max_tokens") or TYPICAL_ANSWER_TOKENS),
+        note="suspicious negatives: one a question, at most all of them",
     )
 
 

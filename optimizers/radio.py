@@ -72,8 +72,8 @@ class RADIO(Teleprompter):
             the retriever's.
         signals: What makes a passage preferred, each with its weight; None is the guide and the retrieval score.
         preferences: How preference groups are made; None is the paper's way, with false negatives left out.
-        loss: ``"infonce"`` (the paper's), ``"listwise"`` (KL to the fused scores), ``"margin"``, another name that
-            ``TrainingSettings`` lists, or a ``Loss``.
+        loss: ``"infonce"`` (the paper's), ``"multi-positive"``, ``"listwise"`` (KL to the fused scores), ``"margin"``,
+            another name that ``TrainingSettings`` lists, or a ``Loss``.
         training: How the reranker is fine-tuned; None is the paper's way.
         gate: Return the trained weights, or a mixture with the base, only where they beat the base on held-out
             questions: True, a ``Gate`` with rules of one's own, or False to return what was trained.
@@ -161,7 +161,10 @@ class RADIO(Teleprompter):
             learning_rate=learning_rate,
             max_length=max_length,
         )
-        self.preferences: PreferenceSettings = settings["preferences"].for_loss(self.training.open_loss().contrastive)
+        criterion = self.training.open_loss()
+        self.preferences: PreferenceSettings = settings["preferences"].for_loss(
+            criterion.contrastive, several_positives=getattr(criterion, "several_positives", False)
+        )
         self.rationales: RationaleSettings = settings["rationales"]
         self.budget: Budget = settings["budget"]
         if signals is not None and self.rationales.weight is not None:

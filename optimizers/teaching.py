@@ -115,7 +115,13 @@ def lesson_of(
         fused = each_fused_ranking(requests, teacher, null_passage=optimizer.preferences.null_passage)
         corpus = getattr(job.first_stage, "passages", ())
         groups, left_out = build_groups(
-            requests, fused, optimizer.preferences, corpus=corpus, seed=optimizer.training.seed
+            requests,
+            fused,
+            optimizer.preferences,
+            corpus=corpus,
+            seed=optimizer.training.seed,
+            run=job.run,
+            num_threads=optimizer.num_threads,
         )
         left_out = {**left_out, **unsure}
         name = "groups" if number == 0 else f"groups-{number + 1}"

@@ -23,7 +23,7 @@ class PreferenceSettings:
     Attributes:
         candidates: Passages retrieved for a training question; the paper's 50.
         sampling: ``"shift"`` (the paper's), ``"shift_all_neg"``, ``"iteration"``, ``"all"``, or an own function; None
-            is ``"all"`` for the listwise loss and ``"shift"`` for the others. See ``preference_groups``.
+            is ``"all"`` for listwise losses and for several positives, else ``"shift"``. See ``preference_groups``.
         depth: How much of the fused list is sampled from; None is all candidates for the listwise loss and the paper's
             20 for the others.
         negative_range: Positions (first, last) of the fused list that negatives come from, counted from 0; None is the
@@ -68,22 +68,31 @@ class PreferenceSettings:
         if not 0 < self.confident_share <= 1:
             raise SettingsError(f"confident_share must lie above 0 and up to 1, got {self.confident_share}.")
 
-    def for_loss(self, contrastive: bool) -> PreferenceSettings:
+    def for_loss(self, contrastive: bool, *, several_positives: bool = False) -> PreferenceSettings:
         """The settings with what a kind of loss decides in place of every None.
 
         Args:
             contrastive: As a ``Loss`` says of itself.
+            several_positives: Whether passages as good as the positive are positives, too, for which no guard needs to
+                look.
         """
+        guard = self.false_negatives if contrastive else None
+        if guard is not None and several_positives:
+            guard = replace(guard, absolute_margin=0.0)
         return replace(
             self,
-            sampling=self.sampling or ("shift" if contrastive else "all"),
+            sampling=self.sampling or ("shift" if contrastive and not several_positives else "all"),
             depth=(DEPTH if contrastive else self.candidates) if self.depth is None else self.depth,
-            false_negatives=self.false_negatives if contrastive else None,
+            false_negatives=guard,
         )
 
     def decisive(self) -> dict[str, Any]:
         """The settings under the names that run folders and saved programs keep them by."""
-        guard = asdict(self.false_negatives or NO_GUARD)
+        judge = self.false_negatives and self.false_negatives.relabel
+        guard = asdict(replace(self.false_negatives or NO_GUARD, relabel=None))
+        del guard["relabel"]
+        if judge is not None:
+            guard["relabel"] = str(judge.model).rpartition("/")[2]  # of a model named by its file, no path
         values = {**vars(self), "hard_negatives": self.negative_range}
         del values["negative_range"], values["false_negatives"]
         for name in ("null_passage", "min_agreement"):  # run folders of earlier releases do not have them
