@@ -137,16 +137,12 @@ def estimate(optimizer: Settings, job: Job, *, guessed_split: bool = False) -> E
         stages.append(rationale_stage(asked, kept_back, job, optimizer.rationale_lm, optimizer.rationales))
     for signal in optimizer.signals or ():
         if isinstance(signal, LMSignal):
-            stages.append(
-                signal_stage(
-                    signal, questions, optimizer.preferences.candidates, length, optimizer.preferences.null_passage
-                )
-            )
+            stages.append(signal_stage(signal, questions, length, optimizer.preferences, optimizer.rounds))
     guard = optimizer.preferences.false_negatives
     if guard is not None and guard.relabel is not None:
         stages.append(relabel_stage(guard.relabel, optimizer.preferences, len(questions_of(job.train)), length))
     if optimizer.gate is not None and optimizer.metric is not None:
-        runs = len(job.held_out) * (2 + len(optimizer.gate.mixtures))
+        runs = len(job.held_out) * (1 + optimizer.rounds * (1 + len(optimizer.gate.mixtures)))
         stages.append(program_stage("training", job.program, runs, runs, length, "the gate's metric"))
         if isinstance(optimizer.metric, SetGain):
             answers = statistics.mean(len(answer_texts(one)) or 1 for one in job.held_out)
@@ -190,23 +186,29 @@ def rationale_stage(
 
 
 def signal_stage(
-    signal: LMSignal, questions: Sequence[Question], candidates: int, passage_tokens: float, null_passage: bool = False
+    signal: LMSignal,
+    questions: Sequence[Question],
+    passage_tokens: float,
+    preferences: PreferenceSettings,
+    rounds: int = 1,
 ) -> StageEstimate:
     """One LM signal; scores that it keeps are not looked up."""
-    sizes = [size for _, _, answers in questions for size in signal.call_sizes(candidates, len(answers))]
-    if null_passage:
-        sizes += [size for _, _, answers in questions for size in signal.null_sizes(len(answers))]
+    sizes = [size for *_, answers in questions for size in signal.call_sizes(preferences.candidates, len(answers))]
+    further = (rounds - 1) * len(sizes) if signal.depth is not None else 0
+    if preferences.null_passage:
+        sizes += [size for *_, answers in questions for size in signal.null_sizes(len(answers))]
     question_tokens = statistics.mean(_tokens(text) for _, text, _ in questions[:_SAMPLED])
     limit = int(signal.lm.kwargs.get("max_tokens") or TYPICAL_ANSWER_TOKENS)
+    rounds_note = "; of a further round's passages half, at most all, are new" if further else ""
     return mean_stage(
         "signals",
         signal.lm.model,
-        len(sizes),
-        len(sizes),
+        len(sizes) + further // 2,
+        len(sizes) + further,
         prompt=_FRAME_TOKENS + question_tokens + passage_tokens * statistics.mean(sizes or [0]),
         completion=min(TYPICAL_ANSWER_TOKENS, limit),
         longest=limit,
-        note=f"{signal.name}; kept scores are not subtracted",
+        note=f"{signal.name}; kept scores are not subtracted{rounds_note}",
     )
 
 

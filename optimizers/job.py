@@ -51,6 +51,7 @@ class Settings(Protocol):
     training: TrainingSettings
     gate: Gate | None
     metric: Callable[..., Any] | None
+    rounds: int
     retriever: Retriever | None
 
     @property

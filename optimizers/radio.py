@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
 from os import PathLike
 from typing import Any
@@ -11,32 +11,25 @@ from typing import Any
 import dspy
 from dspy.teleprompt.teleprompt import Teleprompter
 from radio_dspy.optimizers.arguments import with_moved, with_shortcuts
-from radio_dspy.optimizers.asked import RationaleLM, check_asked, lm_of, opened_lm, threads_of
+from radio_dspy.optimizers.asked import RationaleLM, lm_of, opened_lm, threads_of
 from radio_dspy.optimizers.estimate import Estimate, estimate
-from radio_dspy.optimizers.job import (
-    Job,
-    check_corpus,
-    check_ids,
-    copies,
-    encoder_of,
-    listed,
-    questions_of,
-    searchable,
-    skipped,
-    split_questions,
-    without_idle_slots,
-    without_lost_labels,
-)
+from radio_dspy.optimizers.job import Job, copies, explained, skipped, without_idle_slots
 from radio_dspy.optimizers.mlflow_records import known_to_mlflow
-from radio_dspy.optimizers.pipeline import NoGroupsError, Pipeline, untrained
+from radio_dspy.optimizers.opening import open_job
+from radio_dspy.optimizers.pipeline import NoGroupsError, untrained
 from radio_dspy.optimizers.provenance import model_name, settings_of
 from radio_dspy.optimizers.resume import described, keeping_scores, taken_up
-from radio_dspy.optimizers.teaching import check_teacher, explain_questions, lesson_of, teacher_of, try_metric
+from radio_dspy.optimizers.teaching import (
+    FurtherRounds,
+    check_teacher,
+    explain_questions,
+    lesson_of,
+    teacher_of,
+    try_metric,
+)
 
 from radio_dspy.core.errors import DataError, SettingsError
-from radio_dspy.datasets.examples import with_answers
 from radio_dspy.distillation.candidates.observing import observe
-from radio_dspy.distillation.candidates.reranker_slots import slots_of
 from radio_dspy.distillation.gate.decision import Gate, as_gate
 from radio_dspy.distillation.loss import Loss, LossName
 from radio_dspy.distillation.preferences.settings import PreferenceSettings
@@ -44,15 +37,12 @@ from radio_dspy.distillation.rationales.settings import RationaleSettings
 from radio_dspy.distillation.teacher.signals import Signal
 from radio_dspy.distillation.training.settings import TrainingSettings
 from radio_dspy.evaluation.metric_values import check_metric
-from radio_dspy.lm.budget import Ledger
 from radio_dspy.lm.limits import Budget
-from radio_dspy.lm.secrets import check_keys, lms_of
 from radio_dspy.models.encoder import TextEncoder
 from radio_dspy.models.files import weights_name
 from radio_dspy.models.open_encoder import as_encoder
 from radio_dspy.reporting.report import Report
 from radio_dspy.retrievers.base import Retriever
-from radio_dspy.retrievers.embeddings import first_stage_of
 from radio_dspy.retrievers.requests import usable
 from radio_dspy.runs.run import Run
 
@@ -85,6 +75,9 @@ class RADIO(Teleprompter):
             while the student runs on the questions.
         rationales: Precomputed rationales by question id (the LM is asked only for the others), or
             ``RationaleSettings``.
+        rounds: How often to train. After the first time, signals that ask an LM about the first ``depth`` passages are
+            also asked about those that the aligned reranker newly ranks among its own first, and training begins again
+            from the base. Every round passes the gate; the best is taken. The paper's is 1.
         run_dir: Folder for records and checkpoints. An existing run is resumed: nothing that still fits is asked or
             trained twice, and the result is that of a run in one go (see docs/runs.md). None takes a new one in the
             user's cache folder (``RADIO_DSPY_CACHE``).
@@ -130,6 +123,7 @@ class RADIO(Teleprompter):
         budget: Budget | None = None,
         retriever: Retriever | None = None,
         rationales: RationaleSettings | Mapping[str, str] | None = None,
+        rounds: int = 1,
         run_dir: str | PathLike[str] | None = None,
         answer_field: str | None = None,
         num_threads: int | None = None,
@@ -171,7 +165,8 @@ class RADIO(Teleprompter):
             raise SettingsError(
                 "signals have weights of their own; a weight of rationales beside them would do nothing."
             )
-        check_teacher(self.preferences, signals)
+        check_teacher(self.preferences, signals, rounds)
+        self.rounds = rounds
         self._rationale_lm = opened_lm(rationale_lm)
         self.encoder = as_encoder(encoder) if encoder is not None else None
         self.signals = dict(signals) if signals is not None else None
@@ -221,7 +216,7 @@ class RADIO(Teleprompter):
             KeyboardInterrupt: After Ctrl-C, when the call or update in hand is finished and kept.
         """
         Run(self.run_dir).check()  # before any question is encoded
-        job = self._job(student, trainset, valset)
+        job = open_job(self, student, trainset, valset)
         with taken_up(job.run, described(self, job)):
             self.report = self._compile(job)
         return job.program
@@ -270,7 +265,7 @@ class RADIO(Teleprompter):
                 "teacher": {signal.name: float(weight) for signal, weight in signals.items()},
                 "encoder": weights_name(job.encoder.name),
                 "rationale_lm": model_name(self.rationale_lm),
-                "settings": settings_of(self.preferences, self.training, self.rationales),
+                "settings": settings_of(self.preferences, self.training, self.rationales, self.rounds),
             },
         )
         try:
@@ -281,6 +276,10 @@ class RADIO(Teleprompter):
                         self, job, number, slot, used[number][0], (reached.train[number], reached.held_out[number]),
                         texts, signals,
                     ),
+                    FurtherRounds(
+                        self, job, lambda number: explained(used[number][0], reached.train[number], texts), signals
+                    ),
+                    self.rounds,
                 )  # fmt: skip
         except NoGroupsError as error:
             self.report = conclude(untrained(job.slots, error))
@@ -305,45 +304,7 @@ class RADIO(Teleprompter):
             >>> bill.calls, bill.calls_at_most, bill.cost < 0.01
             (10, 20, True)
         """
-        return estimate(self, self._job(student, trainset, valset, encodes=False), guessed_split=not valset)
-
-    def _job(
-        self,
-        student: dspy.Module,
-        trainset: Sequence[dspy.Example],
-        valset: Sequence[dspy.Example] | None,
-        *,
-        encodes: bool = True,
-    ) -> Job:
-        """Copy the student and sort the questions.
-
-        Args:
-            student: The program.
-            trainset: Questions to learn from.
-            valset: Questions to judge by.
-            encodes: Whether questions may be encoded, to keep near-duplicates on one side of a split.
-        """
-        trainset, valset = listed(trainset, "trainset"), listed(valset or (), "valset")
-        if self.answer_field is not None:
-            trainset, valset = with_answers(trainset, self.answer_field), with_answers(valset, self.answer_field)
-        check_keys(self.rationale_lm, *lms_of(student))
-        program = student.deepcopy()
-        slots = slots_of(program, student)
-        for slot in slots:
-            self.training.check(slot.weights.architecture)
-        first_stage = self.retriever or first_stage_of(program)
-        check_corpus(first_stage, self.preferences)
-        encoder = self.encoder or encoder_of(first_stage, slots)
-        train, held_out = split_questions(trainset, valset, encoder if encodes else None, self.training.seed)
-        pipeline = Pipeline(Run(self.run_dir), self.training, self.gate, Ledger(self.budget))
-        job = Job(program, slots, train, held_out, first_stage, encoder, pipeline)
-        check_ids(job, self.rationales.given)
-        check_asked(self._rationale_lm, self.signals, questions_of(job.train), self.rationales.given)
-        job = without_lost_labels(job)
-        if self.gate is not None and self.gate.retrieval:  # before anything is paid for
-            for slot in slots:
-                searchable(job, slot, self.training.tower)
-        return job
+        return estimate(self, open_job(self, student, trainset, valset, encodes=False), guessed_split=not valset)
 
     def judges_by_teacher(self, labels: Iterable[Collection[str]]) -> bool:
         """Whether the gate goes by the teacher, which then needs the held-out questions' rationales as well."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from radio_dspy.optimizers.job import Job, Settings, explained, questions_of, searchable, stored_vectors
@@ -11,6 +13,7 @@ from radio_dspy.optimizers.pipeline import Lesson, NoGroupsError
 
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.passages import RankRequest
+from radio_dspy.core.validation import is_whole, shown
 from radio_dspy.distillation.candidates.observing import Reached
 from radio_dspy.distillation.candidates.recording import Observed
 from radio_dspy.distillation.candidates.reranker_slots import Slot
@@ -19,9 +22,12 @@ from radio_dspy.distillation.preferences.building import build_groups
 from radio_dspy.distillation.preferences.settings import PreferenceSettings
 from radio_dspy.distillation.rationales.settings import PAPER_WEIGHT
 from radio_dspy.distillation.rationales.writing import RationaleCounts, explain_several
+from radio_dspy.distillation.teacher.lm_signal import LMSignal
 from radio_dspy.distillation.teacher.null_passage import check_null
 from radio_dspy.distillation.teacher.ranking import each_fused_ranking, fused_rankings
 from radio_dspy.distillation.teacher.signals import AnswerSimilarity, RationaleSimilarity, RetrievalScore, Signal
+from radio_dspy.models.weights import RerankerWeights
+from radio_dspy.rerankers.rerank import rank_with
 from radio_dspy.retrievers.requests import usable
 from radio_dspy.retrievers.vector import vector_part
 
@@ -70,12 +76,20 @@ def teacher_of(optimizer: Settings, job: Job) -> dict[Signal, float]:
     return {guide: weight, RetrievalScore(): 1 - weight}
 
 
-def check_teacher(preferences: PreferenceSettings, signals: Mapping[Signal, float] | None) -> None:
-    """See that the teacher knows what the preferences ask of it.
+def check_teacher(preferences: PreferenceSettings, signals: Mapping[Signal, float] | None, rounds: int) -> None:
+    """See that the teacher knows what the preferences ask of it, and that a further round can bring something new.
 
     Raises:
         SettingsError: If it does not.
     """
+    if not is_whole(rounds) or rounds < 1:
+        raise SettingsError(f"rounds must be at least 1 and whole, got {shown(rounds)}.")
+    depths = [one.depth for one in signals or () if isinstance(one, LMSignal)]
+    if rounds > 1 and not any(depth is not None and depth < preferences.candidates for depth in depths):
+        raise SettingsError(
+            "rounds= asks an LM about passages that the aligned reranker ranks high and the first stage did not: give "
+            "signals= with one that asks about the first passages only, such as AnswerGain(lm, depth=10)."
+        )
     if preferences.null_passage:
         check_null(signals)
     if preferences.min_agreement and signals is not None and _comparing(signals) is None:
@@ -111,30 +125,91 @@ def lesson_of(
     """Make a reranker's preference groups, and what its gate goes by; ``observed``: in training and held out."""
     seen, held_out = observed
     with job.stage("signals"):
-        requests, unsure = agreed(explained(used, seen, texts), teacher, optimizer.preferences.min_agreement)
-        fused = each_fused_ranking(requests, teacher, null_passage=optimizer.preferences.null_passage)
-        corpus = getattr(job.first_stage, "passages", ())
-        groups, left_out = build_groups(
-            requests,
-            fused,
-            optimizer.preferences,
-            corpus=corpus,
-            seed=optimizer.training.seed,
-            run=job.run,
-            num_threads=optimizer.num_threads,
-        )
-        left_out = {**left_out, **unsure}
-        name = "groups" if number == 0 else f"groups-{number + 1}"
-        written = job.run.write_records(name, (group.as_dict() for group in groups))
+        lesson = _lesson(optimizer, job, _file_name(number), slot, explained(used, seen, texts), teacher)
+    judging = _judging(optimizer, job, slot, explained(held_out.requests, held_out, texts), teacher)
+    return replace(lesson, **judging)
+
+
+class FurtherRounds:
+    """Makes the lessons of on-policy rounds: LMs are asked also about what the reranker at hand ranks first.
+
+    Source: R3 (arXiv 2510.24652) and RRPO, whose teachers look at what the current reranker ranks high.
+
+    Args:
+        optimizer: The settings.
+        job: The program and its questions.
+        requests: The training questions of each reranker, with their rationales.
+        teacher: The signals with their weights.
+    """
+
+    def __init__(
+        self,
+        optimizer: Settings,
+        job: Job,
+        requests: Callable[[int], Sequence[RankRequest]],
+        teacher: Mapping[Signal, float],
+    ) -> None:
+        self._optimizer, self._job, self._requests, self._teacher = optimizer, job, requests, teacher
+        self._firsts: dict[int, list[dict[str, tuple[str, ...]]]] = {}  # rankings of the rounds before, by slot
+
+    def __call__(self, number: int, slot: Slot, weights: RerankerWeights) -> Lesson:
+        """The lesson of the next round, from the weights that the round before chose."""
+        with self._job.stage("signals"), contextlib.ExitStack() as stack:
+            requests = self._requests(number)
+            asking = [one for one in self._teacher if isinstance(one, LMSignal)]
+            depth = max(one.depth or 0 for one in asking)
+            ranked = rank_with(weights, requests, self._optimizer.training.device)
+            before = self._firsts.setdefault(number, [])
+            new = sum(
+                len(set(ranking.ids[:depth]) - _asked_before(request, depth, before))
+                for request, ranking in zip(requests, ranked, strict=True)
+            )
+            before.append({request.id: ranking.ids[:depth] for request, ranking in zip(requests, ranked, strict=True)})
+            for signal in asking:
+                stack.enter_context(signal.also_about(*before))
+            name = f"{_file_name(number)}-round-{len(before) + 1}"
+            lesson = _lesson(self._optimizer, self._job, name, slot, requests, self._teacher)
+        return replace(lesson, new_passages=new)
+
+
+def _asked_before(request: RankRequest, depth: int, firsts: Sequence[Mapping[str, tuple[str, ...]]]) -> set[str]:
+    return {one.id for one in request.candidates[:depth]} | {key for ids in firsts for key in ids[request.id]}
+
+
+def _file_name(number: int) -> str:
+    return "groups" if number == 0 else f"groups-{number + 1}"
+
+
+def _lesson(
+    optimizer: Settings,
+    job: Job,
+    name: str,
+    slot: Slot,
+    requests: Sequence[RankRequest],
+    teacher: Mapping[Signal, float],
+) -> Lesson:
+    """The preference groups of a round, which the run keeps under ``name``; what the gate goes by is to be added."""
+    preferences = optimizer.preferences
+    certain, unsure = agreed(requests, teacher, preferences.min_agreement)
+    groups, left_out = build_groups(
+        certain,
+        each_fused_ranking(certain, teacher, null_passage=preferences.null_passage),
+        preferences,
+        corpus=getattr(job.first_stage, "passages", ()),
+        seed=optimizer.training.seed,
+        run=job.run,
+        num_threads=optimizer.num_threads,
+    )
+    left_out = {**left_out, **unsure}
+    written = job.run.write_records(name, (group.as_dict() for group in groups))
     if not groups:
         raise NoGroupsError(
-            f"{slot.name}: no preference group came of {len(used)} questions; left out: {left_out}.", left_out
+            f"{slot.name}: no preference group came of {len(requests)} questions; left out: {left_out}.", left_out
         )
     vectors = (
         functools.partial(stored_vectors, job, slot, groups) if optimizer.training.tower == "query" else lambda: None
     )
-    judging = _judging(optimizer, job, slot, explained(held_out.requests, held_out, texts), teacher)
-    return Lesson(groups, left_out, written, passage_vectors=vectors, **judging)
+    return Lesson(groups, left_out, written, passage_vectors=vectors)
 
 
 def _judging(

@@ -121,7 +121,7 @@ def without_false_negatives(
         if stay:
             kept.append((positive, tuple(stay)))
             raised.update({one: (one, tuple(stay)) for one in helping if one not in raised})
-            fused.update({one: fused[positive] for one in helping})
+            fused.update(dict.fromkeys(helping, fused[positive]))
         else:
             counts["group dropped"] += 1
     first = {positive for positive, _ in kept}

@@ -142,6 +142,14 @@ class SetGain(LMSignal):
         """See ``LMSignal``: none."""
         return []
 
+    def _chosen(self, request: RankRequest) -> Passages:
+        """The set: the first candidates, or those of the last ranking of ``also_about``, in its order."""
+        ids = self._firsts[-1].get(request.id) if self._firsts else None
+        if ids is None:
+            return super()._chosen(request)
+        there = {one.id: one for one in request.candidates}
+        return tuple(there[one] for one in ids[: self.depth] if one in there)
+
     def _split(self, passages: Passages) -> list[Passages]:
         return [passages] if passages else []
 

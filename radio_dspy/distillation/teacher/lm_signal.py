@@ -77,6 +77,7 @@ class LMSignal(ABC):
         self._show_progress = show_progress
         self._keep = Path(keep) if keep is not None else None
         self._run: Run | None = None
+        self._firsts: tuple[Mapping[str, Sequence[str]], ...] = ()
         if self._keep is not None and self._keep.suffix != ".jsonl":
             raise SettingsError(f"{self._keep}: scores are kept as JSON Lines; give a name that ends in .jsonl.")
         if self._keep is not None:
@@ -117,6 +118,19 @@ class LMSignal(ABC):
         finally:
             self._run = before
 
+    @contextlib.contextmanager
+    def also_about(self, *firsts: Mapping[str, Sequence[str]]) -> Iterator[None]:
+        """Inside the block the LM is asked about further passages, too: the first ``depth`` of other rankings.
+
+        Args:
+            firsts: Rankings of the same candidates: passage ids, best first, by question id.
+        """
+        before, self._firsts = self._firsts, firsts
+        try:
+            yield
+        finally:
+            self._firsts = before
+
     def call_sizes(self, candidates: int, answers: int) -> list[int]:
         """The calls that a question takes: how many passages the LM reads in each."""
         return [1] * self._asked(candidates)
@@ -126,9 +140,13 @@ class LMSignal(ABC):
         return [0] if self.reads_null else []
 
     def _chosen(self, request: RankRequest) -> Passages:
-        """The candidates that the LM is asked about; the null passage does not count."""
+        """The candidates that the LM is asked about: the first ones, and those of ``also_about``.
+
+        The null passage is one of them, and does not count.
+        """
         first = request.candidates[: self.depth]
-        return first + tuple(one for one in request.candidates[len(first) :] if one.id == NULL_PASSAGE.id)
+        also = {key for ids in self._firsts for key in ids.get(request.id, ())[: self.depth]} | {NULL_PASSAGE.id}
+        return first + tuple(one for one in request.candidates[len(first) :] if one.id in also)
 
     def _asked(self, candidates: int) -> int:
         return candidates if self.depth is None else min(candidates, self.depth)
