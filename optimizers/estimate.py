@@ -122,7 +122,7 @@ def estimate(optimizer: Settings, job: Job, *, guessed_split: bool = False) -> E
     """
     by_teacher = optimizer.judges_by_teacher(map(relevant_of, job.held_out))
     questions = questions_of([*job.train, *job.held_out] if by_teacher else job.train)
-    length = _passage_length(job)
+    length = passage_length(job)
     stages: list[StageEstimate | None] = []
     if optimizer.retriever is None:
         direct = isinstance(job.program, RetrieveRerankAnswer | MultipleChoice)
@@ -262,7 +262,7 @@ def program_stage(
     )
 
 
-def _passage_length(job: Job) -> float:
+def passage_length(job: Job) -> float:
     """Mean tokens of a passage; 150 where the corpus cannot be looked at."""
     passages = getattr(job.first_stage, "passages", ())[:_SAMPLED]
     return statistics.mean(_tokens(one.contents) for one in passages) if passages else 150.0

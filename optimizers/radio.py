@@ -12,6 +12,7 @@ import dspy
 from dspy.teleprompt.teleprompt import Teleprompter
 from radio_dspy.optimizers.arguments import with_moved, with_shortcuts
 from radio_dspy.optimizers.asked import RationaleLM, lm_of, opened_lm, threads_of
+from radio_dspy.optimizers.diagnosis import Diagnosis
 from radio_dspy.optimizers.estimate import Estimate, estimate
 from radio_dspy.optimizers.job import Job, copies, explained, skipped, without_idle_slots
 from radio_dspy.optimizers.mlflow_records import known_to_mlflow
@@ -305,6 +306,39 @@ class RADIO(Teleprompter):
             (10, 20, True)
         """
         return estimate(self, open_job(self, student, trainset, valset, encodes=False), guessed_split=not valset)
+
+    def diagnose(self, student: dspy.Module, trainset: list[dspy.Example], *, questions: int = 50) -> Diagnosis:
+        """Say before any training whether it is likely to help, with whom as the teacher, and what that would cost.
+
+        Looks at up to ``questions`` of the training questions: what the reranker lacks of the best order of its
+        candidates, how well each signal agrees with labels (or with passages that contain an answer), and whether the
+        rationales help the LM to the answer. Nothing is trained. Where the optimizer has an LM, it is asked for these
+        questions' rationales and signals, and twice a question about the rationale; ``run_dir`` keeps what it said for
+        ``compile``.
+
+        Args:
+            student: The program.
+            trainset: The training questions.
+            questions: How many of them are looked at.
+
+        Raises:
+            DataError: If no question can be used.
+            SettingsError: As for ``compile``.
+            BudgetError: If a limit is reached.
+
+        Example:
+            >>> from radio_dspy import FaissRetriever, Rerank, RetrieveRerankAnswer, datasets
+            >>> data = datasets.demo()
+            >>> kitchen = lambda rows: [one for one in rows if one.id.startswith("kit")]
+            >>> retriever = FaissRetriever.build(kitchen(data.passages), encoder="all-MiniLM-L6-v2")
+            >>> student = RetrieveRerankAnswer(retriever, Rerank("all-MiniLM-L6-v2", architecture="bi-encoder"))
+            >>> found = RADIO(False).diagnose(student, kitchen(data.train))
+            >>> found.calls, found.headroom > 0.1, found.recommendation.startswith(("Train", "Do not train"))
+            (0, True, True)
+        """
+        from radio_dspy.optimizers.diagnosing import diagnose
+
+        return diagnose(self, student, trainset, questions)
 
     def judges_by_teacher(self, labels: Iterable[Collection[str]]) -> bool:
         """Whether the gate goes by the teacher, which then needs the held-out questions' rationales as well."""

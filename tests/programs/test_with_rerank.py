@@ -7,6 +7,7 @@ import sys
 import dspy
 import pytest
 from dspy.utils import DummyLM
+from radio_dspy.optimizers.opening import open_job
 
 import radio_dspy as radio
 from radio_dspy.core.errors import SettingsError
