@@ -21,7 +21,7 @@ from radio_dspy.core.validation import is_whole, shown
 from radio_dspy.distillation.candidates.observing import observe
 from radio_dspy.distillation.teacher.gains import AnswerGain, SetGain
 from radio_dspy.distillation.teacher.lm_signal import LMSignal
-from radio_dspy.distillation.teacher.lm_signals import AnswerCorrectness
+from radio_dspy.distillation.teacher.lm_signals import AnswerCorrectness, AnswerLikelihood
 from radio_dspy.distillation.teacher.ranking import fused_rankings
 from radio_dspy.distillation.teacher.rationale_quality import RationaleQuality, rationale_quality
 from radio_dspy.distillation.teacher.signals import AnswerSimilarity, RationaleSimilarity, RetrievalScore, Signal
@@ -163,7 +163,7 @@ def _stages(
     length = passage_length(job)
     own = {one.name: one for one in signals if isinstance(one, LMSignal)}
     others: dict[str, LMSignal] = {}
-    if isinstance(lm, dspy.LM):
+    if lm is not None:
         known = (AnswerCorrectness(lm, depth=_DEPTH), AnswerGain(lm, depth=_DEPTH), SetGain(lm))
         others = {one.name: one for one in known}
     found: dict[str, StageEstimate | None] = {}
@@ -173,7 +173,8 @@ def _stages(
     for name, signal in {**others, **own}.items():
         stage = signal_stage(signal, everyone, length, optimizer.preferences, optimizer.rounds)
         depth = "" if signal.depth is None else f", first {signal.depth} passages"
-        found[name] = replace(stage, note=f"{type(signal).__name__}{depth}")
+        needs = "; needs log-probabilities" if isinstance(signal, AnswerLikelihood | SetGain) else ""
+        found[name] = replace(stage, note=f"{type(signal).__name__}{depth}{needs}")
     return found
 
 

@@ -17,6 +17,7 @@ from radio_dspy.optimizers.provenance import remember
 
 from radio_dspy.core.errors import DataError
 from radio_dspy.core.passages import Ranking, RankRequest
+from radio_dspy.core.redaction import logger_of
 from radio_dspy.distillation.candidates.reranker_slots import Slot
 from radio_dspy.distillation.gate.decision import Decision, Gate, Judge
 from radio_dspy.distillation.preferences.groups import PreferenceGroup
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from radio_dspy.models.bi_encoder import PassageVectors
     from radio_dspy.models.weights import RerankerWeights
 
+logger = logger_of(__name__)
 _CURVE_POINTS = 500  # of a training in the report
 
 
@@ -175,7 +177,11 @@ class Pipeline:
                 done[key] = found = _Outcome(lesson, self._align(slot, lesson), ())
                 if next_lesson is not None:
                     for _ in range(1, rounds):
-                        again = next_lesson(number, slot, found.alignment.weights)
+                        try:
+                            again = next_lesson(number, slot, found.alignment.weights)
+                        except NoGroupsError as error:  # the rounds before stay what they are
+                            logger.warning("No further round: %s", error)
+                            break
                         again = replace(again, judge=lesson.judge, metric=lesson.metric, recall=lesson.recall)
                         found = found.after(again, self._align(slot, again))
                     done[key] = found

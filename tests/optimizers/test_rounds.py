@@ -95,10 +95,24 @@ def test_without_a_gate_the_last_round_is_taken():
     assert [one["new_passages"] for one in found.told] == [0, 3]
 
 
+class Measuring(Counting):
+    """Answers with the length of what it was asked."""
+
+    def __call__(self, prompt=None, *, messages=None, **options):
+        self.answers = {"": {"answer": str(len(messages[-1]["content"]))}}
+        return super().__call__(prompt, messages=messages, **options)
+
+
+def last_digit(written, answers):
+    """A metric that differs from passage to passage, and means nothing."""
+    return float(written[-1]) / 10
+
+
 def aligner(lm, folder, **settings):
     return radio_of(
-        signals={AnswerCorrectness(lm, depth=2): 0.5, RetrievalScore(): 0.5},
+        signals={AnswerCorrectness(lm, depth=2, metric=last_digit): 0.5, RetrievalScore(): 0.5},
         **{"rounds": 2, "gate": False, "candidates": 8, "epochs": 1, "learning_rate": 5e-4, "max_length": 32},
+        false_negatives=None,
         run_dir=folder,
         **settings,
     )
@@ -107,7 +121,7 @@ def aligner(lm, folder, **settings):
 def test_a_second_round_asks_about_new_passages_only_and_is_taken_up_again(index, small, topic, tmp_path):
     program = radio.RetrieveRerankAnswer(index, radio.Rerank(small, "bi-encoder"), candidates=8, k=3)
     train, held_out = topic.train[:4], topic.test[:2]
-    lm, folder = Counting(), tmp_path / "run"
+    lm, folder = Measuring(), tmp_path / "run"
     optimizer = aligner(lm, folder)
     (bill,) = optimizer.estimate(program, trainset=train, valset=held_out).stages
     assert (bill.calls, bill.calls_at_most) == (12, 16)
@@ -119,10 +133,10 @@ def test_a_second_round_asks_about_new_passages_only_and_is_taken_up_again(index
     assert {one.name for one in folder.glob("groups*")} == {"groups.jsonl", "groups-round-2.jsonl"}
     assert len(list(folder.glob("reranker-*"))) == 2
     assert aligned.rerank.weights.training[-1]["settings"]["rounds"] == 2
-    again = Counting()
+    again = Measuring()
     resumed = aligner(again, folder).compile(program, trainset=train, valset=held_out)
     assert (again.asked, resumed.rerank.weights) == (0, aligned.rerank.weights)
-    limited = Counting()
+    limited = Measuring()
     with pytest.raises(BudgetError):
         aligner(limited, tmp_path / "other", max_calls=8).compile(program, trainset=train, valset=held_out)
     assert limited.asked == 8

@@ -88,7 +88,7 @@ class PreferenceSettings:
 
     def decisive(self) -> dict[str, Any]:
         """The settings under the names that run folders and saved programs keep them by."""
-        judge = self.false_negatives and self.false_negatives.relabel
+        judge = None if self.false_negatives is None else self.false_negatives.relabel
         guard = asdict(replace(self.false_negatives or NO_GUARD, relabel=None))
         del guard["relabel"]
         if judge is not None:

@@ -129,7 +129,7 @@ def explain_several(
         The rationales of each question that are of use, by id; and the counts of all.
     """
     first, counts = explain(questions, run, extractor=extractor, given=given, **options)
-    texts = {key: (text,) for key, text in first.items()}
+    texts: dict[str, tuple[str, ...]] = {key: (text,) for key, text in first.items()}
     if options["lm"] is not None:
         again = [one for one in questions if not given.get(one[0], "").strip()]
         for number in range(1, extractor.n):

@@ -98,9 +98,9 @@ def rationale_quality(
     with signal.kept_in(run) if run is not None else contextlib.nullcontext():
         pairs = [scores.tolist() for scores in signal.score(requests)]
     reached, known = ([pair[place] for pair in pairs] for place in (0, 1))
-    found = paired_bootstrap(known, reached)
+    difference = paired_bootstrap(known, reached)
     return RationaleQuality(
-        len(pairs), sum(reached) / len(pairs), sum(known) / len(pairs), found.mean, found.low, found.high
+        len(pairs), sum(reached) / len(pairs), sum(known) / len(pairs), difference.mean, difference.low, difference.high
     )
 
 
