@@ -11,11 +11,14 @@ import dspy
 from radio_dspy.optimizers.job import Job, Settings, questions_of
 from radio_dspy.programs import MultiHop, MultipleChoice, RetrieveRerankAnswer
 
-from radio_dspy.datasets.examples import relevant_of
+from radio_dspy.datasets.examples import answer_texts, relevant_of
 from radio_dspy.distillation.candidates.recorder import acts
+from radio_dspy.distillation.preferences.sampling import DEPTH, preference_groups
+from radio_dspy.distillation.preferences.settings import PreferenceSettings
 from radio_dspy.distillation.rationales.asking import Question
 from radio_dspy.distillation.rationales.settings import RationaleSettings
 from radio_dspy.distillation.rationales.writing import fitting_records
+from radio_dspy.distillation.teacher.gains import SetGain
 from radio_dspy.distillation.teacher.lm_signal import LMSignal
 from radio_dspy.lm.budget import price_of
 
@@ -119,7 +122,7 @@ def estimate(optimizer: Settings, job: Job, *, guessed_split: bool = False) -> E
     """
     by_teacher = optimizer.judges_by_teacher(map(relevant_of, job.held_out))
     questions = questions_of([*job.train, *job.held_out] if by_teacher else job.train)
-    length = _passage_length(job)
+    length = passage_length(job)
     stages: list[StageEstimate | None] = []
     if optimizer.retriever is None:
         direct = isinstance(job.program, RetrieveRerankAnswer | MultipleChoice)
@@ -134,10 +137,16 @@ def estimate(optimizer: Settings, job: Job, *, guessed_split: bool = False) -> E
         stages.append(rationale_stage(asked, kept_back, job, optimizer.rationale_lm, optimizer.rationales))
     for signal in optimizer.signals or ():
         if isinstance(signal, LMSignal):
-            stages.append(signal_stage(signal, questions, optimizer.preferences.candidates, length))
+            stages.append(signal_stage(signal, questions, length, optimizer.preferences, optimizer.rounds))
+    guard = optimizer.preferences.false_negatives
+    if guard is not None and guard.relabel is not None:
+        stages.append(relabel_stage(guard.relabel, optimizer.preferences, len(questions_of(job.train)), length))
     if optimizer.gate is not None and optimizer.metric is not None:
-        runs = len(job.held_out) * (2 + len(optimizer.gate.mixtures))
+        runs = len(job.held_out) * (1 + optimizer.rounds * (1 + len(optimizer.gate.mixtures)))
         stages.append(program_stage("training", job.program, runs, runs, length, "the gate's metric"))
+        if isinstance(optimizer.metric, SetGain):
+            answers = statistics.mean(len(answer_texts(one)) or 1 for one in job.held_out)
+            stages.append(metric_stage(optimizer.metric, round(2 * runs * answers), length))
     return Estimate(tuple(one for one in stages if one is not None))
 
 
@@ -146,9 +155,12 @@ def rationale_stage(
 ) -> StageEstimate | None:
     """The rationales that are still missing; ``kept_back`` of the questions need none."""
     extractor, check = settings.open_extractor(), settings.check
-    kept = fitting_records(questions, job.run, lm=lm, extractor=extractor)
-    missing = [one for one in questions if one[0] not in kept]
-    missing = missing[: max(0, len(questions) - kept_back - len(kept))]
+    missing, lengths = [], []
+    for number in range(extractor.n):
+        kept = fitting_records(questions, job.run, lm=lm, extractor=extractor.nth(number))
+        lengths += [one["completion_tokens"] for one in kept.values() if one.get("completion_tokens")]
+        unknown = [one for one in questions if one[0] not in kept]
+        missing += unknown[: max(0, len(questions) - kept_back - len(kept))]
     if not missing:
         return None
     with dspy.context(lm=lm):
@@ -159,7 +171,6 @@ def rationale_stage(
             for _, text, answers in missing
         ]
     sent = sum(_tokens(str(message["content"])) for prompt in prompts for message in prompt)
-    lengths = [one["completion_tokens"] for one in kept.values() if one.get("completion_tokens")]
     typical = round(statistics.mean(lengths)) if lengths else TYPICAL_RATIONALE_TOKENS
     longest = int(limit or TYPICAL_RATIONALE_TOKENS)
     return mean_stage(
@@ -175,21 +186,59 @@ def rationale_stage(
 
 
 def signal_stage(
-    signal: LMSignal, questions: Sequence[Question], candidates: int, passage_tokens: float
+    signal: LMSignal,
+    questions: Sequence[Question],
+    passage_tokens: float,
+    preferences: PreferenceSettings,
+    rounds: int = 1,
 ) -> StageEstimate:
     """One LM signal; scores that it keeps are not looked up."""
-    sizes = [size for _, _, answers in questions for size in signal.call_sizes(candidates, len(answers))]
+    sizes = [size for *_, answers in questions for size in signal.call_sizes(preferences.candidates, len(answers))]
+    further = (rounds - 1) * len(sizes) if signal.depth is not None else 0
+    if preferences.null_passage:
+        sizes += [size for *_, answers in questions for size in signal.null_sizes(len(answers))]
     question_tokens = statistics.mean(_tokens(text) for _, text, _ in questions[:_SAMPLED])
     limit = int(signal.lm.kwargs.get("max_tokens") or TYPICAL_ANSWER_TOKENS)
+    rounds_note = "; of a further round's passages half, at most all, are new" if further else ""
     return mean_stage(
         "signals",
         signal.lm.model,
-        len(sizes),
-        len(sizes),
+        len(sizes) + further // 2,
+        len(sizes) + further,
         prompt=_FRAME_TOKENS + question_tokens + passage_tokens * statistics.mean(sizes or [0]),
         completion=min(TYPICAL_ANSWER_TOKENS, limit),
         longest=limit,
-        note=f"{signal.name}; kept scores are not subtracted",
+        note=f"{signal.name}; kept scores are not subtracted{rounds_note}",
+    )
+
+
+def relabel_stage(lm: dspy.LM, preferences: PreferenceSettings, questions: int, passage_tokens: float) -> StageEstimate:
+    """The judgements of suspicious negatives: how many there are is seen only when the teacher has ranked."""
+    ids = [str(one) for one in range(preferences.candidates)]
+    groups = preference_groups(ids, preferences.sampling or "shift", preferences.depth or DEPTH)
+    return mean_stage(
+        "signals",
+        lm.model,
+        questions,
+        questions * len({one for _, negatives in groups for one in negatives}),
+        prompt=_FRAME_TOKENS + passage_tokens,
+        completion=2,
+        longest=int(lm.kwargs.get("max_tokens") or TYPICAL_ANSWER_TOKENS),
+        note="suspicious negatives: one a question, at most all of them",
+    )
+
+
+def metric_stage(metric: SetGain, calls: int, passage_tokens: float) -> StageEstimate:
+    """The calls of ``SetGain`` as the gate's metric: half of them read the program's passages, half none."""
+    return mean_stage(
+        "training",
+        metric.lm.model,
+        calls,
+        calls,
+        prompt=_FRAME_TOKENS + passage_tokens * (metric.depth or 0) / 2,
+        completion=TYPICAL_ANSWER_TOKENS,
+        longest=TYPICAL_ANSWER_TOKENS,
+        note=f"{metric.name} as the gate's metric",
     )
 
 
@@ -213,7 +262,7 @@ def program_stage(
     )
 
 
-def _passage_length(job: Job) -> float:
+def passage_length(job: Job) -> float:
     """Mean tokens of a passage; 150 where the corpus cannot be looked at."""
     passages = getattr(job.first_stage, "passages", ())[:_SAMPLED]
     return statistics.mean(_tokens(one.contents) for one in passages) if passages else 150.0

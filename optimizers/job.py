@@ -11,7 +11,7 @@ import dspy
 from radio_dspy.optimizers.pipeline import Pipeline
 
 from radio_dspy.core.errors import DataError, SettingsError
-from radio_dspy.core.passages import RankRequest, content_id
+from radio_dspy.core.passages import NULL_PASSAGE, RankRequest, content_id
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.validation import checked_text
 from radio_dspy.datasets.examples import answer_texts, relevant_of
@@ -51,6 +51,7 @@ class Settings(Protocol):
     training: TrainingSettings
     gate: Gate | None
     metric: Callable[..., Any] | None
+    rounds: int
     retriever: Retriever | None
 
     @property
@@ -119,9 +120,15 @@ def questions_of(examples: Sequence[dspy.Example]) -> list[Question]:
     return [one for one in found.values() if one[2]]
 
 
-def explained(requests: Sequence[RankRequest], seen: Observed, texts: Mapping[str, str]) -> list[RankRequest]:
-    """The requests with the rationale of their question."""
-    return [replace(one, rationale=texts.get(seen.question_of[one.id], "")) for one in requests]
+def explained(
+    requests: Sequence[RankRequest], seen: Observed, texts: Mapping[str, tuple[str, ...]]
+) -> list[RankRequest]:
+    """The requests with the rationales of their question."""
+    found = [texts.get(seen.question_of[one.id]) or ("",) for one in requests]
+    return [
+        replace(one, rationale=first, more_rationales=tuple(more))
+        for one, (first, *more) in zip(requests, found, strict=True)
+    ]
 
 
 def skipped(job: Job, reached: Reached, reasons: Mapping[str, int]) -> dict[str, int]:
@@ -151,7 +158,11 @@ def stored_vectors(job: Job, slot: Slot, groups: Sequence[PreferenceGroup]) -> P
     if store is None or not same_passage_side(slot.weights, store.encoder):
         return None
     passages = {text: key for group in groups for key, text in zip(group.passage_ids, group.texts, strict=True)}
+    null = passages.pop(NULL_PASSAGE.contents, None)
     vectors = store.vectors_of(passages)
+    if null is not None:  # no store holds it
+        passages[NULL_PASSAGE.contents] = null
+        vectors = {**vectors, NULL_PASSAGE.contents: store.encoder.encode_passages([NULL_PASSAGE.contents])[0]}
     if len(vectors) < len(passages):  # the program changes passages, or adds some: they are encoded
         return None
     return PassageVectors(list(vectors), np.stack(list(vectors.values())))

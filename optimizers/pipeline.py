@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from radio_dspy.optimizers.mlflow_records import log_compile
@@ -17,6 +17,7 @@ from radio_dspy.optimizers.provenance import remember
 
 from radio_dspy.core.errors import DataError
 from radio_dspy.core.passages import Ranking, RankRequest
+from radio_dspy.core.redaction import logger_of
 from radio_dspy.distillation.candidates.reranker_slots import Slot
 from radio_dspy.distillation.gate.decision import Decision, Gate, Judge
 from radio_dspy.distillation.preferences.groups import PreferenceGroup
@@ -33,7 +34,9 @@ from radio_dspy.runs.run import Run
 if TYPE_CHECKING:
     from radio_dspy.distillation.train_and_gate import Alignment
     from radio_dspy.models.bi_encoder import PassageVectors
+    from radio_dspy.models.weights import RerankerWeights
 
+logger = logger_of(__name__)
 _CURVE_POINTS = 500  # of a training in the report
 
 
@@ -61,6 +64,7 @@ class Lesson:
         metric: What the judge measures.
         recall: Judges a query encoder as a first stage.
         passage_vectors: Gives the vectors of a frozen passage side, where they are known.
+        new_passages: About how many passages an LM was asked that the round before did not ask about.
     """
 
     groups: Sequence[PreferenceGroup]
@@ -70,6 +74,48 @@ class Lesson:
     metric: str = ""
     recall: Judge | None = None
     passage_vectors: Callable[[], PassageVectors | None] = lambda: None
+    new_passages: int = 0
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """The best of a reranker's rounds so far, and an account of all."""
+
+    lesson: Lesson
+    alignment: Alignment
+    earlier: tuple[dict[str, Any], ...]
+    best_round: dict[str, Any] | None = None
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        """What each round came to, in JSON types."""
+        return [*self.earlier, *([] if self.best_round else [_round(1, self.lesson, self.alignment)])]
+
+    def after(self, lesson: Lesson, alignment: Alignment) -> _Outcome:
+        """The better of this and the next round: that with the higher mean at the gate; without a gate the later."""
+        rounds = self.told
+        now = _round(len(rounds) + 1, lesson, alignment)
+        best = self.best_round or rounds[0]
+        later = alignment.decision is None or (now["chosen"] != "base" and now["mean"] > (best["mean"] or 0.0))
+        return _Outcome(
+            lesson if later else self.lesson,
+            alignment if later else self.alignment,
+            (*rounds, now),
+            now if later else best,
+        )
+
+
+def _round(number: int, lesson: Lesson, alignment: Alignment) -> dict[str, Any]:
+    decision = alignment.decision
+    means = {one.name: one.mean for one in decision.candidates} if decision else {}
+    return {
+        "round": number,
+        "groups": len(lesson.groups),
+        "new_passages": lesson.new_passages,
+        "chosen": decision.chosen if decision else "trained",
+        "mean": means.get(decision.chosen) if decision else None,
+        "decision": decision.sentence if decision else "",
+    }
 
 
 class Pipeline:
@@ -107,36 +153,58 @@ class Pipeline:
         with self.clock("evaluation"):
             return rank_with(slot.weights, requests, self.training.device)
 
-    def align(self, slots: Sequence[Slot], lesson_of: Callable[[int, Slot], Lesson]) -> list[RerankerReport]:
+    def align(
+        self,
+        slots: Sequence[Slot],
+        lesson_of: Callable[[int, Slot], Lesson],
+        next_lesson: Callable[[int, Slot, RerankerWeights], Lesson] | None = None,
+        rounds: int = 1,
+    ) -> list[RerankerReport]:
         """Train every reranker and let the gate decide which weights it gets.
 
         Args:
             slots: The program's rerankers.
             lesson_of: Makes the lesson of the reranker with this number; only one is held.
+            next_lesson: Makes that of a further round, from the weights that the round before chose.
+            rounds: How often each reranker is trained, always from the base. The best round at the gate is taken.
         """
-        from radio_dspy.distillation.train_and_gate import align
-
-        done: dict[str, Alignment] = {}
+        done: dict[str, _Outcome] = {}
         parts = []
         for number, slot in enumerate(slots):
             lesson = lesson_of(number, slot)
             key = json.dumps([slot.weights.dump_state(), lesson.key], sort_keys=True)
             if key not in done:
-                with self.stage("training"):
-                    done[key] = align(
-                        slot.weights,
-                        lesson.groups,
-                        self.run,
-                        self.training,
-                        gate=self.gate,
-                        judge=lesson.judge,
-                        metric=lesson.metric,
-                        recall=lesson.recall,
-                        passage_vectors=lesson.passage_vectors(),
-                    )
-            parts.append(_account(slot, lesson, done[key]))
-            slot.assign(copy.copy(done[key].weights))
+                done[key] = found = _Outcome(lesson, self._align(slot, lesson), ())
+                if next_lesson is not None:
+                    for _ in range(1, rounds):
+                        try:
+                            again = next_lesson(number, slot, found.alignment.weights)
+                        except NoGroupsError as error:  # the rounds before stay what they are
+                            logger.warning("No further round: %s", error)
+                            break
+                        again = replace(again, judge=lesson.judge, metric=lesson.metric, recall=lesson.recall)
+                        found = found.after(again, self._align(slot, again))
+                    done[key] = found
+            lesson = lesson if done[key].lesson.key == lesson.key else done[key].lesson
+            parts.append(_account(slot, lesson, done[key].alignment, done[key].told if rounds > 1 else []))
+            slot.assign(copy.copy(done[key].alignment.weights))
         return parts
+
+    def _align(self, slot: Slot, lesson: Lesson) -> Alignment:
+        from radio_dspy.distillation.train_and_gate import align
+
+        with self.stage("training"):
+            return align(
+                slot.weights,
+                lesson.groups,
+                self.run,
+                self.training,
+                gate=self.gate,
+                judge=lesson.judge,
+                metric=lesson.metric,
+                recall=lesson.recall,
+                passage_vectors=lesson.passage_vectors(),
+            )
 
     def conclude(
         self,
@@ -188,7 +256,7 @@ def untrained(slots: Sequence[Slot], error: NoGroupsError) -> list[RerankerRepor
     return [RerankerReport(one.name, 0, _training(one), error.left_out, decision) for one in slots]
 
 
-def _account(slot: Slot, lesson: Lesson, done: Alignment) -> RerankerReport:
+def _account(slot: Slot, lesson: Lesson, done: Alignment, rounds: list[dict[str, Any]]) -> RerankerReport:
     return RerankerReport(
         reranker=slot.name,
         groups=len(lesson.groups),
@@ -197,6 +265,7 @@ def _account(slot: Slot, lesson: Lesson, done: Alignment) -> RerankerReport:
             slot, done.training.losses, done.training.updates, done.training.runs, done.training.stopped
         ),
         gate=done.decision.as_dict() if done.decision else None,
+        rounds=rounds,
     )
 
 

@@ -50,12 +50,14 @@ def remember(slots: Sequence[Slot], report: Report, how: Mapping[str, Any]) -> N
 
 
 def settings_of(
-    preferences: PreferenceSettings, training: TrainingSettings, rationales: RationaleSettings
+    preferences: PreferenceSettings, training: TrainingSettings, rationales: RationaleSettings, rounds: int = 1
 ) -> dict[str, Any]:
     """The settings that decide the result, in JSON types; an object of the user's own by its name."""
     found = preferences.decisive()
     if not rationales.check:
         found["guards"] = {"rationales": False, **found["guards"]} if preferences.false_negatives else False
+    if rounds > 1:
+        found["rounds"] = rounds
     return {**training_settings(training), **_by_names(found)}
 
 

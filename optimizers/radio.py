@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
 from os import PathLike
 from typing import Any
@@ -11,32 +11,26 @@ from typing import Any
 import dspy
 from dspy.teleprompt.teleprompt import Teleprompter
 from radio_dspy.optimizers.arguments import with_moved, with_shortcuts
-from radio_dspy.optimizers.asked import RationaleLM, check_asked, lm_of, opened_lm, threads_of
+from radio_dspy.optimizers.asked import RationaleLM, lm_of, opened_lm, threads_of
+from radio_dspy.optimizers.diagnosis import Diagnosis
 from radio_dspy.optimizers.estimate import Estimate, estimate
-from radio_dspy.optimizers.job import (
-    Job,
-    check_corpus,
-    check_ids,
-    copies,
-    encoder_of,
-    listed,
-    questions_of,
-    searchable,
-    skipped,
-    split_questions,
-    without_idle_slots,
-    without_lost_labels,
-)
+from radio_dspy.optimizers.job import Job, copies, explained, skipped, without_idle_slots
 from radio_dspy.optimizers.mlflow_records import known_to_mlflow
-from radio_dspy.optimizers.pipeline import NoGroupsError, Pipeline, untrained
+from radio_dspy.optimizers.opening import open_job
+from radio_dspy.optimizers.pipeline import NoGroupsError, untrained
 from radio_dspy.optimizers.provenance import model_name, settings_of
 from radio_dspy.optimizers.resume import described, keeping_scores, taken_up
-from radio_dspy.optimizers.teaching import explain_questions, lesson_of, teacher_of, try_metric
+from radio_dspy.optimizers.teaching import (
+    FurtherRounds,
+    check_teacher,
+    explain_questions,
+    lesson_of,
+    teacher_of,
+    try_metric,
+)
 
 from radio_dspy.core.errors import DataError, SettingsError
-from radio_dspy.datasets.examples import with_answers
 from radio_dspy.distillation.candidates.observing import observe
-from radio_dspy.distillation.candidates.reranker_slots import slots_of
 from radio_dspy.distillation.gate.decision import Gate, as_gate
 from radio_dspy.distillation.loss import Loss, LossName
 from radio_dspy.distillation.preferences.settings import PreferenceSettings
@@ -44,15 +38,12 @@ from radio_dspy.distillation.rationales.settings import RationaleSettings
 from radio_dspy.distillation.teacher.signals import Signal
 from radio_dspy.distillation.training.settings import TrainingSettings
 from radio_dspy.evaluation.metric_values import check_metric
-from radio_dspy.lm.budget import Ledger
 from radio_dspy.lm.limits import Budget
-from radio_dspy.lm.secrets import check_keys, lms_of
 from radio_dspy.models.encoder import TextEncoder
 from radio_dspy.models.files import weights_name
 from radio_dspy.models.open_encoder import as_encoder
 from radio_dspy.reporting.report import Report
 from radio_dspy.retrievers.base import Retriever
-from radio_dspy.retrievers.embeddings import first_stage_of
 from radio_dspy.retrievers.requests import usable
 from radio_dspy.runs.run import Run
 
@@ -72,8 +63,8 @@ class RADIO(Teleprompter):
             the retriever's.
         signals: What makes a passage preferred, each with its weight; None is the guide and the retrieval score.
         preferences: How preference groups are made; None is the paper's way, with false negatives left out.
-        loss: ``"infonce"`` (the paper's), ``"listwise"`` (KL to the fused scores), ``"margin"``, another name that
-            ``TrainingSettings`` lists, or a ``Loss``.
+        loss: ``"infonce"`` (the paper's), ``"multi-positive"``, ``"listwise"`` (KL to the fused scores), ``"margin"``,
+            another name that ``TrainingSettings`` lists, or a ``Loss``.
         training: How the reranker is fine-tuned; None is the paper's way.
         gate: Return the trained weights, or a mixture with the base, only where they beat the base on held-out
             questions: True, a ``Gate`` with rules of one's own, or False to return what was trained.
@@ -85,6 +76,9 @@ class RADIO(Teleprompter):
             while the student runs on the questions.
         rationales: Precomputed rationales by question id (the LM is asked only for the others), or
             ``RationaleSettings``.
+        rounds: How often to train. After the first time, signals that ask an LM about the first ``depth`` passages are
+            also asked about those that the aligned reranker newly ranks among its own first, and training begins again
+            from the base. Every round passes the gate; the best is taken. The paper's is 1.
         run_dir: Folder for records and checkpoints. An existing run is resumed: nothing that still fits is asked or
             trained twice, and the result is that of a run in one go (see docs/runs.md). None takes a new one in the
             user's cache folder (``RADIO_DSPY_CACHE``).
@@ -130,6 +124,7 @@ class RADIO(Teleprompter):
         budget: Budget | None = None,
         retriever: Retriever | None = None,
         rationales: RationaleSettings | Mapping[str, str] | None = None,
+        rounds: int = 1,
         run_dir: str | PathLike[str] | None = None,
         answer_field: str | None = None,
         num_threads: int | None = None,
@@ -161,13 +156,18 @@ class RADIO(Teleprompter):
             learning_rate=learning_rate,
             max_length=max_length,
         )
-        self.preferences: PreferenceSettings = settings["preferences"].for_loss(self.training.open_loss().contrastive)
+        criterion = self.training.open_loss()
+        self.preferences: PreferenceSettings = settings["preferences"].for_loss(
+            criterion.contrastive, several_positives=getattr(criterion, "several_positives", False)
+        )
         self.rationales: RationaleSettings = settings["rationales"]
         self.budget: Budget = settings["budget"]
         if signals is not None and self.rationales.weight is not None:
             raise SettingsError(
                 "signals have weights of their own; a weight of rationales beside them would do nothing."
             )
+        check_teacher(self.preferences, signals, rounds)
+        self.rounds = rounds
         self._rationale_lm = opened_lm(rationale_lm)
         self.encoder = as_encoder(encoder) if encoder is not None else None
         self.signals = dict(signals) if signals is not None else None
@@ -217,7 +217,7 @@ class RADIO(Teleprompter):
             KeyboardInterrupt: After Ctrl-C, when the call or update in hand is finished and kept.
         """
         Run(self.run_dir).check()  # before any question is encoded
-        job = self._job(student, trainset, valset)
+        job = open_job(self, student, trainset, valset)
         with taken_up(job.run, described(self, job)):
             self.report = self._compile(job)
         return job.program
@@ -266,7 +266,7 @@ class RADIO(Teleprompter):
                 "teacher": {signal.name: float(weight) for signal, weight in signals.items()},
                 "encoder": weights_name(job.encoder.name),
                 "rationale_lm": model_name(self.rationale_lm),
-                "settings": settings_of(self.preferences, self.training, self.rationales),
+                "settings": settings_of(self.preferences, self.training, self.rationales, self.rounds),
             },
         )
         try:
@@ -277,6 +277,10 @@ class RADIO(Teleprompter):
                         self, job, number, slot, used[number][0], (reached.train[number], reached.held_out[number]),
                         texts, signals,
                     ),
+                    FurtherRounds(
+                        self, job, lambda number: explained(used[number][0], reached.train[number], texts), signals
+                    ),
+                    self.rounds,
                 )  # fmt: skip
         except NoGroupsError as error:
             self.report = conclude(untrained(job.slots, error))
@@ -301,45 +305,40 @@ class RADIO(Teleprompter):
             >>> bill.calls, bill.calls_at_most, bill.cost < 0.01
             (10, 20, True)
         """
-        return estimate(self, self._job(student, trainset, valset, encodes=False), guessed_split=not valset)
+        return estimate(self, open_job(self, student, trainset, valset, encodes=False), guessed_split=not valset)
 
-    def _job(
-        self,
-        student: dspy.Module,
-        trainset: Sequence[dspy.Example],
-        valset: Sequence[dspy.Example] | None,
-        *,
-        encodes: bool = True,
-    ) -> Job:
-        """Copy the student and sort the questions.
+    def diagnose(self, student: dspy.Module, trainset: list[dspy.Example], *, questions: int = 50) -> Diagnosis:
+        """Say before any training whether it is likely to help, with whom as the teacher, and what that would cost.
+
+        Looks at up to ``questions`` of the training questions: what the reranker lacks of the best order of its
+        candidates, how well each signal agrees with labels (or with passages that contain an answer), and whether the
+        rationales help the LM to the answer. Nothing is trained. Where the optimizer has an LM, it is asked for these
+        questions' rationales and signals, and twice a question about the rationale; ``run_dir`` keeps what it said for
+        ``compile``.
 
         Args:
             student: The program.
-            trainset: Questions to learn from.
-            valset: Questions to judge by.
-            encodes: Whether questions may be encoded, to keep near-duplicates on one side of a split.
+            trainset: The training questions.
+            questions: How many of them are looked at.
+
+        Raises:
+            DataError: If no question can be used.
+            SettingsError: As for ``compile``.
+            BudgetError: If a limit is reached.
+
+        Example:
+            >>> from radio_dspy import FaissRetriever, Rerank, RetrieveRerankAnswer, datasets
+            >>> data = datasets.demo()
+            >>> kitchen = lambda rows: [one for one in rows if one.id.startswith("kit")]
+            >>> retriever = FaissRetriever.build(kitchen(data.passages), encoder="all-MiniLM-L6-v2")
+            >>> student = RetrieveRerankAnswer(retriever, Rerank("all-MiniLM-L6-v2", architecture="bi-encoder"))
+            >>> found = RADIO(False).diagnose(student, kitchen(data.train))
+            >>> found.calls, found.headroom > 0.1, found.recommendation.startswith(("Train", "Do not train"))
+            (0, True, True)
         """
-        trainset, valset = listed(trainset, "trainset"), listed(valset or (), "valset")
-        if self.answer_field is not None:
-            trainset, valset = with_answers(trainset, self.answer_field), with_answers(valset, self.answer_field)
-        check_keys(self.rationale_lm, *lms_of(student))
-        program = student.deepcopy()
-        slots = slots_of(program, student)
-        for slot in slots:
-            self.training.check(slot.weights.architecture)
-        first_stage = self.retriever or first_stage_of(program)
-        check_corpus(first_stage, self.preferences)
-        encoder = self.encoder or encoder_of(first_stage, slots)
-        train, held_out = split_questions(trainset, valset, encoder if encodes else None, self.training.seed)
-        pipeline = Pipeline(Run(self.run_dir), self.training, self.gate, Ledger(self.budget))
-        job = Job(program, slots, train, held_out, first_stage, encoder, pipeline)
-        check_ids(job, self.rationales.given)
-        check_asked(self._rationale_lm, self.signals, questions_of(job.train), self.rationales.given)
-        job = without_lost_labels(job)
-        if self.gate is not None and self.gate.retrieval:  # before anything is paid for
-            for slot in slots:
-                searchable(job, slot, self.training.tower)
-        return job
+        from radio_dspy.optimizers.diagnosing import diagnose
+
+        return diagnose(self, student, trainset, questions)
 
     def judges_by_teacher(self, labels: Iterable[Collection[str]]) -> bool:
         """Whether the gate goes by the teacher, which then needs the held-out questions' rationales as well."""

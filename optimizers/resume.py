@@ -31,9 +31,9 @@ logger = logger_of(__name__)
 _FIRST_STAGE = {
     **dict.fromkeys(("program", "program_lm", "retriever", "trainset", "held_out", "candidates"), "requests"),
     **dict.fromkeys(("rationale_lm", "rationales", "extractor", "guards"), "rationales"),
-    **dict.fromkeys(("encoder", "signals", "rationale_weight"), "signals"),
+    **dict.fromkeys(("encoder", "signals", "rationale_weight", "rounds"), "signals"),
     **dict.fromkeys(("sampling", "depth", "hard_negatives", "random_negatives", "confident_share", "seed"), "groups"),
-    **dict.fromkeys(("groups", "negatives"), "groups"),
+    **dict.fromkeys(("groups", "negatives", "null_passage", "min_agreement"), "groups"),
     **dict.fromkeys(("gate", "metric"), "gate"),
 }
 
@@ -92,11 +92,13 @@ def described(optimizer: Settings, job: Job) -> dict[str, Any]:
         "held_out": data_hash(job.held_out),
         "rationale_lm": _lm(lm),
         "rationales": hash_of(sorted(given.items())) if (given := optimizer.rationales.given) else None,
-        "extractor": hash_of([type(extractor).__qualname__, extractor.dump_state()]),
+        "extractor": hash_of(
+            [type(extractor).__qualname__, extractor.dump_state(), *([extractor.n] if extractor.n > 1 else [])]
+        ),
         "encoder": {**job.encoder.identity, **job.encoder.query_settings},
         "signals": {one.name: float(weight) for one, weight in (optimizer.signals or {}).items()} or None,
         "rationale_weight": PAPER_WEIGHT if optimizer.rationales.weight is None else optimizer.rationales.weight,
-        **settings_of(optimizer.preferences, optimizer.training, optimizer.rationales),
+        **settings_of(optimizer.preferences, optimizer.training, optimizer.rationales, optimizer.rounds),
         "device": optimizer.training.device,
         "base": {slot.name: [slot.weights.base, slot.weights.fingerprint] for slot in job.slots},
         "gate": asdict(gate) if gate else None,

@@ -309,6 +309,7 @@ class RankRequest:
         scores: The first stage's scores, aligned with ``candidates``.
         answers: Gold answers; empty where they are unknown.
         rationale: Why the answer holds, as the LM wrote it; empty where there is none.
+        more_rationales: Further samples of the rationale; see ``RationaleExtractor(n=)``.
         relevant: Ids of passages labelled as needed for the answer; used to evaluate, never to train unless asked for.
         copies: Ids of passages that are the question itself and therefore no candidates.
     """
@@ -319,6 +320,7 @@ class RankRequest:
     scores: Sequence[float]
     answers: tuple[str, ...] = ()
     rationale: str = ""
+    more_rationales: tuple[str, ...] = ()
     relevant: frozenset[str] = field(default_factory=frozenset)
     copies: frozenset[str] = field(default_factory=frozenset)
 
@@ -342,3 +344,6 @@ def first_repeated(values: Iterable[Hashable]) -> Any:
     """The first value that comes again; None where each comes once."""
     seen: set[Hashable] = set()
     return next((one for one in values if one in seen or seen.add(one)), None)  # type: ignore[func-returns-value]
+
+
+NULL_PASSAGE = Passage("(null)", "")  # "nothing helps": the zero against which passages are scored

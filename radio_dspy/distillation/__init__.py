@@ -23,11 +23,15 @@ if TYPE_CHECKING:
     from radio_dspy.distillation.teacher.fusion import fuse as fuse
     from radio_dspy.distillation.teacher.fusion import fused_ranking as fused_ranking
     from radio_dspy.distillation.teacher.fusion import min_max as min_max
+    from radio_dspy.distillation.teacher.gains import AnswerGain as AnswerGain
+    from radio_dspy.distillation.teacher.gains import SetGain as SetGain
     from radio_dspy.distillation.teacher.lm_signals import AnswerCorrectness as AnswerCorrectness
     from radio_dspy.distillation.teacher.lm_signals import AnswerLikelihood as AnswerLikelihood
     from radio_dspy.distillation.teacher.lm_signals import LMRanking as LMRanking
     from radio_dspy.distillation.teacher.ranking import each_fused_ranking as each_fused_ranking
     from radio_dspy.distillation.teacher.ranking import fused_rankings as fused_rankings
+    from radio_dspy.distillation.teacher.rationale_quality import RationaleQuality as RationaleQuality
+    from radio_dspy.distillation.teacher.rationale_quality import rationale_quality as rationale_quality
     from radio_dspy.distillation.teacher.signals import AnswerContainment as AnswerContainment
     from radio_dspy.distillation.teacher.signals import AnswerSimilarity as AnswerSimilarity
     from radio_dspy.distillation.teacher.signals import Labels as Labels
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AnswerContainment": "radio_dspy.distillation.teacher.signals",
     "AnswerCorrectness": "radio_dspy.distillation.teacher.lm_signals",
+    "AnswerGain": "radio_dspy.distillation.teacher.gains",
     "AnswerLikelihood": "radio_dspy.distillation.teacher.lm_signals",
     "AnswerSimilarity": "radio_dspy.distillation.teacher.signals",
     "FalseNegatives": "radio_dspy.distillation.preferences.guards",
@@ -57,9 +62,11 @@ _HOMES = {
     "MarginInfoNCE": "radio_dspy.distillation.losses",
     "PreferenceGroup": "radio_dspy.distillation.preferences.groups",
     "RationaleExtractor": "radio_dspy.distillation.rationales.extractor",
+    "RationaleQuality": "radio_dspy.distillation.teacher.rationale_quality",
     "RationaleSimilarity": "radio_dspy.distillation.teacher.signals",
     "RerankerScore": "radio_dspy.distillation.teacher.signals",
     "RetrievalScore": "radio_dspy.distillation.teacher.signals",
+    "SetGain": "radio_dspy.distillation.teacher.gains",
     "TrainingSettings": "radio_dspy.distillation.training.settings",
     "align": "radio_dspy.distillation.train_and_gate",
     "average_weights": "radio_dspy.distillation.training.averaging",
@@ -73,6 +80,7 @@ _HOMES = {
     "mix_weights": "radio_dspy.distillation.training.averaging",
     "observe": "radio_dspy.distillation.candidates.observing",
     "preference_groups": "radio_dspy.distillation.preferences.sampling",
+    "rationale_quality": "radio_dspy.distillation.teacher.rationale_quality",
     "train_reranker": "radio_dspy.distillation.training.reranker",
 }
 __all__ = sorted(_HOMES)

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     import torch
 
-LossName = Literal["infonce", "listwise", "margin", "lambda", "ranknet", "adr-mse", "margin-mse", "listnet", "plistmle"]
+LossName = Literal[
+    "infonce",
+    "multi-positive",
+    "listwise",
+    "margin",
+    "lambda",
+    "ranknet",
+    "adr-mse",
+    "margin-mse",
+    "listnet",
+    "plistmle",
+]
 
 
 class Loss(Protocol):

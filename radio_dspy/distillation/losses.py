@@ -1,4 +1,4 @@
-"""The losses: InfoNCE as in the paper, a listwise one, and InfoNCE with margins."""
+"""The losses: InfoNCE as in the paper, with margins and with several positives, and a listwise one."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ def open_loss(loss: LossName | Loss, temperature: float = 1.0, target_temperatur
         return ListwiseKL(temperature, target_temperature)
     if loss == "margin":
         return MarginInfoNCE(temperature)
+    if loss == "multi-positive":
+        return MultiPositiveInfoNCE(temperature)
     if loss == "infonce":
         return InfoNCE(temperature)
     from radio_dspy.distillation.ranking_losses import RankingLoss
@@ -157,3 +159,43 @@ class MarginInfoNCE(InfoNCE):
         weights = margins / mean.clamp(min=torch.finfo(mean.dtype).tiny)
         rows = torch.cat([rows[:, :1], rows[:, 1:] + weights.log()], dim=-1)
         return (rows.logsumexp(-1) - rows[:, 0]).mean()
+
+
+class MultiPositiveInfoNCE(InfoNCE):
+    """InfoNCE with several positives: those that the teacher scores within a margin of the first, which is one.
+
+    ``-log(sum_{i in P} exp(s_i / t) / sum_i exp(s_i / t))``: the likelihood that a positive is taken, whichever; none
+    of them is pushed below another. With one positive it is InfoNCE. A group of positives alone adds nothing. Source:
+    utility-focused annotation (Zhang et al. 2025, arXiv 2504.05220), "summed marginal likelihood".
+
+    Args:
+        temperature: ``t``; 1 as in the paper's InfoNCE.
+        margin: Of the fused scores; the same that ``FalseNegatives`` takes for "as good as the positive".
+
+    Example:
+        >>> loss = MultiPositiveInfoNCE()
+        >>> round(loss(torch.tensor([2.0, -1.0, 0.5]), [3], torch.tensor([1.0, 0.97, 0.2])).item(), 4)
+        0.1927
+    """
+
+    needs_scores = True
+    several_positives = True
+
+    def __init__(self, temperature: float = 1.0, margin: float = 0.05) -> None:
+        super().__init__(temperature)
+        if not 0 <= margin < 1:
+            raise ValueError(f"margin must lie in [0, 1), got {margin}.")
+        self.margin = margin
+
+    def forward(self, logits: torch.Tensor, sizes: Sequence[int], scores: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute the loss; see ``Loss``.
+
+        Raises:
+            ValueError: If there are no teacher scores.
+        """
+        if scores is None:
+            raise ValueError("MultiPositiveInfoNCE goes by the teacher's scores: give a score for each logit.")
+        rows = rows_of(logits, sizes, -torch.inf) / self.temperature
+        teacher = rows_of(scores, sizes, -torch.inf)  # the padding is no positive
+        positives = rows.masked_fill(teacher < teacher[:, :1] - self.margin, -torch.inf)
+        return (rows.logsumexp(-1) - positives.logsumexp(-1)).mean()

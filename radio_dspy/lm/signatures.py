@@ -1,4 +1,4 @@
-"""The DSPy signatures: RADIO's two and the programs' three."""
+"""The DSPy signatures: RADIO's three and the programs' three."""
 
 from __future__ import annotations
 
@@ -26,6 +26,16 @@ class RationaleGuidedRerank(dspy.Signature):
     rationale: str = dspy.InputField(desc="the reasons why the answer holds")
     passages: list[str] = dspy.InputField(desc="candidate passages, numbered from 0")
     order: list[int] = dspy.OutputField(desc="the passages' numbers, most supportive first")
+
+
+class JudgePassage(dspy.Signature):
+    """Does the passage help to reach the answer to the question? Write yes or no."""
+
+    # RLHN (Thakur et al. 2025): an LM looks at negatives that may be false ones.
+    question: str = dspy.InputField()
+    answers: list[str] = dspy.InputField(desc="accepted answers")
+    passage: str = dspy.InputField(desc="a candidate passage")
+    verdict: str = dspy.OutputField(desc="yes or no")
 
 
 class RankPassages(dspy.Signature):

@@ -19,6 +19,7 @@ from radio_dspy.core.states import problem_of, read_json
 from radio_dspy.models.architecture import Architecture
 from radio_dspy.models.files import fingerprint
 from radio_dspy.models.weights import RerankerWeights
+from radio_dspy.rerankers.rerank import Rerank
 
 MANIFEST = "manifest.json"
 # Goes up when earlier releases could not read what is written now. A further entry of the manifest is no reason: they
@@ -56,6 +57,8 @@ class _Reranker(BaseModel):
 
     folder: Annotated[str, AfterValidator(folder_name)]
     architecture: Architecture | None = None
+    activation: Literal["sigmoid", "probability"] | None = None
+    min_score: float | Literal["null"] | None = None
 
 
 class _Manifest(BaseModel):
@@ -78,6 +81,7 @@ def write_manifest(folder: Path, program: dspy.Module, rerankers: Mapping[str, R
         program: What it was.
         rerankers: Its weights by parameter name, as they are saved: their checkpoints are folders in ``folder``.
     """
+    modules = {id(one.weights): one for _, one in program.named_sub_modules(Rerank)}
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest = {
         "format": FORMAT_VERSION,
@@ -88,7 +92,10 @@ def write_manifest(folder: Path, program: dspy.Module, rerankers: Mapping[str, R
         },
         "program": type(program).__name__,
         "settings": {name: value for name in _SETTINGS if type(value := getattr(program, name, None)) is int},
-        "rerankers": {name: _described(folder, weights) for name, weights in rerankers.items()},
+        "rerankers": {
+            name: {**_described(folder, weights), **_cut_off(modules.get(id(weights)))}
+            for name, weights in rerankers.items()
+        },
         "files": {path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
     }
     write_json(folder / MANIFEST, manifest)
@@ -104,6 +111,13 @@ def _described(folder: Path, weights: RerankerWeights) -> dict[str, Any]:
         "base_fingerprint": weights.training[0]["base"]["fingerprint"] if weights.training else None,
         "training": list(weights.training),
     }
+
+
+def _cut_off(rerank: Rerank | None) -> dict[str, Any]:
+    """What a reranker leaves out; only where it does."""
+    if rerank is None or rerank.min_score is None:
+        return {}
+    return {"activation": rerank.activation, "min_score": rerank.min_score}
 
 
 def checked_manifest(folder: Path, links: Path | None = None) -> Mapping[str, Any]:

@@ -156,7 +156,8 @@ def _fresh(folder: Path, manifest: Mapping[str, Any], retriever: dspy.Module | N
         raise SettingsError(f"{folder}: give load(..., retriever=) the first stage that the program searches.")
     kind = getattr(programs, name)
     first = next(iter(manifest["rerankers"].values()))
-    rerank = Rerank(_folder_of(folder, first["folder"]), first.get("architecture"), new_head=True)
+    cut_off = {name: first[name] for name in ("activation", "min_score") if name in first}
+    rerank = Rerank(_folder_of(folder, first["folder"]), first.get("architecture"), new_head=True, **cut_off)
     if unknown := set(settings) - set(inspect.signature(kind.__init__).parameters):
         raise CheckpointError(f"{folder}: {kind.__name__} has no settings {sorted(unknown)}; copy the folder again.")
     try:

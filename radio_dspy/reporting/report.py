@@ -29,6 +29,9 @@ class RerankerReport:
             architecture and base weights, and why it was stopped, if it was.
         left_out: Negatives that the guard left out, by reason.
         gate: The gate's ``Decision`` as JSON types; None without a gate.
+        rounds: Of ``RADIO(rounds=)``, what each came to: groups, passages that the LM was asked about for the first
+            time, what the gate chose and its mean; the other attributes are those of the round that was taken. Empty
+            for a single one.
     """
 
     reranker: str
@@ -36,6 +39,7 @@ class RerankerReport:
     training: dict[str, Any]
     left_out: dict[str, int] = field(default_factory=dict)
     gate: dict[str, Any] | None = None
+    rounds: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def decision(self) -> str:
@@ -171,6 +175,11 @@ class Report:
             f"training: {self.groups} groups, negatives left out: {_counts(self.left_out)}; "
             f"{self.training['updates']} updates, {_losses(self.training)}, "
             f"{self.training['architecture']} from {self.training['base']}",
+            *(
+                f"round {one['round']}: {one['groups']} groups, {one['new_passages']} passages newly asked about. "
+                f"{one['decision']}"
+                for one in self.rerankers[0].rounds
+            ),
             *(f"{other.reranker}: {other.groups} groups. {other.decision}" for other in self.rerankers[1:]),
             *_cutoff_lines(self.calibration),
             *(_spending_line(stage, spent) for stage, spent in self.spending.items()),

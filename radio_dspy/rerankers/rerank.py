@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import dspy
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.passages import Ranking, RankRequest, as_passages, best_first, texts_of
+from radio_dspy.core.passages import NULL_PASSAGE, Ranking, RankRequest, as_passages, best_first, texts_of
 from radio_dspy.core.validation import checked_text, is_whole, shown
 from radio_dspy.evaluation.calibration import Calibration
 from radio_dspy.models.architecture import Architecture
@@ -21,6 +21,7 @@ from radio_dspy.models.encoder import TextEncoder
 from radio_dspy.models.weights import RerankerWeights
 
 Activation = Literal["sigmoid", "probability"]
+_NULL = "null"  # of min_score: the score of an empty text
 
 
 class Rerank(dspy.Module):
@@ -48,7 +49,9 @@ class Rerank(dspy.Module):
             two on the CPU, with their own ways to score in fewer bits.
         activation: None gives raw scores; ``"sigmoid"`` those of a cross-encoder between 0 and 1; ``"probability"`` how
             likely a passage is relevant, by the curve that ``RADIO`` fitted to its held-out questions. The order stays.
-        min_score: Leave out passages that score less, after ``activation``; there may be none left.
+        min_score: Leave out passages that score less, after ``activation``; there may be none left. ``"null"`` leaves
+            out those that score less than an empty text, for weights trained with
+            ``PreferenceSettings(null_passage=True)``.
 
     Example:
         >>> rerank = Rerank("all-MiniLM-L6-v2", architecture="bi-encoder")
@@ -69,7 +72,7 @@ class Rerank(dspy.Module):
         precision: ScoringPrecision = "fp32",
         backend: Backend = "torch",
         activation: Activation | None = None,
-        min_score: float | None = None,
+        min_score: float | Literal["null"] | None = None,
     ) -> None:
         super().__init__()
         _check_k(k)
@@ -78,8 +81,10 @@ class Rerank(dspy.Module):
         check_backend(backend, precision)
         if activation is not None and activation not in get_args(Activation):
             raise SettingsError(f"activation must be one of {get_args(Activation)} or None, got {shown(activation)}.")
-        if min_score is not None and (isinstance(min_score, bool) or not isinstance(min_score, int | float)):
-            raise SettingsError(f"min_score must be a number, or None for all passages; got {shown(min_score)}.")
+        if min_score not in (None, _NULL) and (isinstance(min_score, bool) or not isinstance(min_score, int | float)):
+            raise SettingsError(
+                f"min_score must be a number, {_NULL!r}, or None for all passages; got {shown(min_score)}."
+            )
         self.weights = RerankerWeights(
             checkpoint, architecture, max_length=max_length, prompt=prompt, new_head=new_head
         )
@@ -121,13 +126,16 @@ class Rerank(dspy.Module):
     def _rank(self, query: str, passages: Sequence[Any], k: int | None) -> dspy.Prediction:
         _check_k(k)
         texts = texts_of(passages)
-        lists = [(checked_text(query, "The query"), texts)]
+        with_null = self.min_score == _NULL
+        lists = [(checked_text(query, "The query"), [*texts, NULL_PASSAGE.contents] if with_null else texts)]
         scores = self.score_lists(lists)[0]
+        bound = scores.pop() if with_null else self.min_score
         found = ranked(passages, scores, k or self.k)
+        raw = found.scores
         if self.activation is not None:
             found.scores = self._activated(found.scores)
-        if self.min_score is not None:
-            left = sum(score >= self.min_score for score in found.scores)  # they fall
+        if bound is not None:
+            left = sum(score >= bound for score in (raw if with_null else found.scores))  # they fall
             found.passages, found.scores, found.indices = (
                 one[:left] for one in (found.passages, found.scores, found.indices)
             )

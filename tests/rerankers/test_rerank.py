@@ -160,6 +160,14 @@ class TestScores:
         assert found.passages == ["c", "a", "b", "d"][: len(scores)]
         assert found.indices == [2, 0, 1, 3][: len(scores)]
 
+    @pytest.mark.parametrize("activation", [None, "sigmoid"])
+    def test_what_scores_less_than_an_empty_text_is_left_out(self, small, logits, activation):
+        rerank = Rerank(small.name, "cross-encoder", new_head=True, min_score="null", activation=activation)
+        found = rerank(QUERY, ["a", "b", "c"])  # the fourth logit is the empty text's
+        assert found.passages == ["c", "a", "b"]
+        logits[3] = 1.5
+        assert rerank(QUERY, ["a", "b", "c"]).passages == ["c", "a"]
+
     def test_a_probability_needs_the_curve_of_a_training(self, small, logits):
         rerank = Rerank(small, activation="probability", min_score=0.5)
         with pytest.raises(SettingsError, match="have no calibration"):

@@ -16,7 +16,7 @@ from radio_dspy.distillation.gate.decision import Judge
 from radio_dspy.evaluation.metric_values import metric_value
 from radio_dspy.evaluation.metrics import ranking_metrics
 from radio_dspy.evaluation.relevance import judge as judge_relevance
-from radio_dspy.lm.calls import call_each, lm_failure
+from radio_dspy.lm.calls import call_each, call_key, lm_failure
 from radio_dspy.lm.secrets import lms_of
 from radio_dspy.models.weights import RerankerWeights
 from radio_dspy.rerankers.rerank import rank_with
@@ -110,6 +110,8 @@ class MetricJudge:
         if run is None:
             return call_each(self._outcome, self.examples, self.num_threads)
         about = [getattr(self.metric, "__qualname__", type(self.metric).__qualname__), source_of(self.metric)]
+        if isinstance(lm := getattr(self.metric, "lm", None), dspy.LM):  # a metric that asks an LM of its own
+            about.append(call_key(lm, lm.kwargs, []))
         keys = [
             hash_of([about, key, example.toDict()])
             for key, example in zip(run_keys(self.program, self.examples), self.examples, strict=True)

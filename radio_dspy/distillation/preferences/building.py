@@ -8,13 +8,21 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.passages import Passage, Ranking, RankRequest, best_first
+from radio_dspy.core.passages import NULL_PASSAGE, Passage, Ranking, RankRequest, best_first
 from radio_dspy.core.text import telling
 from radio_dspy.distillation.preferences.groups import PreferenceGroup
-from radio_dspy.distillation.preferences.guards import NO_GUARD, FalseNegatives, without_false_negatives
-from radio_dspy.distillation.preferences.sampling import DEPTH, preference_groups
+from radio_dspy.distillation.preferences.guards import (
+    NO_GUARD,
+    FalseNegatives,
+    Verdicts,
+    without_false_negatives,
+)
+from radio_dspy.distillation.preferences.relabelling import judged
+from radio_dspy.distillation.preferences.sampling import DEPTH, Sampled, preference_groups, with_null_groups
 from radio_dspy.distillation.preferences.settings import PreferenceSettings
+from radio_dspy.distillation.teacher.null_passage import bare
 from radio_dspy.retrievers.requests import _repeats
+from radio_dspy.runs.run import Run
 
 
 def build_groups(
@@ -24,15 +32,20 @@ def build_groups(
     *,
     corpus: Sequence[Passage] = (),
     seed: int = 42,
+    run: Run | None = None,
+    num_threads: int = 1,
 ) -> tuple[list[PreferenceGroup], dict[str, int]]:
     """Sample the preference groups of every question, in the questions' order.
 
     Args:
         requests: Questions with their candidates.
-        rankings: The teacher's ranking of each, of which only one is held; see ``each_fused_ranking``.
+        rankings: The teacher's ranking of each, of which only one is held; see ``each_fused_ranking``. With
+            ``null_passage`` the null passage is in each.
         settings: How groups are made; None takes the defaults.
         corpus: Where random negatives come from.
         seed: Decides the random negatives.
+        run: Keeps what ``FalseNegatives(relabel=)`` asks its LM.
+        num_threads: Calls of that LM in flight at the same time.
 
     Returns:
         The groups, and what was left out, by reason: negatives by the guard, groups of which nothing stayed, and
@@ -44,11 +57,19 @@ def build_groups(
     settings = settings or PreferenceSettings()
     if settings.random_negatives and not corpus:
         raise SettingsError("random_negatives needs a corpus: give RADIO(retriever=...) one that has `passages`.")
+    guard = settings.false_negatives or NO_GUARD
+    verdicts: list[Verdicts] = [{}] * len(requests)
+    if guard.relabel is not None:
+        rankings = list(rankings)
+        pairs = [_sampled(one, settings) for one in rankings]
+        groups, fused = [one for one, _ in pairs], [scores for _, scores in pairs]
+        verdicts = judged(requests, groups, fused, guard, run=run, num_threads=num_threads)
     made = []
     gaps = []
-    for request, ranking in zip(requests, rankings, strict=True):
-        made.append(_groups_of(request, ranking, settings, corpus, seed))
-        gaps.append(ranking.scores[0] - ranking.scores[1] if len(ranking) > 1 else 0.0)
+    for request, ranking, known in zip(requests, rankings, verdicts, strict=True):
+        made.append(_groups_of(request, ranking, settings, corpus, seed, known))
+        first = bare(ranking).scores[:2]
+        gaps.append(first[0] - first[1] if len(first) > 1 else 0.0)
     kept = math.ceil(settings.confident_share * len(gaps))
     confident = sorted(best_first(gaps)[:kept])  # ties go to the earlier question
     left_out = Counter({"unsure question": len(gaps) - len(confident)})
@@ -57,18 +78,32 @@ def build_groups(
     return [group for position in confident for group in made[position][0]], dict(+left_out)
 
 
+def _sampled(ranking: Ranking, settings: PreferenceSettings) -> tuple[list[Sampled], dict[str, float]]:
+    """The groups of one question before any guard, and the fused scores by passage id."""
+    fused = dict(zip(ranking.ids, ranking.scores, strict=True))
+    sampling = settings.sampling or "shift"
+    sampled = preference_groups(
+        bare(ranking), sampling, settings.depth or DEPTH, negative_range=settings.negative_range
+    )
+    if settings.null_passage:
+        sampled = with_null_groups(sampled, fused, listwise=sampling == "all")
+    return sampled, fused
+
+
 def _groups_of(
-    request: RankRequest, ranking: Ranking, settings: PreferenceSettings, corpus: Sequence[Passage], seed: int
+    request: RankRequest,
+    ranking: Ranking,
+    settings: PreferenceSettings,
+    corpus: Sequence[Passage],
+    seed: int,
+    verdicts: Verdicts,
 ) -> tuple[list[PreferenceGroup], Counter[str]]:
     """The groups of one question, and what was left out."""
     left_out: Counter[str] = Counter()
     guard = settings.false_negatives or NO_GUARD
-    fused = dict(zip(ranking.ids, ranking.scores, strict=True))
-    sampled = preference_groups(
-        ranking, settings.sampling or "shift", settings.depth or DEPTH, negative_range=settings.negative_range
-    )
-    sampled = without_false_negatives(request, sampled, fused, guard, left_out)
-    passages = {passage.id: passage for passage in request.candidates}
+    sampled, fused = _sampled(ranking, settings)
+    sampled = without_false_negatives(request, sampled, fused, guard, left_out, verdicts)
+    passages = {passage.id: passage for passage in (*request.candidates, NULL_PASSAGE)}
     answers = tuple(telling(request.answers)) if guard.with_answer else ()
     groups = []
     for number, (positive, ids) in enumerate(sampled):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from radio_dspy.core.errors import DataError, SettingsError
-from radio_dspy.core.passages import Ranking, first_repeated
+from radio_dspy.core.passages import NULL_PASSAGE, Ranking, first_repeated
 from radio_dspy.core.validation import is_whole, shown
 
 Sampling = Literal["shift", "shift_all_neg", "iteration", "all"]
@@ -103,3 +103,33 @@ def _sample(ids: list[str], sampling: Sampling | SamplingFunction, block: int) -
         return [(ids[0], tuple(ids[1:]))]
     blocks = (ids[start : start + block] for start in range(0, len(ids), block))
     return [(one[i], tuple(one[i + 1 :])) for one in blocks for i in range(len(one) - 1)]
+
+
+def with_null_groups(groups: Sequence[Sampled], fused: Mapping[str, float], *, listwise: bool) -> list[Sampled]:
+    """The groups with the null passage in them, so that the reranker learns where nothing helps.
+
+    It becomes a negative of each positive that ranks above it, and the positive of a group of its own against the
+    passages that rank below it. ``listwise`` puts it into the one list instead, at its place.
+
+    Args:
+        groups: What was sampled of the candidates.
+        fused: The fused scores, by passage id; the null passage's among them.
+        listwise: Whether the groups are lists, of which none is split.
+
+    Example:
+        >>> with_null_groups([("a", ("b", "c"))], {"a": 1.0, "b": 0.6, "(null)": 0.5, "c": 0.1}, listwise=False)
+        [('a', ('b', 'c', '(null)')), ('(null)', ('c',))]
+        >>> with_null_groups([("a", ("b",))], {"a": 0.4, "b": 0.1, "(null)": 0.5}, listwise=False)
+        [('(null)', ('a', 'b'))]
+    """
+    null, made = NULL_PASSAGE.id, []
+    for positive, negatives in groups:
+        if listwise:
+            first, *others = sorted((positive, *negatives, null), key=lambda one: -fused[one])
+            made.append((first, tuple(others)))
+            continue
+        if fused[positive] > fused[null]:
+            made.append((positive, (*negatives, null)))
+        if below := tuple(one for one in (positive, *negatives) if fused[one] < fused[null]):
+            made.append((null, below))
+    return made

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import dspy
 
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.validation import is_whole, shown
 from radio_dspy.lm.calls import call_key
 from radio_dspy.lm.predictors import Predict
 from radio_dspy.lm.reasoning import is_reasoning
@@ -24,6 +27,8 @@ class RationaleExtractor(dspy.Module):
     Args:
         temperature: Sampling temperature; None keeps the LM's own where it has one, else the paper's 0.2.
         max_tokens: Longest rationale; None keeps the LM's own where it has one, else the paper's 1,000.
+        n: How many rationales ``RADIO`` asks for each question; the paper's 1. ``RationaleSimilarity`` compares
+            passages with each. Those after the first are sampled at a temperature of at least 0.7.
 
     Example:
         >>> from dspy.utils import DummyLM
@@ -32,11 +37,21 @@ class RationaleExtractor(dspy.Module):
         'Vapour takes heat along.'
     """
 
-    def __init__(self, *, temperature: float | None = None, max_tokens: int | None = None) -> None:
+    def __init__(self, *, temperature: float | None = None, max_tokens: int | None = None, n: int = 1) -> None:
         super().__init__()
+        if not is_whole(n) or n < 1:
+            raise SettingsError(f"n must be at least 1 and whole, got {shown(n)}.")
         self.temperature = temperature
         self.max_tokens = max_tokens
+        self.n = n
+        self._first_sample = 0
         self.extract = Predict(ExtractRationale)
+
+    def nth(self, number: int) -> RationaleExtractor:
+        """This extractor as it asks for the rationale with this number, counted from 0; each may be asked for twice."""
+        other = copy.copy(self)
+        other._first_sample = 2 * number
+        return other
 
     def settings(self, sample: int = 0, *, seen: bool = True) -> dict[str, Any]:
         """Settings sent beside the prompt: those that the LM has no value for, or that a second sample needs.
@@ -57,6 +72,7 @@ class RationaleExtractor(dspy.Module):
             config["max_tokens"] = self.max_tokens
         elif not thinks and not own & {"max_tokens", "max_completion_tokens"}:
             config["max_tokens"] = PAPER_MAX_TOKENS
+        sample += self._first_sample
         if sample:
             config["rollout_id"] = sample  # passes by DSPy's response cache
             seed = None if lm is None else lm.kwargs.get("seed")
@@ -107,4 +123,6 @@ def rationale_key(extractor: RationaleExtractor, lm: dspy.LM, question: str, ans
         question,
         list(answers),
     ]
+    if extractor._first_sample:
+        asked.append(extractor._first_sample)
     return call_key(lm, {**lm.kwargs, **extractor.settings(seen=False)}, asked)

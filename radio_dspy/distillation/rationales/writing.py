@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import dspy
@@ -52,6 +52,11 @@ class RationaleCounts:
     empty: int = 0
     retried: int = 0
     useless: dict[str, int] = field(default_factory=dict)
+
+    def plus(self, other: RationaleCounts) -> RationaleCounts:
+        """The counts of both."""
+        both = {name: value + getattr(other, name) for name, value in asdict(self).items() if name != "useless"}
+        return RationaleCounts(**both, useless=dict(Counter(self.useless) + Counter(other.useless)))
 
 
 def explain(
@@ -113,6 +118,26 @@ def explain(
         tokens = max((one.completion_tokens for one in records if not one.rationale), default=0)
         logger.warning(_all_empty(counts, tokens))
     return {key: texts.get(key, "") for key, _, _ in questions}, counts
+
+
+def explain_several(
+    questions: Sequence[Question], run: Run, *, extractor: RationaleExtractor, given: Mapping[str, str], **options: Any
+) -> tuple[dict[str, tuple[str, ...]], RationaleCounts]:
+    """As ``explain``, with as many rationales of each question as the extractor asks for; a given one is the only one.
+
+    Returns:
+        The rationales of each question that are of use, by id; and the counts of all.
+    """
+    first, counts = explain(questions, run, extractor=extractor, given=given, **options)
+    texts: dict[str, tuple[str, ...]] = {key: (text,) for key, text in first.items()}
+    if options["lm"] is not None:
+        again = [one for one in questions if not given.get(one[0], "").strip()]
+        for number in range(1, extractor.n):
+            more, others = explain(again, run, extractor=extractor.nth(number), given={}, **options)
+            counts = counts.plus(others)
+            for key, text in more.items():
+                texts[key] += (text,)
+    return {key: tuple(filter(None, found)) for key, found in texts.items()}, counts
 
 
 def _leave_out_useless(
@@ -177,17 +202,17 @@ def fitting_records(
     kept: dict[str, dict[str, Any]] = {}
     empty: Counter[str] = Counter()
     with dspy.context(lm=lm):
-        # The last of each question counts; other keys' texts are not held.
+        # The last that fits counts: a question may have several, each with its key. Other keys' texts are not held.
         for one in run.records("rationales", reader_of(RationaleLine)):
             key = one["id"]
             if key in asked:
                 wanted = keys.get(key) or keys.setdefault(key, rationale_key(extractor, lm, *asked[key]))
-                kept[key] = one if one.get("key") == wanted else {}
-                empty[key] += bool(kept[key]) and not one.get("rationale") and one.get("source") == "lm"
+                if one.get("key") != wanted:
+                    continue
+                kept[key] = one
+                empty[key] += not one.get("rationale") and one.get("source") == "lm"
     return {
-        key: record
-        for key, record in kept.items()
-        if record and (record.get("rationale") or not 0 < empty[key] < _EMPTY_TRIES)
+        key: record for key, record in kept.items() if (record.get("rationale") or not 0 < empty[key] < _EMPTY_TRIES)
     }
 
 

@@ -14,7 +14,7 @@ import dspy
 
 from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.files import check_file
-from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.core.passages import NULL_PASSAGE, Passage, RankRequest
 from radio_dspy.lm.calls import Refusals, ask_each, call_key
 from radio_dspy.runs.records import SignalLine, reader_of
 from radio_dspy.runs.run import Run
@@ -54,7 +54,9 @@ class LMSignal(ABC):
     """
 
     name: str
+    reads_null = False  # whether it can say what the LM makes of no passage at all
     _needs_answers = True
+    _kept_as = ""  # the signal whose kept scores these are, where it is another
 
     def __init__(
         self,
@@ -75,6 +77,7 @@ class LMSignal(ABC):
         self._show_progress = show_progress
         self._keep = Path(keep) if keep is not None else None
         self._run: Run | None = None
+        self._firsts: tuple[Mapping[str, Sequence[str]], ...] = ()
         if self._keep is not None and self._keep.suffix != ".jsonl":
             raise SettingsError(f"{self._keep}: scores are kept as JSON Lines; give a name that ends in .jsonl.")
         if self._keep is not None:
@@ -93,12 +96,18 @@ class LMSignal(ABC):
                 raise DataError(
                     f"Question {request.id!r} has no answer to score passages by; give it one, or leave it out."
                 )
-        parts = [[self._part(one, chosen) for chosen in self._split(one.candidates[: self.depth])] for one in requests]
+        parts = [[self._part(one, chosen) for chosen in self._split(self._chosen(one))] for one in requests]
         found = self._kept({part.key: len(part.passages) for own in parts for part in own})
         missing = {part.key: part for own in parts for part in own if part.key not in found}
         if missing:
             self._ask_all(list(missing.values()), found)
-        return [_filled(one, [found[part.key] for part in own]) for one, own in zip(requests, parts, strict=True)]
+        return [
+            _filled(
+                request,
+                {one.id: score for part in own for one, score in zip(part.passages, found[part.key], strict=True)},
+            )
+            for request, own in zip(requests, parts, strict=True)
+        ]
 
     @contextlib.contextmanager
     def kept_in(self, run: Run) -> Iterator[None]:
@@ -109,9 +118,35 @@ class LMSignal(ABC):
         finally:
             self._run = before
 
+    @contextlib.contextmanager
+    def also_about(self, *firsts: Mapping[str, Sequence[str]]) -> Iterator[None]:
+        """Inside the block the LM is asked about further passages, too: the first ``depth`` of other rankings.
+
+        Args:
+            firsts: Rankings of the same candidates: passage ids, best first, by question id.
+        """
+        before, self._firsts = self._firsts, firsts
+        try:
+            yield
+        finally:
+            self._firsts = before
+
     def call_sizes(self, candidates: int, answers: int) -> list[int]:
         """The calls that a question takes: how many passages the LM reads in each."""
         return [1] * self._asked(candidates)
+
+    def null_sizes(self, answers: int) -> list[int]:
+        """As ``call_sizes``: the further calls where the null passage is a candidate."""
+        return [0] if self.reads_null else []
+
+    def _chosen(self, request: RankRequest) -> Passages:
+        """The candidates that the LM is asked about: the first ones, and those of ``also_about``.
+
+        The null passage is one of them, and does not count.
+        """
+        first = request.candidates[: self.depth]
+        also = {key for ids in self._firsts for key in ids.get(request.id, ())[: self.depth]} | {NULL_PASSAGE.id}
+        return first + tuple(one for one in request.candidates[len(first) :] if one.id in also)
 
     def _asked(self, candidates: int) -> int:
         return candidates if self.depth is None else min(candidates, self.depth)
@@ -130,7 +165,7 @@ class LMSignal(ABC):
 
     def _part(self, request: RankRequest, passages: Passages) -> _Part:
         texts = [passage.contents for passage in passages]
-        asked = [self.name, self._settings(request), request.query, list(request.answers), texts]
+        asked = [self._kept_as or self.name, self._settings(request), request.query, list(request.answers), texts]
         return _Part(request, passages, call_key(self.lm, self.lm.kwargs, asked))
 
     def _file(self) -> tuple[Run, str] | None:
@@ -159,7 +194,14 @@ class LMSignal(ABC):
         run, name = file
         ids = [passage.id for passage in part.passages]
         run.append_record(
-            name, {"signal": self.name, "id": part.request.id, "passages": ids, "scores": scores, "key": part.key}
+            name,
+            {
+                "signal": self._kept_as or self.name,
+                "id": part.request.id,
+                "passages": ids,
+                "scores": scores,
+                "key": part.key,
+            },
         )
 
     def _ask_all(self, parts: Sequence[_Part], found: dict[str, list[float | None]]) -> None:
@@ -194,13 +236,12 @@ class LMSignal(ABC):
         )
 
 
-def _filled(request: RankRequest, asked: Sequence[Sequence[float | None]]) -> Scores:
-    """A score for every candidate: the lowest one found where the LM gave none."""
+def _filled(request: RankRequest, asked: Mapping[str, float | None]) -> Scores:
+    """A score for every candidate, of those asked about by id: the lowest one found where the LM gave none."""
     import numpy as np
 
-    scores = [score for part in asked for score in part]
-    scores += [None] * (len(request.candidates) - len(scores))
-    lowest = min((score for score in scores if score is not None), default=0.0)
+    lowest = min((score for score in asked.values() if score is not None), default=0.0)
+    scores = [asked.get(one.id) for one in request.candidates]
     return np.array([lowest if score is None else score for score in scores], dtype=np.float32)
 
 

@@ -49,17 +49,22 @@ class AnswerLikelihood(LMSignal):
 
     name = "answer_likelihood"
     reads_rationale = False
+    reads_null = True
 
     def call_sizes(self, candidates: int, answers: int) -> list[int]:
         """See ``LMSignal``: a call for each passage and answer."""
         return [1] * (self._asked(candidates) * answers)
+
+    def null_sizes(self, answers: int) -> list[int]:
+        """See ``LMSignal``: a call for each answer."""
+        return [0] * answers
 
     def _settings(self, request: RankRequest) -> list[Any]:
         return [GenerateAnswer.instructions]
 
     def _ask(self, request: RankRequest, passages: Passages) -> list[float]:
         answers = asked_answers(request)
-        return [max(_mean_logprobs(self.lm, request.query, passage, answers)) for passage in passages]
+        return [best_logprob(self.lm, request.query, [passage], answers) for passage in passages]
 
 
 class AnswerCorrectness(LMSignal):
@@ -86,6 +91,7 @@ class AnswerCorrectness(LMSignal):
 
     name = "answer_correctness"
     reads_rationale = False
+    reads_null = True
 
     def __init__(
         self,
@@ -190,9 +196,13 @@ def _prompts_of(module: dspy.Module) -> list[Any]:
     return [[one.signature.instructions, [dict(demo) for demo in one.demos]] for one in module.predictors()]
 
 
-def _mean_logprobs(lm: dspy.LM, question: str, passage: Passage, answers: Sequence[str]) -> list[float]:
-    """The mean log-probability of each answer that can be scored."""
-    fields = {"question": question, "passages": [passage.contents]}
+def best_logprob(lm: dspy.LM, question: str, passages: Sequence[Passage], answers: Sequence[str]) -> float:
+    """The mean log-probability per token of the answer that is likeliest, of those that can be scored.
+
+    Raises:
+        DataError: If none can.
+    """
+    fields = {"question": question, "passages": [passage.contents for passage in passages]}
     prompt = PlainAdapter().format(GenerateAnswer, [], fields)[0]["content"]
     means: list[float] = []
     for number, answer in enumerate(answers, start=1):
@@ -203,4 +213,4 @@ def _mean_logprobs(lm: dspy.LM, question: str, passage: Passage, answers: Sequen
                 raise
             continue
         means.append(sum(values) / len(values))
-    return means
+    return max(means)

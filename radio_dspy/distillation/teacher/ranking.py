@@ -7,22 +7,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from radio_dspy.core.errors import DataError
 from radio_dspy.core.passages import Ranking, RankRequest
 from radio_dspy.distillation.teacher.fusion import fused_ranking
+from radio_dspy.distillation.teacher.null_passage import check_null, with_null
 from radio_dspy.distillation.teacher.signals import Signal, score_all
 
 
-def fused_rankings(requests: Sequence[RankRequest], signals: Mapping[Signal, float]) -> list[Ranking]:
-    """Score and fuse: the teacher's ranking of every question's candidates.
+def fused_rankings(
+    requests: Sequence[RankRequest], signals: Mapping[Signal, float], *, null_passage: bool = False
+) -> list[Ranking]:
+    """Score and fuse: the teacher's ranking of every question's candidates, and of the null passage if it takes part.
 
     Raises:
         DataError: If a signal gives a score that is not a finite number; question and passage are named.
+        SettingsError: If the null passage is to take part, and no signal can score it.
     """
-    return list(each_fused_ranking(requests, signals))
+    return list(each_fused_ranking(requests, signals, null_passage=null_passage))
 
 
-def each_fused_ranking(requests: Sequence[RankRequest], signals: Mapping[Signal, float]) -> Iterator[Ranking]:
+def each_fused_ranking(
+    requests: Sequence[RankRequest], signals: Mapping[Signal, float], *, null_passage: bool = False
+) -> Iterator[Ranking]:
     """As ``fused_rankings``, one after the other: of many questions they would take more memory than training does."""
     weights = {signal.name: weight for signal, weight in signals.items()}
     if len(weights) != len(signals):
         raise DataError(f"Signals must have different names, got {[signal.name for signal in signals]}.")
-    for request, scores in zip(requests, score_all(list(signals), requests), strict=True):
-        yield fused_ranking(request, scores, weights)
+    if null_passage:
+        check_null(signals)
+    found = score_all(list(signals), requests, null_passage=null_passage)
+    for request, scores in zip(requests, found, strict=True):
+        yield fused_ranking(with_null(request) if null_passage else request, scores, weights)

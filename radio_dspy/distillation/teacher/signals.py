@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import dspy
 
-from radio_dspy.core.errors import DataError
+from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.passages import Ranking, RankRequest
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.text import contains_answer
+from radio_dspy.distillation.teacher.null_passage import reads_null, with_null
 from radio_dspy.models.encoder import TextEncoder
 from radio_dspy.models.open_encoder import as_encoder
 from radio_dspy.models.vector_cache import similarities
@@ -61,6 +65,8 @@ class RationaleSimilarity:
     Args:
         encoder: An ``Encoder`` or ``RemoteEncoder``, or the name of one.
         index: A retriever whose stored vectors are used instead of encoding again, if its encoder is the same.
+        over: Of several rationales of a question (``RationaleExtractor(n=)``), take the ``"mean"`` of a passage's
+            similarities or their ``"max"``, which prefers a passage that one of them needs.
         show_progress: Show a progress bar while encoding.
 
     Example:
@@ -78,14 +84,49 @@ class RationaleSimilarity:
     reads_rationale = True
 
     def __init__(
-        self, encoder: TextEncoder | str, *, index: VectorRetriever | None = None, show_progress: bool = False
+        self,
+        encoder: TextEncoder | str,
+        *,
+        index: VectorRetriever | None = None,
+        over: Literal["mean", "max"] = "mean",
+        show_progress: bool = False,
     ) -> None:
+        if over not in ("mean", "max"):
+            raise SettingsError(f"over must be 'mean' or 'max', got {over!r}.")
         self.encoder = as_encoder(encoder)
+        self.over = over
         self._show_progress = show_progress
         self._index = index if index is not None and index.encoder.identity == self.encoder.identity else None
 
     def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
         """See ``Signal``; each distinct passage is encoded once."""
+        import numpy as np
+
+        combine = np.max if self.over == "max" else np.mean
+        found = self.score_each(requests)
+        return [each[0] if len(each) == 1 else combine(each, axis=0).astype(np.float32) for each in found]
+
+    def score_each(self, requests: Sequence[RankRequest]) -> list[list[Scores]]:
+        """For each question one array of scores for each of its rationales."""
+        counts = [1 + len(one.more_rationales) if self.reads_rationale else 1 for one in requests]
+        if max(counts, default=1) == 1:
+            return [[scores] for scores in self._similarities(requests)]
+        alone = [
+            replace(one, rationale=text, more_rationales=())
+            for one, count in zip(requests, counts, strict=True)
+            for text in (one.rationale, *one.more_rationales)[:count]
+        ]
+        scores = iter(self._similarities(alone))
+        return [list(islice(scores, count)) for count in counts]
+
+    def agreement(self, requests: Sequence[RankRequest]) -> list[float]:
+        """How much a question's rationales agree: the largest part of them that puts the same passage first.
+
+        1 for a single one. Source: self-consistency (Wang et al. 2022), of passages in place of answers.
+        """
+        return [agreement(each) for each in self.score_each(requests)]
+
+    def _similarities(self, requests: Sequence[RankRequest]) -> list[Scores]:
         if self._index is not None:
             parts = (requests[start : start + _PART] for start in range(0, len(requests), _PART))
             return [scores for part in parts for scores in self._by_index(part, self._index)]
@@ -127,6 +168,18 @@ class RationaleSimilarity:
                 stacked = np.stack(rows) if rows else np.empty((0, len(query)), np.float32)
                 found.append(similarities(stacked, query, self.encoder.name))
         return found
+
+
+def agreement(scores: Sequence[Scores]) -> float:
+    """The largest part of several scorings of the same passages that puts the same one first.
+
+    Example:
+        >>> import numpy as np
+        >>> round(agreement([np.array([0.9, 0.1]), np.array([0.6, 0.5]), np.array([0.2, 0.3])]), 3)
+        0.667
+    """
+    firsts = Counter(int(one.argmax()) for one in scores if len(one))
+    return max(firsts.values()) / len(scores) if firsts else 1.0
 
 
 class AnswerSimilarity(RationaleSimilarity):
@@ -180,11 +233,29 @@ class Labels:
         ]
 
 
-def score_all(signals: Sequence[Signal], requests: Sequence[RankRequest]) -> Iterator[dict[str, list[float]]]:
-    """Ask every signal and turn the answers around: for each question, each signal's scores by its name."""
-    columns: dict[str, list[Any]] = {signal.name: signal.score(requests) for signal in signals}
+def score_all(
+    signals: Sequence[Signal], requests: Sequence[RankRequest], *, null_passage: bool = False
+) -> Iterator[dict[str, list[float]]]:
+    """Ask every signal and turn the answers around: for each question, each signal's scores by its name.
+
+    With ``null_passage`` that of the null passage comes last; for a signal that knows nothing of it, it is the mean of
+    the candidates', where it neither raises the null passage nor lowers it.
+    """
+    columns: dict[str, list[Any]] = {}
+    asked = [with_null(one) for one in requests] if null_passage else requests
+    for signal in signals:
+        if null_passage and not reads_null(signal):
+            columns[signal.name] = [_with_mean(scores) for scores in signal.score(requests)]
+        else:
+            columns[signal.name] = list(signal.score(asked))
     for position in range(len(requests)):
         yield {name: scores[position].tolist() for name, scores in columns.items()}
+
+
+def _with_mean(scores: Scores) -> Scores:
+    import numpy as np
+
+    return np.append(scores, scores.mean() if len(scores) else np.float32(0)).astype(np.float32)
 
 
 class RerankerScore:

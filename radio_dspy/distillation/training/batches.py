@@ -46,7 +46,9 @@ def passage_lists(groups: Sequence[PreferenceGroup], in_batch: bool) -> list[tup
         scores = list(group.scores or [0.0] * len(texts))
         if in_batch:
             # Another group of the same question may hold a passage that is preferred to this group's positive.
-            others = dict.fromkeys(other.positive for other in groups if not same_words(other.query, group.query))
+            others = dict.fromkeys(
+                other.positive for other in groups if other.positive and not same_words(other.query, group.query)
+            )  # an empty one is the null passage, which may well help more
             known = [group.query, *texts]
             taken = [
                 one

@@ -86,9 +86,9 @@ class TrainingSettings:
         gradient_accumulation_steps: Forward passes in one update. None takes the paper's 4, or fewer where that would
             leave less than 20 updates in all.
         max_length: Longest input in tokens while training, at most the checkpoint's own; it keeps its own for use.
-        loss: ``"infonce"`` (the paper's), ``"listwise"``, ``"margin"``, one of sentence-transformers' (``"lambda"``,
-            ``"ranknet"``, ``"adr-mse"``, ``"margin-mse"``, ``"listnet"``, ``"plistmle"``) or such an object, or a loss
-            of one's own; see ``Loss``.
+        loss: ``"infonce"`` (the paper's), ``"multi-positive"``, ``"listwise"``, ``"margin"``, one of
+            sentence-transformers' (``"lambda"``, ``"ranknet"``, ``"adr-mse"``, ``"margin-mse"``, ``"listnet"``,
+            ``"plistmle"``) or such an object, or a loss of one's own; see ``Loss``.
         temperature: The loss's, where it has one; 1 is the paper's.
         target_temperature: The listwise loss's, for the teacher's fused scores.
         tower: What a bi-encoder trains: ``"both"`` the shared encoder, ``"query"`` its query side alone, while the

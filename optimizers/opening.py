@@ -1,0 +1,73 @@
+"""Begin a compile: a copy of the student, its questions sorted, everything checked that can be checked for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import dspy
+from radio_dspy.optimizers.asked import check_asked
+from radio_dspy.optimizers.job import (
+    Job,
+    check_corpus,
+    check_ids,
+    encoder_of,
+    listed,
+    questions_of,
+    searchable,
+    split_questions,
+    without_lost_labels,
+)
+from radio_dspy.optimizers.pipeline import Pipeline
+
+from radio_dspy.datasets.examples import with_answers
+from radio_dspy.distillation.candidates.reranker_slots import slots_of
+from radio_dspy.lm.budget import Ledger
+from radio_dspy.lm.secrets import check_keys, lms_of
+from radio_dspy.retrievers.embeddings import first_stage_of
+from radio_dspy.runs.run import Run
+
+if TYPE_CHECKING:
+    from radio_dspy.optimizers.radio import RADIO
+
+
+def open_job(
+    optimizer: RADIO,
+    student: dspy.Module,
+    trainset: Sequence[dspy.Example],
+    valset: Sequence[dspy.Example] | None,
+    *,
+    encodes: bool = True,
+) -> Job:
+    """Copy the student and sort the questions.
+
+    Args:
+        optimizer: The settings.
+        student: The program.
+        trainset: Questions to learn from.
+        valset: Questions to judge by.
+        encodes: Whether questions may be encoded, to keep near-duplicates on one side of a split.
+    """
+    trainset, valset = listed(trainset, "trainset"), listed(valset or (), "valset")
+    if optimizer.answer_field is not None:
+        trainset = with_answers(trainset, optimizer.answer_field)
+        valset = with_answers(valset, optimizer.answer_field)
+    check_keys(optimizer.rationale_lm, *lms_of(student))
+    program = student.deepcopy()
+    slots = slots_of(program, student)
+    for slot in slots:
+        optimizer.training.check(slot.weights.architecture)
+    first_stage = optimizer.retriever or first_stage_of(program)
+    check_corpus(first_stage, optimizer.preferences)
+    encoder = optimizer.encoder or encoder_of(first_stage, slots)
+    seed = optimizer.training.seed
+    train, held_out = split_questions(trainset, valset, encoder if encodes else None, seed)
+    pipeline = Pipeline(Run(optimizer.run_dir), optimizer.training, optimizer.gate, Ledger(optimizer.budget))
+    job = Job(program, slots, train, held_out, first_stage, encoder, pipeline)
+    check_ids(job, optimizer.rationales.given)
+    check_asked(optimizer._rationale_lm, optimizer.signals, questions_of(job.train), optimizer.rationales.given)
+    job = without_lost_labels(job)
+    if optimizer.gate is not None and optimizer.gate.retrieval:  # before anything is paid for
+        for slot in slots:
+            searchable(job, slot, optimizer.training.tower)
+    return job
