@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from radio_dspy.datasets.groups import write_groups as write_groups
     from radio_dspy.datasets.loading import load_corpus as load_corpus
     from radio_dspy.datasets.loading import load_questions as load_questions
+    from radio_dspy.datasets.trec import load_qrels as load_qrels
+    from radio_dspy.datasets.trec import load_run as load_run
+    from radio_dspy.datasets.trec import write_qrels as write_qrels
+    from radio_dspy.datasets.trec import write_run as write_run
     from radio_dspy.distillation.gate.decision import Gate as Gate
     from radio_dspy.distillation.preferences.guards import FalseNegatives as FalseNegatives
     from radio_dspy.distillation.preferences.settings import PreferenceSettings as PreferenceSettings
@@ -123,6 +127,8 @@ _HOMES = {
     "load_corpus": "radio_dspy.datasets.loading",
     "load_groups": "radio_dspy.datasets.groups",
     "load_questions": "radio_dspy.datasets.loading",
+    "load_qrels": "radio_dspy.datasets.trec",
+    "load_run": "radio_dspy.datasets.trec",
     "load_model": "radio_dspy.persistence.mlflow_models",
     "local_lm": "radio_dspy.lm.local",
     "local_preset": "radio_dspy.optimizers.presets",
@@ -132,6 +138,8 @@ _HOMES = {
     "weights": "radio_dspy.models.files",
     "with_rerank": "radio_dspy.programs.with_rerank",
     "write_groups": "radio_dspy.datasets.groups",
+    "write_qrels": "radio_dspy.datasets.trec",
+    "write_run": "radio_dspy.datasets.trec",
     "write_report": "radio_dspy.reporting.writing",
 }
 _MODULES = (
