@@ -161,7 +161,8 @@ def _rows(
     from radio_dspy.rerankers.remote import as_reranker
 
     rows: dict[str, Sequence[Ranking]] = {"first_stage": [one.ranking() for one in requests]}
-    base, here = None, False
+    base: Rerank | None = None
+    here = False
     if aligned is not None:
         base = aligned.deepcopy()
         base.weights = base.weights.untrained()

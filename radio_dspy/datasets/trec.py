@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from radio_dspy.core.errors import DataError
 from radio_dspy.core.files import check_file, replacing
@@ -121,7 +122,7 @@ def write_qrels(grades: Mapping[str, Mapping[str, float]], path: str | PathLike[
 def _falling(scores: Iterable[float]) -> Iterator[float]:
     import numpy as np
 
-    before = np.float32(np.inf)
+    before: Any = np.float32(np.inf)
     for one in scores:
         value = np.float32(one)
         before = value if value < before else np.nextafter(before, np.float32(-np.inf))
