@@ -155,13 +155,14 @@ class GroupFinetune(Teleprompter):
         held_out: Sequence[dspy.Example],
     ) -> Report:
         """Train every slot, pass the gate, and report."""
-        from radio_dspy.distillation.gate.metrics import by_labels
+        from radio_dspy.distillation.gate.metrics import by_labels, judged_by
 
         groups, left_out, skipped = made
         judged = rank_requests_of(held_out)
         rows = {"base": pipeline.rank(slots[0], judged)}  # before anything is trained: the base must load
-        judge = by_labels(judged, self.training.device)
-        lesson = Lesson(groups, left_out, "groups", judge=judge, metric="nDCG@10 against the groups")
+        gate = self.gate or Gate()
+        judge = by_labels(judged, self.training.device, gate)
+        lesson = Lesson(groups, left_out, "groups", judge=judge, metric=judged_by(gate, "the groups"))
         parts = pipeline.align(slots, lambda number, slot: lesson)
         settings = {"sampling": "as given", "negatives": self.negatives, **training_settings(self.training)}
         return pipeline.conclude(

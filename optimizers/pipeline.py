@@ -23,6 +23,7 @@ from radio_dspy.distillation.gate.decision import Decision, Gate, Judge
 from radio_dspy.distillation.preferences.groups import PreferenceGroup
 from radio_dspy.distillation.training.settings import TrainingSettings
 from radio_dspy.evaluation.calibration import fit_to_rankings
+from radio_dspy.evaluation.relevance import METRICS
 from radio_dspy.lm.budget import Ledger
 from radio_dspy.reporting.comparison import Comparison
 from radio_dspy.reporting.report import Report, RerankerReport
@@ -228,7 +229,8 @@ class Pipeline:
             rationales: Counts for the report.
             how: As for ``remember``.
         """
-        comparison = Comparison(judged, {**rows, "aligned": self.rank(slots[0], judged)})
+        measures = dict.fromkeys((*METRICS, *(self.gate.measures if self.gate else ())))
+        comparison = Comparison(judged, {**rows, "aligned": self.rank(slots[0], judged)}, metrics=tuple(measures))
         with self.clock("evaluation"):
             metrics = comparison.means
             calibration = fit_to_rankings(comparison.rows["aligned"], comparison.judgement.relevant)

@@ -31,7 +31,7 @@ from radio_dspy.optimizers.teaching import (
 
 from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.distillation.candidates.observing import observe
-from radio_dspy.distillation.gate.decision import Gate, as_gate
+from radio_dspy.distillation.gate.decision import Gate, as_gate, check_judging
 from radio_dspy.distillation.loss import Loss, LossName
 from radio_dspy.distillation.preferences.settings import PreferenceSettings
 from radio_dspy.distillation.rationales.settings import RationaleSettings
@@ -174,6 +174,7 @@ class RADIO(Teleprompter):
         self.gate = as_gate(gate)
         if metric is not None:
             check_metric(metric)
+            check_judging(self.gate, metric)
         self.metric = metric
         self.retriever = retriever
         self.answer_field = answer_field

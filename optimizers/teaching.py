@@ -218,7 +218,8 @@ def _judging(
     """What the gate goes by: the metric, labels, or else the teacher."""
     from radio_dspy.distillation.gate import metrics as judges
 
-    if optimizer.gate is None:
+    gate = optimizer.gate
+    if gate is None:
         return {}
     device = optimizer.training.device
     if optimizer.metric is not None:
@@ -227,11 +228,11 @@ def _judging(
         )
         found = {"judge": by, "metric": getattr(optimizer.metric, "__name__", "metric")}
     elif any(one.relevant for one in judged):
-        found = {"judge": judges.by_labels(judged, device), "metric": "nDCG@10 against labels"}
+        found = {"judge": judges.by_labels(judged, device, gate), "metric": judges.judged_by(gate, "labels")}
     else:
         judged = usable(judged)[0]
-        by = judges.by_teacher(judged, fused_rankings(judged, teacher), device)
-        found = {"judge": by, "metric": "nDCG@10 against the teacher"}
-    if optimizer.gate.retrieval:
+        by = judges.by_teacher(judged, fused_rankings(judged, teacher), device, gate)
+        found = {"judge": by, "metric": judges.judged_by(gate, "the teacher")}
+    if gate.retrieval:
         found["recall"] = judges.by_recall(searchable(job, slot, optimizer.training.tower), judged)
     return found

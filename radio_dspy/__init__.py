@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from radio_dspy.datasets.groups import write_groups as write_groups
     from radio_dspy.datasets.loading import load_corpus as load_corpus
     from radio_dspy.datasets.loading import load_questions as load_questions
+    from radio_dspy.datasets.questions import write_questions as write_questions
+    from radio_dspy.datasets.trec import load_qrels as load_qrels
+    from radio_dspy.datasets.trec import load_run as load_run
+    from radio_dspy.datasets.trec import write_qrels as write_qrels
+    from radio_dspy.datasets.trec import write_run as write_run
     from radio_dspy.distillation.gate.decision import Gate as Gate
     from radio_dspy.distillation.preferences.guards import FalseNegatives as FalseNegatives
     from radio_dspy.distillation.preferences.settings import PreferenceSettings as PreferenceSettings
@@ -51,6 +56,9 @@ if TYPE_CHECKING:
     from radio_dspy.programs.multiple_choice import MultipleChoice as MultipleChoice
     from radio_dspy.programs.retrieve_rerank_answer import RetrieveRerankAnswer as RetrieveRerankAnswer
     from radio_dspy.programs.with_rerank import with_rerank as with_rerank
+    from radio_dspy.questions.making import MadeQuestions as MadeQuestions
+    from radio_dspy.questions.making import make_questions as make_questions
+    from radio_dspy.questions.traces import questions_from_traces as questions_from_traces
     from radio_dspy.reporting.comparison import Comparison as Comparison
     from radio_dspy.reporting.comparison import compare_programs as compare_programs
     from radio_dspy.reporting.writing import write_report as write_report
@@ -90,6 +98,7 @@ _HOMES = {
     "LMRerank": "radio_dspy.rerankers.lm",
     "LoraSettings": "radio_dspy.distillation.training.settings",
     "MilvusRetriever": "radio_dspy.retrievers.stores.milvus",
+    "MadeQuestions": "radio_dspy.questions.making",
     "MultiHop": "radio_dspy.programs.multi_hop",
     "MultipleChoice": "radio_dspy.programs.multiple_choice",
     "NextQuery": "radio_dspy.lm.signatures",
@@ -123,15 +132,22 @@ _HOMES = {
     "load_corpus": "radio_dspy.datasets.loading",
     "load_groups": "radio_dspy.datasets.groups",
     "load_questions": "radio_dspy.datasets.loading",
+    "load_qrels": "radio_dspy.datasets.trec",
+    "load_run": "radio_dspy.datasets.trec",
     "load_model": "radio_dspy.persistence.mlflow_models",
     "local_lm": "radio_dspy.lm.local",
     "local_preset": "radio_dspy.optimizers.presets",
     "log_model": "radio_dspy.persistence.mlflow_models",
+    "make_questions": "radio_dspy.questions.making",
     "push_to_hub": "radio_dspy.persistence.hub",
+    "questions_from_traces": "radio_dspy.questions.traces",
     "save": "radio_dspy.persistence.saving",
     "weights": "radio_dspy.models.files",
     "with_rerank": "radio_dspy.programs.with_rerank",
     "write_groups": "radio_dspy.datasets.groups",
+    "write_questions": "radio_dspy.datasets.questions",
+    "write_qrels": "radio_dspy.datasets.trec",
+    "write_run": "radio_dspy.datasets.trec",
     "write_report": "radio_dspy.reporting.writing",
 }
 _MODULES = (
@@ -141,6 +157,7 @@ _MODULES = (
     "lm",
     "optimizers",
     "programs",
+    "questions",
     "rerankers",
     "retrievers",
 )

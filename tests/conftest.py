@@ -136,6 +136,24 @@ def small(demo, tmp_path_factory) -> Encoder:
     return Encoder(str(folder))
 
 
+@pytest.fixture(scope="session")
+def tiny(small, tmp_path_factory) -> str:
+    """A cross-encoder of random weights that is only a thirtieth of MiniLM."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("tiny") / "cross-encoder"
+    with quiet_loading(), torch.random.fork_rng():
+        torch.manual_seed(7)
+        config = BertConfig(
+            hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, num_labels=1,
+            initializer_range=0.5,
+        )  # fmt: skip
+        BertForSequenceClassification(config).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(small.name).save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.fixture
 def small_by_name(small, monkeypatch) -> None:
     """Whoever asks for all-MiniLM-L6-v2 by its name gets ``small``."""

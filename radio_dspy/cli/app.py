@@ -1,4 +1,4 @@
-"""The command line: radio-dspy demo, index, compile, import, evaluate, ask, export, report, serve, experiment, runs."""
+"""The command line: radio-dspy demo, index, questions, compile and so on."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Annotated
 
 import typer
 
+from radio_dspy._version import __version__
 from radio_dspy.cli.command import show_tracebacks
-from radio_dspy.cli.compile import compile_, import_, index
+from radio_dspy.cli.compile import compile_, index, train
 from radio_dspy.cli.demo import demo
 from radio_dspy.cli.evaluate import ask, evaluate, export, report
 from radio_dspy.cli.experiment import experiment
+from radio_dspy.cli.questions import questions
 from radio_dspy.cli.runs import list_, resume, show
 from radio_dspy.cli.serve import serve
 from radio_dspy.cli.streams import keep_streams
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -29,15 +30,28 @@ runs = typer.Typer(
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"radio-dspy {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
     show_tracebacks(debug)
 
 
 app.command()(demo)
 app.command()(index)
+app.command()(questions)
 app.command("compile")(compile_)
-app.command("import")(import_)
+app.command()(train)
+app.command("import", hidden=True)(train)  # its name in release 0.1
 app.command()(evaluate)
 app.command()(ask)
 app.command()(export)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec
 
 import typer
 
 from radio_dspy.cli.places import ELSEWHERE, RESULT, Out, check_places
-from radio_dspy.core.errors import RadioError
+from radio_dspy.core.errors import RadioError, SettingsError
 from radio_dspy.core.files import check_file, write_json
 from radio_dspy.core.redaction import presentable
 from radio_dspy.lm.secrets import hiding_secrets
@@ -19,6 +21,18 @@ from radio_dspy.lm.secrets import hiding_secrets
 P = ParamSpec("P")
 _OUT: dict[str, Out] = {"index": "index", "experiment": "shared"}  # others' is a whole
 _debug = False
+STANDARD_OUTPUT = Path("-")  # as the file of --json
+
+
+@dataclass
+class _Told:
+    """What the command that runs has to tell as JSON on standard output, in place of text."""
+
+    asked: bool = False
+    result: dict[str, Any] | None = None
+
+
+_told = _Told()
 
 
 def show_tracebacks(shown: bool) -> None:
@@ -28,14 +42,17 @@ def show_tracebacks(shown: bool) -> None:
 
 
 def command(function: Callable[P, None]) -> Callable[P, None]:
-    """Look at the paths first; report an error in one line with exit code 2, an interrupt with 130."""
+    """Look at the paths first; report an error in one line.
+
+    The exit code is 2 for arguments that are wrong, 1 for what goes wrong with right ones, 130 for an interrupt.
+    """
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         from dspy.utils.exceptions import DSPyError
 
         try:
-            with hiding_secrets():
+            with hiding_secrets(), _telling(kwargs.get("json_file") == STANDARD_OUTPUT):
                 check_places(kwargs, _OUT.get(function.__name__, "whole"))
                 function(*args, **kwargs)
         except KeyboardInterrupt as error:
@@ -46,14 +63,30 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             if _debug or not isinstance(error, RadioError | OSError | DSPyError):
                 raise
             say(f"error: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(2) from error
+            raise typer.Exit(2 if isinstance(error, SettingsError) else 1) from error
 
     return run
 
 
+@contextlib.contextmanager
+def _telling(asked: bool) -> Iterator[None]:
+    """Keep standard output for the result, and write it at the end: also of a command that failed after it had one."""
+    before = (_told.asked, _told.result)
+    _told.asked, _told.result = asked, None
+    try:
+        yield
+    finally:
+        if asked and _told.result is not None:
+            typer.echo(presentable(json.dumps(_told.result, ensure_ascii=False, indent=2)))
+        _told.asked, _told.result = before
+
+
 def say(text: object, *, err: bool = False) -> None:
-    """Write a line, or several, to standard output or standard error; see ``presentable``."""
-    typer.echo(presentable(str(text)), err=err)
+    """Write a line, or several, to standard output or standard error; see ``presentable``.
+
+    With ``--json -`` standard output is the result's alone.
+    """
+    typer.echo(presentable(str(text)), err=err or _told.asked)
 
 
 def write_result(path: Path | None, value: dict[str, Any]) -> None:
@@ -61,9 +94,12 @@ def write_result(path: Path | None, value: dict[str, Any]) -> None:
     if path is None:
         return
     text = json.dumps(value, default=str, ensure_ascii=False)
+    # A path may contain an unpaired surrogate, a metric may be no number: JSON has neither.
+    found = json.loads(text.encode("utf-8", "replace"), parse_constant=lambda _: None)
+    if path == STANDARD_OUTPUT:
+        _told.result = {"kind": RESULT, **found}
+        return
     try:
-        # A path may contain an unpaired surrogate, a metric may be no number: JSON has neither.
-        found = json.loads(text.encode("utf-8", "replace"), parse_constant=lambda _: None)
         write_json(check_file(path, ELSEWHERE), {"kind": RESULT, **found})
     except (OSError, RadioError):
         say(text)

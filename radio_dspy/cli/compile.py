@@ -1,4 +1,4 @@
-"""Commands that train: index, compile, import."""
+"""Commands that train: index, compile, train."""
 
 from __future__ import annotations
 
@@ -133,6 +133,10 @@ def compile_(
     from radio_dspy.programs.tasks import open_program
 
     check_new(out, _NEW_OUT)
+    say(
+        f"settings: local_preset ({architecture}, {training.loss}, {training.num_train_epochs} epochs, learning rate "
+        f"{training.learning_rate:g}, max_length {training.max_length}, {candidates} candidates)"
+    )
     if not estimate:
         remember_command(run_dir, "compile", given)
     questions, valset = radio.load_questions(train), radio.load_questions(dev) if dev else []
@@ -191,7 +195,7 @@ def _keep(aligned: Any, report: Report | None, out: Path, json_file: Path | None
 
 @command
 @declared(training=(LOCAL_TRAINING, ("loss", "num_train_epochs", "learning_rate", "max_length")))
-def import_(
+def train(
     groups: Annotated[
         Path, typer.Argument(help='FlagEmbedding\'s {"query", "pos", "neg"} lines, or a run\'s groups.jsonl.')
     ],
@@ -216,7 +220,7 @@ def import_(
 
     The losses listwise and margin read the lines' pos_scores and neg_scores.
 
-    Example: `radio-dspy import train.jsonl --corpus corpus.jsonl --out aligned`
+    Example: `radio-dspy train groups.jsonl --corpus corpus.jsonl --out aligned`
     """
     import radio_dspy as radio
     from radio_dspy.programs.tasks import open_program

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,6 +11,7 @@ import typer
 
 from radio_dspy.cli.command import command, say, write_result
 from radio_dspy.cli.inputs import open_first_stage
+from radio_dspy.cli.judging import Inputs
 from radio_dspy.cli.options import (
     CorpusFile,
     EncoderName,
@@ -23,21 +25,33 @@ from radio_dspy.cli.options import (
     StoreTable,
 )
 from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.files import check_file
 
 if TYPE_CHECKING:
     import dspy
 
     from radio_dspy.core.passages import Ranking, RankRequest
     from radio_dspy.rerankers.rerank import Rerank
+    from radio_dspy.retrievers.vector import VectorRetriever
 
 ReportForm = Literal["html", "markdown", "json"]
+_CANDIDATES = 20  # without a program that says how many
 Format = Literal["sentence-transformers", "flagembedding", "onnx"]
 
 
 @command
 def evaluate(
-    program: Program,
-    questions: Annotated[Path, typer.Option(help="Questions to judge by, as JSON Lines.")],
+    program: Annotated[
+        Path | None, typer.Argument(help="Folder that `radio-dspy compile` or radio_dspy.save wrote; else --reranker.")
+    ] = None,
+    questions: Annotated[
+        Path | None, typer.Option(help="Questions to judge by, as JSON Lines, Parquet or by name (beir:scifact).")
+    ] = None,
+    qrels: Annotated[Path | None, typer.Option(help="Judgements of them, in TREC's or BEIR's format.")] = None,
+    run_file: Annotated[
+        Path | None,
+        typer.Option("--run", help="Candidates from this TREC run, in place of a search.", metavar="FILE"),
+    ] = None,
     corpus: CorpusFile = None,
     index_folder: IndexFolder = None,
     store: StoreAddress = None,
@@ -48,41 +62,68 @@ def evaluate(
     baseline: Annotated[
         list[str] | None,
         typer.Option(
+            "--reranker",
+            "--baseline",
             help="Also rank by this reranker: a LiteLLM name (cohere/rerank-v3.5), or a cross-encoder's folder or hub "
-            "name. Give it once for each."
+            "name. Give it once for each.",
         ),
+    ] = None,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(help="A measure by its name in ir-measures (nDCG@20, RR@10, AP). Give it once for each."),
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(help="Passages reranked for a question; else the program's number, or all of --run.")
     ] = None,
     limit: Limit = None,
     report_dir: Annotated[
         Path | None, typer.Option("--report", help="Also write report.html and its data to this folder.", metavar="DIR")
     ] = None,
+    run_out: Annotated[
+        Path | None,
+        typer.Option("--write-run", help="Also write the last row's rankings as a TREC run.", metavar="FILE"),
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Judge a saved program: rankings before and after; with --lm also its answers.
+    """Judge a saved program, a reranker or a run: rankings before and after; with --lm also a program's answers.
 
     Example: `radio-dspy evaluate aligned --corpus corpus.jsonl --questions dev.jsonl --lm local`
+
+    Without a program: `radio-dspy evaluate --reranker NAME --questions beir:scifact --corpus beir:scifact --run R`
     """
     import radio_dspy as radio
-    from radio_dspy.datasets.examples import check_judgeable
+    from radio_dspy.evaluation.measures import measure_of
+    from radio_dspy.evaluation.relevance import METRICS
     from radio_dspy.reporting.report import metrics_table
     from radio_dspy.reporting.writing import check_free
-    from radio_dspy.retrievers.requests import known_labels, rank_requests
 
-    if report_dir is not None:  # before anything is paid for
+    measures, rerankers = tuple(measure or METRICS), baseline or []
+    for name in measures:  # before anything is paid for
+        measure_of(name)
+    if report_dir is not None:
         check_free(report_dir)
-
-    examples = radio.load_questions(questions)[:limit]
-    check_judgeable(examples, str(questions))
-    retriever = open_first_stage(index_folder, corpus, encoder, store, table, column)
-    examples = known_labels(examples, retriever)
-    aligned: Any = radio.load(program, retriever=retriever)
-    requests = rank_requests(examples, retriever, aligned.candidates)
-    base, rows = _rows(aligned.rerank, requests, baseline or [])
-    compared = radio.Comparison(requests, rows, before="base" if base else "first_stage")
+        if program is None and not rerankers:
+            raise SettingsError("--report compares two rankings of the same candidates: give --reranker, too.")
+    if run_out is not None:
+        check_file(run_out, "give another file for --write-run.")
+    if program is None and lm != "none":
+        raise SettingsError("--lm answers with a program; give one, or leave out --lm.")
+    given = Inputs(questions, qrels, run_file, corpus, candidates, limit)
+    given.check(reranks=program is not None or bool(rerankers))
+    first_stage = functools.cache(lambda: open_first_stage(index_folder, corpus, encoder, store, table, column))
+    examples = given.examples()
+    aligned, requests, examples = _judged(program, given, examples, first_stage, reranks=bool(rerankers))
+    base, rows = _rows(aligned.rerank if aligned else None, requests, rerankers)
+    after = "aligned" if aligned else list(rows)[-1]
+    compared = radio.Comparison(requests, rows, "base" if base else "first_stage", after, measures)
     verdict = compared.judgement
     result: dict[str, Any] = {"metrics": compared.means, "judged": verdict.judged, "relevance": verdict.source}
     write_result(json_file, result)  # the LM may fail
     say(metrics_table(result["metrics"], f"{verdict.judged} questions, relevant by {verdict.source}"))
+    if run_out is not None:
+        last = list(rows)[-1]
+        radio.write_run({one.id: ranking for one, ranking in zip(requests, rows[last], strict=True)}, run_out)
+        say(f"rankings by {last} in {run_out}")
     answers = _answers(lm, aligned, base, examples)
     result |= {{"base": "base_answers", "aligned": "answers"}[name]: values for name, values in answers.items()}
     write_result(json_file, result)
@@ -92,20 +133,44 @@ def evaluate(
         say(f"report in {compared.save(report_dir, answers)}")
 
 
+def _judged(
+    program: Path | None,
+    given: Inputs,
+    examples: list[dspy.Example],
+    first_stage: Callable[[], VectorRetriever],
+    *,
+    reranks: bool,
+) -> tuple[Any, list[RankRequest], list[dspy.Example]]:
+    """The program, if there is one; the questions with their candidates; and the questions as examples."""
+    import radio_dspy as radio
+    from radio_dspy.retrievers.requests import known_labels, rank_requests
+
+    aligned: Any = radio.load(program, retriever=first_stage()) if program is not None else None
+    if given.run is not None:
+        requests = given.of_run(examples, first_stage, reranks=reranks or aligned is not None)
+        return aligned, requests, examples
+    examples = known_labels(examples, first_stage())
+    count = given.candidates or (aligned.candidates if aligned else _CANDIDATES)
+    return aligned, rank_requests(examples, first_stage(), count), examples
+
+
 def _rows(
-    aligned: Rerank, requests: Sequence[RankRequest], baselines: Sequence[str]
+    aligned: Rerank | None, requests: Sequence[RankRequest], rerankers: Sequence[str]
 ) -> tuple[Rerank | None, dict[str, Sequence[Ranking]]]:
     """The base reranker, where its weights are on this machine; and the rankings of each row of the table."""
     from radio_dspy.rerankers.remote import as_reranker
 
     rows: dict[str, Sequence[Ranking]] = {"first_stage": [one.ranking() for one in requests]}
-    base = aligned.deepcopy()
-    base.weights = base.weights.untrained()
-    here = Path(base.weights.checkpoint).is_dir()  # never download a model only for a row of a table
-    if here:
-        rows["base"] = base.rank_all(requests)
-    rows["aligned"] = aligned.rank_all(requests)
-    return base if here else None, rows | {name: as_reranker(name).rank_all(requests) for name in baselines}
+    base: Rerank | None = None
+    here = False
+    if aligned is not None:
+        base = aligned.deepcopy()
+        base.weights = base.weights.untrained()
+        here = Path(base.weights.checkpoint).is_dir()  # never download a model only for a row of a table
+        if here:
+            rows["base"] = base.rank_all(requests)
+        rows["aligned"] = aligned.rank_all(requests)
+    return base if here else None, rows | {name: as_reranker(name).rank_all(requests) for name in rerankers}
 
 
 def _answers(

@@ -28,7 +28,10 @@ Lm = Annotated[
 JsonFile = Annotated[
     Path | None,
     typer.Option(
-        "--json", help="Also write the result to this file: a new one, or that of an earlier result.", metavar="FILE"
+        "--json",
+        help="Also write the result to this file: a new one, or that of an earlier result. `-`: write it to standard "
+        "output, and all else to standard error.",
+        metavar="FILE",
     ),
 ]
 EncoderName = Annotated[

@@ -15,6 +15,8 @@ Out = Literal["whole", "index", "shared"]
 _STREAM = re.compile(r"/dev/(stdout|stderr|stdin|fd/)|/proc/")
 _WRITTEN = {  # arguments that name places to write to
     "out": "the output folder",
+    "dev_out": "the file of --dev",
+    "run_out": "the file of --write-run",
     "run_dir": "the run folder",
     "report_dir": "the report's folder",
     "records": "the folder of the records",
@@ -36,6 +38,8 @@ def check_places(arguments: Mapping[str, Any], out: Out) -> None:
     from radio_dspy.runs.folders import is_reserved
 
     given = {name: Path(arguments[name]) for name in _WRITTEN if arguments.get(name) is not None}
+    if str(given.get("json_file")) == "-":  # standard output
+        del given["json_file"]
     found = {name: resolved(path, ELSEWHERE) for name, path in given.items()}
     for name, path in found.items():
         if not path.exists() and (problem := place_problem(path)):

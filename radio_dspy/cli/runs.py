@@ -65,7 +65,8 @@ def show(
     for event in run.records("log"):
         say("  " + " ".join(str(value) for value in event.values()))
     if one.state in ("stopped", "killed"):
-        say(f"go on with: radio-dspy runs resume {run_dir}")
+        again = f"radio-dspy runs resume {run_dir}" if run.read("command") else "the same call with this run_dir"
+        say(f"go on with: {again}")
     write_result(json_file, {**vars(one), "settings": settings})
 
 

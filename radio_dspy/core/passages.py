@@ -312,6 +312,7 @@ class RankRequest:
         more_rationales: Further samples of the rationale; see ``RationaleExtractor(n=)``.
         relevant: Ids of passages labelled as needed for the answer; used to evaluate, never to train unless asked for.
         copies: Ids of passages that are the question itself and therefore no candidates.
+        grades: How relevant passages are, by their ids, where the labels say more than yes or no.
     """
 
     id: str
@@ -323,6 +324,7 @@ class RankRequest:
     more_rationales: tuple[str, ...] = ()
     relevant: frozenset[str] = field(default_factory=frozenset)
     copies: frozenset[str] = field(default_factory=frozenset)
+    grades: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checked_text(self.query, f"Question {self.id!r}")
@@ -334,6 +336,12 @@ class RankRequest:
             raise DataError(
                 f"Question {self.id!r}: candidate {doubled!r} appears twice; give every passage its own id."
             )
+
+    @property
+    def gains(self) -> dict[str, float]:
+        """What each judged passage is worth: its grade, or 1 where it is relevant without one."""
+        judged = {key: one for key, one in self.grades.items() if key in self.relevant or one <= 0}
+        return {**dict.fromkeys(sorted(self.relevant), 1.0), **judged}
 
     def ranking(self) -> Ranking:
         """The candidates in the first stage's order."""

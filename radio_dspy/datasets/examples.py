@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import math
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import dspy
 
 from radio_dspy.core.errors import DataError
 from radio_dspy.core.redaction import logger_of
-from radio_dspy.core.validation import shown
+from radio_dspy.core.validation import is_plain_number, shown
 from radio_dspy.datasets.options import option_letters
 from radio_dspy.datasets.reading import read_jsonl as read_jsonl
 from radio_dspy.datasets.shapes import (
@@ -87,6 +88,21 @@ def relevant_of(example: dspy.Example) -> frozenset[str]:
         DataError: If they are no list of ids; the message names the question.
     """
     return frozenset(strings(_named(example), example, "relevant"))
+
+
+def grades_of(example: dspy.Example) -> dict[str, float]:
+    """The grades of judged passages by their ids, as ``load_questions`` reads them from judgements; often none.
+
+    Raises:
+        DataError: If one is no finite number; the message names the question.
+    """
+    given = example.get("grades")
+    if not isinstance(given, Mapping):
+        return {}
+    for key, grade in given.items():
+        if not is_plain_number(grade) or not math.isfinite(grade):
+            raise DataError(f"{_named(example)}: the grade of {shown(key)} must be a number, got {shown(grade)}.")
+    return {str(key): float(grade) for key, grade in given.items()}
 
 
 def check_labels(examples: Iterable[dspy.Example], known: Collection[str] | None) -> list[dspy.Example]:

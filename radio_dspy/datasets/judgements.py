@@ -12,7 +12,7 @@ from typing import Any
 from radio_dspy.core.errors import DataError
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.validation import checked_text, plain_text, shown
-from radio_dspy.datasets.reading import Source, as_utf8, file_of, opened, rows_of
+from radio_dspy.datasets.reading import Source, as_utf8, file_of, is_parquet, opened, rows_of
 from radio_dspy.datasets.shapes import PASSAGE_IDS, QUESTION_IDS, first_of, identifier
 
 logger = logger_of(__name__)
@@ -78,7 +78,7 @@ def _file(source: Any) -> Iterator[tuple[str, str, str, Any]]:
     if not isinstance(source, Iterable | PathLike) and not hasattr(source, "to_pylist"):  # Arrow's
         raise DataError(f"qrels: needs a file, rows, or a mapping of grades, got {type(source).__name__}.")
     path = file_of(source) if isinstance(source, str | PathLike) else None
-    if path is None or path.name.removesuffix(".gz").endswith((".jsonl", ".json")):
+    if path is None or path.name.removesuffix(".gz").endswith((".jsonl", ".json")) or is_parquet(path):
         for place, one in rows_of(source):
             where = place if path else f"qrels, {place}"
             query, passage, score = (first_of(one, names) for names in (_QUERY, _PASSAGE, _SCORE))

@@ -1,4 +1,4 @@
-"""Corpora and questions from FlashRAG or BEIR JSON Lines, from Hugging Face datasets, and the bundled demo set."""
+"""Corpora and questions from files, tables and named data sets, and the bundled demo set."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from radio_dspy.core.passages import Passage, content_id
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.validation import is_blank, json_fields, plain_text
 from radio_dspy.datasets.judgements import Grades, Qrels, fitting, read_grades
+from radio_dspy.datasets.named import open_named
 from radio_dspy.datasets.reading import BlankRowError, LeftOut, Source, is_empty, is_missing, name_of, plain, rows_of
 from radio_dspy.datasets.reading import read_jsonl as read_jsonl
 from radio_dspy.datasets.shapes import (
@@ -46,10 +47,11 @@ def load_corpus(source: Source) -> list[Passage]:
     one warning.
 
     Args:
-        source: A JSON Lines file or one JSON array (``.gz`` too), a Hugging Face ``datasets.Dataset``, a pandas,
-            polars or Arrow table, a mapping of rows or texts by id, documents of LangChain, Haystack or LlamaIndex, or
-            any iterable of rows. A row is FlashRAG's ``{"id", "contents"}`` with ``contents`` = ``title\ntext``, or
-            BEIR's ``{"_id", "title", "text"}``.
+        source: A JSON Lines file or one JSON array (``.gz`` too), a Parquet file, the name of a data set
+            (``beir:scifact``, ``ir_datasets:beir/scifact/test``, ``hf:mteb/scifact``; see docs/data.md), a Hugging
+            Face ``datasets.Dataset``, a pandas, polars or Arrow table, a mapping of rows or texts by id, documents of
+            LangChain, Haystack or LlamaIndex, or any iterable of rows. A row is FlashRAG's ``{"id", "contents"}`` with
+            ``contents`` = ``title\ntext``, or BEIR's ``{"_id", "title", "text"}``.
 
     Raises:
         DataError: For a row that cannot be used, with file, line and what is wrong; for an id that two different rows
@@ -62,7 +64,7 @@ def load_corpus(source: Source) -> list[Passage]:
     passages: dict[str, Passage] = {}
     places: dict[str, str] = {}
     left_out = LeftOut(source, "passages")
-    for where, row in rows_of(source):
+    for where, row in rows_of(open_named(source, "corpus")[0]):
         key = identifier(where, _with_metadata(row, PASSAGE_IDS), PASSAGE_IDS)
         try:
             passage = _passage(where, key, row)
@@ -128,7 +130,8 @@ def load_questions(source: Source, qrels: Qrels | None = None) -> list[dspy.Exam
     made from their text. Rows without a question are left out with one warning.
 
     Args:
-        source: As for ``load_corpus``. A row is FlashRAG's ``{"id", "question", "golden_answers", "metadata"}``
+        source: As for ``load_corpus``; of a named data set the questions that its judgements judge, with these. A row
+            is FlashRAG's ``{"id", "question", "golden_answers", "metadata"}``
             (``metadata.supporting_ids`` names the labelled passages), BEIR's ``{"_id", "text"}``, or one of a known
             dataset: answers in ``answer`` or ``answers`` (SQuAD's and TriviaQA's objects too), options in ``choices``
             or ``options`` (ARC's objects too), the right one in ``answerKey``.
@@ -145,13 +148,16 @@ def load_questions(source: Source, qrels: Qrels | None = None) -> list[dspy.Exam
         >>> one.question, one.answers, list(one.inputs().keys())
         ('Why?', ['evaporation'], ['question'])
     """
-    grades = read_grades(qrels) if qrels is not None else None
+    rows, own = open_named(source, "queries")
+    grades = read_grades(own if qrels is None else qrels) if qrels is not None or own is not None else None
     examples: dict[str, dspy.Example] = {}
     places: dict[str, str] = {}
     unread: dict[str, None] = {}
     left_out = LeftOut(source, "questions")
-    for where, row in rows_of(source):
+    for where, row in rows_of(rows):
         key = identifier(where, row, QUESTION_IDS) if first_of(row, QUESTION_IDS) else ""
+        if own is not None and grades is not None and key not in grades:  # of another split
+            continue
         try:
             example = _question(where, key, row, grades)
         except BlankRowError as error:

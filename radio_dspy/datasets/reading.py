@@ -1,4 +1,4 @@
-"""Rows of data: from JSON Lines or a JSON array, from tables, and from the documents of other libraries."""
+"""Rows of data: from JSON Lines, a JSON array or Parquet, from tables, and from the documents of other libraries."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import IO, Any
 
-from radio_dspy.core.errors import DataError
+from radio_dspy.core.errors import DataError, MissingExtraError
 from radio_dspy.core.redaction import logger_of
 
 logger = logger_of(__name__)
 _GZIP = "\x1f\udc8b"
 _PACKED = (_GZIP, "(\udcb5/\udcfd", "BZh", "\udcfd7zXZ", "PK\x03\x04")  # gzip, zstd, bzip2, xz, zip; bytes read as text
 _UTF16 = ("\udcff\udcfe", "\udcfe\udcff")  # the mark at its start; UTF-32 has it, too
-_TABLES = (".csv", ".tsv", ".parquet", ".arrow", ".feather", ".xlsx")
+_TABLES = (".csv", ".tsv", ".arrow", ".feather", ".xlsx")
 # What LangChain's, Haystack's and LlamaIndex's documents are made of.
 _DOCUMENT = ("id", "id_", "title", "page_content", "content", "text", "metadata", "meta")
 _DOCUMENT_TEXTS = ("page_content", "content", "text")
@@ -76,7 +76,8 @@ def rows_of(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:
         DataError: If the source is neither a file name nor rows, or a row is no mapping.
     """
     if isinstance(source, str | PathLike):
-        yield from ((where, _whole(row)) for where, row in read_jsonl(source))
+        read = _read_parquet if is_parquet(source) else read_jsonl
+        yield from ((where, _whole(row)) for where, row in read(source))
         return
     rows = _rows(source)
     if rows is None:
@@ -173,6 +174,30 @@ def _row(item: Any) -> Mapping[str, Any] | None:
     if not any(isinstance(getattr(item, name, ""), str) or held for name in _DOCUMENT_TEXTS if hasattr(item, name)):
         return None
     return {name: getattr(item, name) for name in _DOCUMENT if hasattr(item, name)}
+
+
+def is_parquet(source: str | PathLike[str]) -> bool:
+    """Whether a file is Parquet, by its name."""
+    return str(fspath(source)).lower().endswith(".parquet")
+
+
+def _read_parquet(source: str | PathLike[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the rows of a Parquet file, a part at a time, each with its place for messages."""
+    path = file_of(source)
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtraError("Parquet needs a package more: pip install 'radio-dspy[data]'") from None
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for part in file.iter_batches():
+                for row in part.to_pylist():
+                    number += 1
+                    yield f"{path}: row {number}", _checked(f"{path}: row {number}", plain(row))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: no Parquet file that can be read ({error!s:.120}).") from error
 
 
 def read_jsonl(source: str | PathLike[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -13,6 +13,7 @@ from radio_dspy.core.errors import DataError
 from radio_dspy.core.passages import first_repeated
 from radio_dspy.core.text import folded
 from radio_dspy.datasets.options import option_letters
+from radio_dspy.evaluation.measures import measure_of
 from radio_dspy.evaluation.mmlu import CATEGORIES, category_of
 
 AnswerMetric = Callable[[str, Sequence[str]], float]
@@ -174,13 +175,14 @@ def ranking_metrics(
         rankings: For each question, passage ids, best first.
         relevant: For each question, ids of its relevant passages, or their gains by id (whole numbers, linear in nDCG
             as in trec_eval); aligned with ``rankings``.
-        metrics: Names such as ``ndcg@10``, ``recall@5``, ``mrr``.
+        metrics: Names such as ``ndcg@10``, ``recall@5``, ``mrr``, or any of ir-measures': ``RR@10``, ``P(rel=2)@5``.
 
     Returns:
         For each metric, one value for each question, in their order.
 
     Raises:
-        ValueError: If the two lists differ in length, an id is ranked twice, or a metric is unknown.
+        ValueError: If the two lists differ in length, or an id is ranked twice.
+        SettingsError: If a metric is unknown.
     """
     import ir_measures
 
@@ -189,7 +191,9 @@ def ranking_metrics(
     for ids in rankings:
         if len(set(ids)) != len(ids):
             raise ValueError(f"A ranking holds an id twice: {first_repeated(ids)!r}.")
-    measures = {name: _measure(name) for name in metrics}
+    names_of: dict[Any, list[str]] = {}  # a measure may be asked for by two names
+    for name in metrics:
+        names_of.setdefault(measure_of(name), []).append(name)
     # trec_eval ends an id at a NUL: it is given numbers in place of ids.
     numbers: dict[str, str] = {}
     qrels = [
@@ -204,26 +208,15 @@ def ranking_metrics(
         for rank, one in enumerate(ids)
     ]
     values = {name: [0.0] * len(rankings) for name in metrics}
-    name_of = {measure: name for name, measure in measures.items()}
-    for result in ir_measures.iter_calc(list(name_of), qrels, run) if qrels and run else ():
-        values[name_of[result.measure]][int(result.query_id)] = float(result.value)
+    for result in ir_measures.iter_calc(list(names_of), qrels, run) if qrels and run else ():
+        for name in names_of[result.measure]:
+            values[name][int(result.query_id)] = float(result.value)
     return values
 
 
 def mean_metrics(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """The mean of each metric over the questions."""
     return {name: sum(scores) / len(scores) if scores else 0.0 for name, scores in values.items()}
-
-
-def _measure(name: str) -> Any:
-    import ir_measures
-
-    base, _, cutoff = name.partition("@")
-    if base == "mrr" and not cutoff:
-        return ir_measures.RR
-    if base in ("ndcg", "recall") and cutoff.isdigit() and int(cutoff) > 0:
-        return (ir_measures.nDCG if base == "ndcg" else ir_measures.R) @ int(cutoff)
-    raise ValueError(f"Unknown metric {name!r}; use 'ndcg@K', 'recall@K' (K at least 1) or 'mrr'.")
 
 
 def _fold(letter: str) -> str:

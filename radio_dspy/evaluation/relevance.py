@@ -14,6 +14,7 @@ from radio_dspy.core.passages import Ranking, RankRequest
 from radio_dspy.core.redaction import cause_of, told
 from radio_dspy.core.text import contains_answer, telling
 from radio_dspy.datasets.examples import answers_of, letters_of
+from radio_dspy.evaluation.measures import whole_gains
 from radio_dspy.evaluation.metrics import (
     accuracy,
     accuracy_by_category,
@@ -42,10 +43,12 @@ class Judgement:
         source: ``"labels"``: passages labelled as needed; ``"answers"``: candidates that contain a gold answer, where
             no question has labels.
         relevant: For each question its relevant ids, None where it cannot be judged.
+        gains: For each question what its judged passages are worth; empty where all that are relevant are worth 1.
     """
 
     source: Literal["labels", "answers"]
     relevant: tuple[frozenset[str] | None, ...]
+    gains: tuple[Mapping[str, int], ...] = ()
 
     @property
     def judged(self) -> int:
@@ -56,7 +59,9 @@ class Judgement:
 def judge(requests: Sequence[RankRequest]) -> Judgement:
     """Decide what is relevant: the labels where there are any, else the candidates that contain an answer."""
     if any(request.relevant for request in requests):
-        return Judgement("labels", tuple(request.relevant or None for request in requests))
+        gains = tuple(whole_gains(one.gains) for one in requests) if any(one.grades for one in requests) else ()
+        # A question whose passages were all judged to be worth nothing counts as 0, as in trec_eval.
+        return Judgement("labels", tuple(one.relevant if one.gains else None for one in requests), gains)
     return Judgement("answers", tuple(map(_containing, requests)))
 
 
@@ -68,7 +73,8 @@ def compare(
     Args:
         rows: For each row (a reranker) one ranking a question, aligned with ``requests``.
         requests: The questions.
-        metrics: Names as for ``radio_dspy.evaluation.metrics.ranking_metrics``.
+        metrics: Names as for ``radio_dspy.evaluation.metrics.ranking_metrics``; where labels have grades these are
+            the gains.
 
     Returns:
         For each row the mean of each metric over the questions that can be judged.
@@ -93,7 +99,8 @@ def compare_each(
         judgement: What ``judge`` says of the requests, where it was asked already.
     """
     verdict = judgement or judge(requests)
-    kept = [(i, ids) for i, ids in enumerate(verdict.relevant) if ids is not None]
+    gains: Sequence[Mapping[str, int] | frozenset[str] | None] = verdict.gains or verdict.relevant
+    kept = [(i, gains[i] or ()) for i, ids in enumerate(verdict.relevant) if ids is not None]
     return {
         row: ranking_metrics([rankings[i].ids for i, _ in kept], [ids for _, ids in kept], metrics)
         for row, rankings in rows.items()
@@ -156,7 +163,7 @@ def answer_each(
 
     check_keys(*lms)
     with learning_secrets(*lms), dspy.context(lm=lm, trace=None, disable_history=True), bounded_waits():
-        for example in tqdm(answered, desc="answers", unit="question", disable=not show_progress):
+        for example in tqdm(answered, desc="answers", unit="question", disable=None if show_progress else True):
             try:
                 answers.append(answer_of(example))
             except dspy.LMError as error:

@@ -100,7 +100,7 @@ def ask_each(
 
     check_keys(lm)
     lock = threading.Lock()
-    bar = tqdm(total=len(items), desc=title, unit=unit, disable=not show_progress)
+    bar = tqdm(total=len(items), desc=title, unit=unit, disable=None if show_progress else True)
 
     def one(item: T) -> None:
         result = _readable(lambda: ask(item), getattr(lm, "num_retries", 0))

@@ -1,4 +1,4 @@
-"""The DSPy signatures: RADIO's three and the programs' three."""
+"""The DSPy signatures: RADIO's three, the programs' three, and those that make questions of documents."""
 
 from __future__ import annotations
 
@@ -73,3 +73,36 @@ class NextQuery(dspy.Signature):
     question: str = dspy.InputField()
     passages: list[str] = dspy.InputField(desc="the passages found so far")
     query: str = dspy.OutputField(desc="the next search query, or the word DONE")
+
+
+class WriteQuestion(dspy.Signature):
+    """Write one question of the given kind that the passage answers, and its answer.
+
+    The reader has not seen the passage: name what is asked about, and do not mention the passage. The answer is a few
+    words, copied from the passage.
+    """
+
+    passage: str = dspy.InputField(desc="what the question is about")
+    kind: str = dspy.InputField(desc="what kind of question")
+    question: str = dspy.OutputField()
+    answer: str = dspy.OutputField(desc="a few words, copied from the passage")
+
+
+class WriteQuestionAcross(dspy.Signature):
+    """Write one question of the given kind that only somebody who knows both passages can answer, and its answer.
+
+    The reader has not seen the passages: do not mention them. The answer is a few words, copied from one of them.
+    """
+
+    first_passage: str = dspy.InputField(desc="what is to be known first")
+    second_passage: str = dspy.InputField(desc="what is to be known beside it")
+    kind: str = dspy.InputField(desc="what kind of question")
+    question: str = dspy.OutputField()
+    answer: str = dspy.OutputField(desc="a few words, copied from one of the passages")
+
+
+class AnswerFromMemory(dspy.Signature):
+    """Answer the question from what you know, in a few words. Answer "unknown" if you do not know."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField(desc="a short answer")

@@ -182,7 +182,10 @@ class RemoteEncoder(SharedByCopies, TextEncoder):
             bar.update(len(batch))
 
         with tqdm(
-            total=len(missing), desc=printable(self.name), unit="text", disable=not (show_progress and missing)
+            total=len(missing),
+            desc=printable(self.name),
+            unit="text",
+            disable=None if show_progress and missing else True,
         ) as bar:
             each_in_threads(ask, batches, self.num_threads)
         return np.stack([found[key_of[text]] for text in texts])

@@ -17,7 +17,8 @@ from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.html import html_table, paragraph, shortened, writable
 from radio_dspy.core.passages import Ranking, RankRequest
 from radio_dspy.core.redaction import presentable
-from radio_dspy.evaluation.effects import MAIN_METRIC, MOVED, Effect, count_effects, most_changed
+from radio_dspy.evaluation.effects import MOVED, Effect, count_effects, most_changed
+from radio_dspy.evaluation.measures import measure_of, shown_measure
 from radio_dspy.evaluation.metrics import mean_metrics
 from radio_dspy.evaluation.relevance import METRICS, Judgement, compare_each, judge
 from radio_dspy.evaluation.significance import PairedDifference, interval, paired_bootstrap
@@ -45,12 +46,15 @@ class Comparison:
         rows: Rankings by name, each aligned with ``requests``.
         before: The row to start from.
         after: The row that is held against it.
+        metrics: What is measured, by names as for ``ranking_metrics``: any of ir-measures'. The first decides which
+            questions count as helped.
     """
 
     requests: Sequence[RankRequest]
     rows: Mapping[str, Sequence[Ranking]]
     before: str = "base"
     after: str = "aligned"
+    metrics: Sequence[str] = METRICS
 
     def __post_init__(self) -> None:
         if missing := [name for name in (self.before, self.after) if name not in self.rows]:
@@ -58,6 +62,10 @@ class Comparison:
         for name, rankings in self.rows.items():
             if len(rankings) != len(self.requests):
                 raise DataError(f"Row {name!r} has {len(rankings)} rankings for {len(self.requests)} questions.")
+        if not self.metrics:
+            raise SettingsError("metrics is empty; give at least one, such as 'ndcg@10'.")
+        for name in self.metrics:
+            measure_of(name)
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -70,35 +78,37 @@ class Comparison:
     @functools.cached_property
     def values(self) -> dict[str, dict[str, list[float]]]:
         """Row -> metric -> one value for every question that can be judged."""
-        return compare_each(self.rows, self.requests, judgement=self.judgement)
+        return compare_each(self.rows, self.requests, self.metrics, judgement=self.judgement)
 
     @property
     def means(self) -> dict[str, dict[str, float]]:
         """Row -> metric -> mean over the questions that can be judged; 0 where there are none."""
         return {row: mean_metrics(values) for row, values in self.values.items()}
 
-    def mean(self, row: str, metric: str = MAIN_METRIC) -> tuple[float, float, float]:
+    def mean(self, row: str, metric: str | None = None) -> tuple[float, float, float]:
         """A row's mean with its 95 % interval: ``(mean, low, high)``.
 
         Raises:
             DataError: If no question can be judged.
         """
-        return interval(self.values[row][metric])
+        return interval(self.values[row][metric or self.metrics[0]])
 
-    def gain(self, metric: str = MAIN_METRIC) -> PairedDifference:
+    def gain(self, metric: str | None = None) -> PairedDifference:
         """After minus before, by the paired bootstrap over the questions.
 
         Raises:
             DataError: If no question can be judged.
         """
+        metric = metric or self.metrics[0]
         return paired_bootstrap(self.values[self.before][metric], self.values[self.after][metric])
 
-    def changes(self, metric: str = MAIN_METRIC) -> dict[str, float]:
+    def changes(self, metric: str | None = None) -> dict[str, float]:
         """After minus before for every question that can be judged, by its id."""
+        metric = metric or self.metrics[0]
         pairs = zip(self.values[self.before][metric], self.values[self.after][metric], strict=True)
         return {one.id: after - before for one, (before, after) in zip(self._judged, pairs, strict=True)}
 
-    def counts(self, metric: str = MAIN_METRIC) -> dict[str, int]:
+    def counts(self, metric: str | None = None) -> dict[str, int]:
         """How many questions were ``helped``, ``hurt`` and left ``unchanged``."""
         return count_effects(self.changes(metric).values())
 
@@ -171,10 +181,10 @@ class Comparison:
         after = after[:1].upper() + after[1:]
         if not self.judgement.judged:
             return f"{after} against {before}: nothing could be judged; give questions with labels or answers."
-        gain, counts, means = self.gain(), self.counts(), self.means
+        gain, counts, means, main = self.gain(), self.counts(), self.means, self.metrics[0]
         return (
-            f"{after} against {before}: nDCG@10 {means[self.before][MAIN_METRIC]:.3f} -> "
-            f"{means[self.after][MAIN_METRIC]:.3f} "
+            f"{after} against {before}: {shown_measure(main)} {means[self.before][main]:.3f} -> "
+            f"{means[self.after][main]:.3f} "
             f"({gain.mean:+.3f}, 95 % interval {gain.low:+.3f} to {gain.high:+.3f}) on {self.judgement.judged} "
             f"questions: {counts['helped']} helped, {counts['hurt']} hurt, {counts['unchanged']} unchanged."
         )
@@ -188,12 +198,12 @@ class Comparison:
     def _repr_html_(self) -> str:
         if not self.judgement.judged:
             return paragraph(self.sentence)
-        rows = [[ROW_TITLES.get(row, row), *(_told(*self.mean(row, one)) for one in METRICS)] for row in self.rows]
-        gains = [self.gain(one) for one in METRICS]
+        rows = [[ROW_TITLES.get(row, row), *(_told(*self.mean(row, one)) for one in self.metrics)] for row in self.rows]
+        gains = [self.gain(one) for one in self.metrics]
         rows.append(["gain", *(f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}]" for one in gains)])
         return (
             paragraph(self.sentence)
-            + html_table("Means with 95 % intervals", ["ranking", *METRICS], rows)
+            + html_table("Means with 95 % intervals", ["ranking", *self.metrics], rows)
             + "".join(map(self._most_changed, MOVED))
         )
 
@@ -202,7 +212,11 @@ class Comparison:
         changes = self.changes()
         most = most_changed(changes, effect)[:_SHOWN_QUESTIONS]
         rows = [[f"{changes[key]:+.3f}", key, shortened(queries[key], 200)] for key in most]
-        return html_table(f"Most {effect}, nDCG@10", ["change", "id", "question"], rows) if rows else ""
+        return (
+            html_table(f"Most {effect}, {shown_measure(self.metrics[0])}", ["change", "id", "question"], rows)
+            if rows
+            else ""
+        )
 
     @property
     def _judged(self) -> list[RankRequest]:
@@ -216,6 +230,7 @@ def compare_programs(
     *,
     retriever: Retriever | None = None,
     candidates: int | None = None,
+    metrics: Sequence[str] = METRICS,
 ) -> Comparison:
     """Rank the same candidates with the rerankers of two programs; no LM is asked.
 
@@ -227,6 +242,7 @@ def compare_programs(
         questions: With ``relevant`` passages or ``answers`` to judge by.
         retriever: Finds the candidates; None takes the program's own, which must be the same in both.
         candidates: How many; None takes what ``before`` reranks.
+        metrics: What is measured; see ``Comparison``.
 
     Raises:
         SettingsError: If a program has no reranker that ranks without an LM, or the first stages differ.
@@ -244,7 +260,7 @@ def compare_programs(
     """
     requests = rank_requests(questions, retriever or _shared_retriever(before, after), candidates or _count(before))
     rows = {"before": _ranked(before, requests), "after": _ranked(after, requests)}
-    return Comparison(requests, rows, before="before", after="after")
+    return Comparison(requests, rows, "before", "after", metrics)
 
 
 def _ranked(program: dspy.Module, requests: Sequence[RankRequest]) -> list[Ranking]:

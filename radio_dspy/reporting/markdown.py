@@ -7,6 +7,7 @@ from typing import Any
 
 from radio_dspy.core.html import markdown_table, plain, shortened
 from radio_dspy.evaluation.effects import MOVED, most_changed
+from radio_dspy.evaluation.measures import shown_measure
 from radio_dspy.reporting.summary import Summary
 
 _MOST = 10  # questions of each kind; the page has them all
@@ -36,7 +37,14 @@ def render_markdown(summary: Summary, questions: Sequence[Mapping[str, Any]]) ->
     for effect in MOVED:
         most = [questions[place] for place in most_changed(changes, effect)[:_MOST]]
         rows = [[f"{one['change']:+.3f}", one["id"], shortened(one["question"], 200)] for one in most]
-        parts += [f"## Most {effect}", markdown_table(["change in nDCG@10", "id", "question"], rows)] if rows else []
+        parts += (
+            [
+                f"## Most {effect}",
+                markdown_table([f"change in {shown_measure(summary.metric)}", "id", "question"], rows),
+            ]
+            if rows
+            else []
+        )
     if summary.stages:
         head = ["stage", "seconds", "LM calls", "failed", "cached", "tokens sent", "received", "cost"]
         parts += ["## Calls, tokens and cost by stage", markdown_table(head, map(_stage, summary.stages))]

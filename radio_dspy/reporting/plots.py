@@ -16,6 +16,7 @@ from radio_dspy.core.html import escaped
 from radio_dspy.core.locks import ThreadLock
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.terminal import printable
+from radio_dspy.evaluation.measures import shown_measure
 from radio_dspy.reporting.summary import Summary
 
 if TYPE_CHECKING:
@@ -150,14 +151,15 @@ def _changes(summary: Summary) -> Figure | None:
         centres = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
         axes.bar(centres, counts, width=(edges[1] - edges[0]) * 0.9, color=colours)
         axes.set_xlim(-1.1, 1.1)
-        axes.set_xlabel("change in nDCG@10 (hurt | helped)")
+        axes.set_xlabel(f"change in {shown_measure(summary.metric)} (hurt | helped)")
         axes.set_ylabel("questions")
         axes.locator_params(axis="y", integer=True)
         axes.grid(axis="y")
 
     effects = summary.effects
     words = (
-        f"How much nDCG@10 changed: {effects['helped']} questions helped, {effects['hurt']} hurt, "
+        f"How much {shown_measure(summary.metric)} changed: "
+        f"{effects['helped']} questions helped, {effects['hurt']} hurt, "
         f"{effects['unchanged']} unchanged. {'; '.join(f'{span}: {count}' for span, count in rows)}."
     )
     return _figure("Changes, question by question", words, ("change", "questions"), rows, draw, "changes")

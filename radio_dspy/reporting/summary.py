@@ -36,13 +36,14 @@ class Summary:
         metrics: Row -> metric -> ``mean``, and ``low`` and ``high`` where single questions are known.
         gains: Metric -> ``mean``, ``low``, ``high`` and ``p`` of after minus before.
         effects: How many questions were ``helped``, ``hurt`` and left ``unchanged``.
-        histogram: ``edges`` of the bins and ``counts`` of the changes of nDCG@10.
+        histogram: ``edges`` of the bins and ``counts`` of the changes.
         rerankers: What happened to each: name, groups, training with its losses, the gate's candidates.
         stages: Seconds, calls, tokens and cost of each.
         guards: What was left out or replaced, as pairs of a text and a count.
         answers: Answer metrics of an evaluation, by row.
         facts: Further lines about the run.
         notes: What is missing on the page and why, and what its figures are not good for.
+        metric: What the effects, the histogram and the questions' changes are changes of.
     """
 
     kind: str
@@ -61,6 +62,7 @@ class Summary:
     answers: dict[str, dict[str, float]] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    metric: str = MAIN_METRIC
 
     def title_of(self, row: str) -> str:
         """A row's name for people."""
@@ -109,11 +111,13 @@ class _Seen:
         self.values: dict[str, dict[str, list[float]]] = {}
         self.rows: list[str] = []
         self.total = 0
+        self.metric = MAIN_METRIC  # the first that the records have
         most: list[tuple[float, int, dict[str, Any]]] = []
         for number, record in enumerate(map(redacted_value, records)):
             self.total += 1
             self.rows = list(record["rankings"])
             for row, metrics in record["metrics"].items():
+                self.metric = next(iter(metrics), MAIN_METRIC)
                 for metric, value in metrics.items():
                     self.values.setdefault(row, {}).setdefault(metric, []).append(float(value))
             change = self._change(record["metrics"])
@@ -124,7 +128,7 @@ class _Seen:
     def _change(self, metrics: Mapping[str, Mapping[str, float]]) -> float | None:
         if not metrics:
             return None
-        before, after = (metrics[row][MAIN_METRIC] for row in self.rows)
+        before, after = (metrics[row][self.metric] for row in self.rows)
         return float(after) - float(before)
 
     @property
@@ -132,7 +136,7 @@ class _Seen:
         """Of every judged question."""
         if not self.values:
             return []
-        before, after = (self.values[row][MAIN_METRIC] for row in self.rows)
+        before, after = (self.values[row][self.metric] for row in self.rows)
         return [new - old for old, new in zip(before, after, strict=True)]
 
     def fits(self, metrics: Mapping[str, Mapping[str, float]]) -> bool:
@@ -157,6 +161,7 @@ class _Seen:
             "gains": {
                 metric: _gain(self.values[before][metric], self.values[after][metric]) for metric in self.values[after]
             },
+            "metric": self.metric,
             "effects": count_effects(changes),
             "histogram": _histogram(changes),
         }

@@ -15,7 +15,7 @@ from radio_dspy.core.errors import DataError
 from radio_dspy.core.passages import Passage, Ranking, RankRequest, content_id
 from radio_dspy.core.text import contains_answer, same_words, words
 from radio_dspy.core.validation import checked_text, is_blank, plain_text
-from radio_dspy.datasets.examples import answer_texts, check_labels, relevant_of
+from radio_dspy.datasets.examples import answer_texts, check_labels, grades_of, relevant_of
 from radio_dspy.retrievers.base import Retriever
 from radio_dspy.retrievers.vector import vector_part
 
@@ -74,6 +74,7 @@ def _request(key: str, example: dspy.Example, ranking: Ranking) -> RankRequest:
         scores=array("d", ranking.scores),  # a tuple of so many floats takes four times as much
         answers=answer_texts(example),
         relevant=relevant_of(example),
+        grades=grades_of(example),
     )
     return without_question(request, question_id(example), [example.question])
 

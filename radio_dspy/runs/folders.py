@@ -20,7 +20,9 @@ KIND = "radio-dspy run"
 FORMAT_VERSION = 1  # goes up when earlier releases could not go on from what is written now
 ADVICE = "take another run_dir"
 CHECKPOINT = re.compile(r"reranker-[0-9a-f]{16}")
-_RECORDS = r"(requests|rationales|samples|signals|judged|training|comparison|log|groups(-[0-9]+)?)\.jsonl"
+_RECORDS = (
+    r"(requests|rationales|samples|signals|judged|training|comparison|questions|checks|log|groups(-[0-9]+)?)\.jsonl"
+)
 _FILE = re.compile(rf"{_RECORDS}|(manifest|command|report|summary|trained)\.json|report\.(html|md)|{LOCK}")
 _UNDERWAY = re.compile(r"training-[0-9a-f]{16}-[0-9]+")
 _OF_INDEX = re.compile(r"index(-[0-9a-f]{16})?\.faiss|passages(-[0-9a-f]{16})?\.jsonl|query-encoder(-[0-9a-f]{16})?")

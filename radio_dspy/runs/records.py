@@ -72,6 +72,21 @@ class JudgedLine(TypedDict):
     failure: str
 
 
+class QuestionLine(TypedDict):
+    """A line of ``questions.jsonl``: what an LM wrote about passages; empty where nothing came that can be used."""
+
+    key: str
+    question: str
+    answer: str
+
+
+class CheckLine(TypedDict):
+    """A line of ``checks.jsonl``: what an LM answers to a made question without its passages."""
+
+    key: str
+    reply: str
+
+
 class TrainingLine(TypedDict):
     """A line of ``training.jsonl``: a training that is finished."""
 

@@ -1,8 +1,10 @@
+import contextlib
 import json
 import subprocess
 import sys
 
 import pytest
+from dspy.utils import DummyLM
 from typer.testing import CliRunner
 
 import radio_dspy
@@ -11,7 +13,8 @@ from radio_dspy.cli.app import app
 from radio_dspy.core.errors import DataError
 from tests.stub_endpoints import KEY, StubEndpoint
 
-COMMANDS = ["demo", "index", "compile", "import", "evaluate", "ask", "export", "report", "serve", "experiment"]
+COMMANDS = ["demo", "index", "questions", "compile", "train", "evaluate", "ask", "export", "report", "serve"]
+COMMANDS += ["experiment"]
 
 
 def radio(*arguments, check=0):
@@ -103,7 +106,7 @@ def test_rationales_that_are_there_need_no_lm(files, small, tmp_path, topic):
     assert counted == (len(topic.train) - report["questions"]["judged"],) * 2
 
 
-def test_groups_are_imported_without_an_lm(files, small, tmp_path, topic):
+def test_a_reranker_is_trained_on_groups_without_an_lm(files, small, tmp_path, topic):
     """FlagEmbedding's lines in, a saved program out, that `evaluate` takes."""
     contents = {one.id: one.contents for one in topic.passages}
     rows = [
@@ -115,7 +118,7 @@ def test_groups_are_imported_without_an_lm(files, small, tmp_path, topic):
         for one in topic.train
     ]
     radio_dspy.write_groups(radio_dspy.load_groups(rows), tmp_path / "groups.jsonl")
-    arguments = ["import", tmp_path / "groups.jsonl", "--corpus", files / "corpus.jsonl", "--no-gate"]
+    arguments = ["train", tmp_path / "groups.jsonl", "--corpus", files / "corpus.jsonl", "--no-gate"]
     arguments += [
         "--encoder",
         small.name,
@@ -151,7 +154,7 @@ def test_a_rationale_of_an_unknown_question_is_an_error(files, tmp_path):
         tmp_path / "rationales.jsonl", "--out", tmp_path / "aligned",
     )  # fmt: skip
     assert (code, "a rationale of 'stray', which is no question of --train or --dev" in " ".join(said.split())) == (
-        2,
+        1,
         True,
     )
 
@@ -248,26 +251,27 @@ def test_an_experiment_is_planned_run_and_gone_on_with(files, tmp_path, small):
 
 def test_a_folder_that_is_no_run_has_no_report(tmp_path):
     code, said = invoke("report", tmp_path)
-    assert code == 2
+    assert code == 1
     assert f"error: {tmp_path}: not a run folder" in " ".join(said.split())
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code", "message"),
     [
-        (["index", "missing.jsonl", "out"], "error: missing.jsonl: no such file."),
-        (["evaluate", "gone", "--questions", "gone.jsonl", "--corpus", "c"], "error: gone.jsonl: no such file."),
-        (["ask", "missing", "Why?"], "error: Give either --index"),
-        (["demo", "--lm", "locl"], "error: --lm locl: no LM has this name; give `local`, `none`, a GGUF file, or a"),
-        (["demo", "--lm", "missing.gguf"], "missing.gguf: no such file. Give a GGUF model file."),
-        (["index", "only-one-argument"], "Missing argument"),
-        (["compile", "--train", "t", "--out", "o", "--sampling", "hard"], "Invalid value for"),
+        (["index", "missing.jsonl", "out"], 1, "error: missing.jsonl: no such file."),
+        (["evaluate", "gone", "--questions", "gone.jsonl", "--corpus", "c"], 1, "error: gone.jsonl: no such file."),
+        (["demo", "--lm", "missing.gguf"], 1, "missing.gguf: no such file. Give a GGUF model file."),
+        (["ask", "missing", "Why?"], 2, "error: Give either --index"),
+        (["demo", "--lm", "locl"], 2, "error: --lm locl: no LM has this name; give `local`, `none`, a GGUF file, or a"),
+        (["index", "only-one-argument"], 2, "Missing argument"),
+        (["compile", "--train", "t", "--out", "o", "--sampling", "hard"], 2, "Invalid value for"),
     ],
 )
-def test_errors_are_one_line_and_exit_code_2(arguments, message):
+def test_errors_are_one_line_and_the_code_says_whose_they_are(arguments, code, message):
+    """2: the arguments are wrong; 1: something failed."""
     done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 2
+    assert done.exit_code == code
     assert message in done.stderr
     if message.startswith("error"):
         assert len(done.stderr.strip().splitlines()) == 1
@@ -361,7 +365,7 @@ def test_a_run_folder_replaces_no_file_of_another(tmp_path, monkeypatch):
 def test_what_is_no_run_is_an_error(command, tmp_path):
     (tmp_path / "other").mkdir()
     code, said = invoke("runs", command, tmp_path / "other")
-    assert code == 2
+    assert code == 1
     assert "not a run folder" in said or "no command was kept there" in said
 
 
@@ -372,3 +376,50 @@ def test_a_run_of_a_program_is_not_resumed_by_the_command_line(tmp_path):
     code, said = invoke("runs", "resume", tmp_path / "run")
     assert code == 2
     assert "goes on when the same compile is called again" in " ".join(said.split())
+
+
+def test_the_version_and_the_shells_completion():
+    assert invoke("--version") == (0, f"radio-dspy {radio_dspy.__version__}\n")
+    code, said = invoke("--help")
+    assert (code, "--install-completion" in said) == (0, True)
+    assert " import " not in said  # the name that train had in release 0.1 is known, and not shown
+    code, said = invoke("import", "--help")
+    assert (code, "Example: radio-dspy train" in " ".join(said.split())) == (0, True)
+
+
+def test_a_result_on_standard_output_is_all_that_is_there(files, small, tmp_path):
+    arguments = ["index", files / "corpus.jsonl", tmp_path / "index", "--encoder", small.name, "--json", "-"]
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["passages"] == 52
+    assert "52 passages indexed" in done.stderr
+    again = CliRunner().invoke(app, ["index", "none.jsonl", str(tmp_path / "other"), "--json", "-"])
+    assert (again.exit_code, again.stdout) == (1, "")
+
+
+class Maker(DummyLM):
+    """Asks with the beginning of a passage for its last word, and knows nothing by itself."""
+
+    def __call__(self, *args, messages=None, **kwargs):
+        passage = messages[-1]["content"].partition("[[ ## passage ## ]]")[2].partition("[[ ## kind ## ]]")[0].split()
+        said = {"question": " ".join(["Why", *passage[:12]]), "answer": passage[-1].strip(".")} if passage else {}
+        self.answers = {"": said or {"answer": "unknown"}}
+        return super().__call__(*args, messages=messages, **kwargs)
+
+
+def test_questions_are_made_from_a_corpus(files, small, tmp_path, monkeypatch):
+    opened = contextlib.nullcontext(Maker([]))
+    monkeypatch.setattr("radio_dspy.lm.opening.open_lm", lambda *args, **settings: opened)
+    arguments = ["questions", files / "corpus.jsonl", "--encoder", small.name, "--style", "fact", "-n", 10]
+    arguments += ["--run-dir", tmp_path / "run", "--json", tmp_path / "said.json", "--num-threads", 1]
+    arguments += ["--out", tmp_path / "train.jsonl", "--dev", tmp_path / "dev.jsonl", "--dev-share", 0.5]
+    code, said = invoke(*arguments, "--max-calls", 5)
+    assert (code, "max_calls=5 is reached" in " ".join(said.split())) == (1, True)
+    assert not (tmp_path / "train.jsonl").exists()
+    code, said = invoke(*arguments)
+    assert code == 0, said
+    told = json.loads((tmp_path / "said.json").read_text())
+    made = [radio_dspy.load_questions(tmp_path / f"{side}.jsonl") for side in ("train", "dev")]
+    assert told["counts"]["kept"] == sum(map(len, made)) == 10
+    assert told["spending"]["questions"]["calls"] + 5 == told["counts"]["asked"]  # five are paid for already
+    assert invoke(*arguments)[0] == 2  # the files are there

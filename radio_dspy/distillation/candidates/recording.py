@@ -143,7 +143,7 @@ def _outcomes(
     keys = dict(zip(questions, run_keys(program, questions.values()), strict=True)) if run is not None else {}
     outcomes = _kept(run, keys, len(slots)) if run is not None else {}
     missing = [name for name in questions if name not in outcomes]
-    bar = tqdm(total=len(missing), desc="recording", unit="question", disable=not show_progress)
+    bar = tqdm(total=len(missing), desc="recording", unit="question", disable=None if show_progress else True)
 
     def one(name: str) -> None:
         outcome = given[name] if given else run_once(program, questions[name], slots, Recorder(needed))

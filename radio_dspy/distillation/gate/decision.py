@@ -10,12 +10,16 @@ from typing import Any
 
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.distillation.training.averaging import mix_weights
+from radio_dspy.evaluation.measures import measure_of, shown_measure
 from radio_dspy.evaluation.significance import interval, paired_bootstrap
 from radio_dspy.models.weights import RerankerWeights
 from radio_dspy.runs.run import Run
 
-# A judge gives every held-out question a value, the higher the better, for rankings by these weights.
-Judge = Callable[[RerankerWeights], Sequence[float]]
+NDCG = "ndcg@10"
+# A value for every held-out question, the higher the better; or such values by measure, the main one first.
+Values = Sequence[float] | Mapping[str, Sequence[float]]
+# A judge gives them for rankings by some weights.
+Judge = Callable[[RerankerWeights], Values]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,10 @@ class Gate:
         mixtures: Shares of the trained weights in each mixture with the base (Wortsman et al. 2022, WiSE-FT).
         confidence: Part of the bootstrap samples of the questions in which a candidate must beat the base.
         min_questions: With fewer held-out questions nothing can be told from noise, and the base is returned.
+        measures: What rankings are judged by: names of ir-measures (``nDCG@10``, ``RR@10``, ``R@5``). Of several one
+            has to win, and none may lose: a candidate is refused where the whole 95 % interval of one is below 0.
+        tokens: Judge what the LM reads: of each ranking only the first passages that have so many tokens together, so
+            that longer passages are no advantage. One is counted for each word, and for four bytes of long ones.
         retrieval: Also refuse a query encoder that finds less than the base as a first stage (recall@50).
         samples: Bootstrap samples.
         seed: Of the bootstrap.
@@ -37,8 +45,15 @@ class Gate:
     retrieval: bool = False
     samples: int = 10_000
     seed: int = 0
+    measures: tuple[str, ...] = (NDCG,)
+    tokens: int | None = None
 
     def __post_init__(self) -> None:
+        names: Any = self.measures
+        if isinstance(names, str) or not names or len({*map(measure_of, names)}) < len(names):
+            raise SettingsError(f"measures must be one or several different names in a tuple, got {names!r}.")
+        if self.tokens is not None and self.tokens < 1:
+            raise SettingsError(f"tokens must be at least 1, or None to judge whole rankings; got {self.tokens}.")
         if any(not 0 < share < 1 for share in self.mixtures):
             raise SettingsError(f"mixtures must lie between 0 and 1, got {self.mixtures}.")
         if not 0.5 <= self.confidence < 1 or self.min_questions < 1 or self.samples < 100:
@@ -46,6 +61,16 @@ class Gate:
                 "Need 0.5 <= confidence < 1, min_questions >= 1 and samples >= 100, "
                 f"got {self.confidence}, {self.min_questions} and {self.samples}."
             )
+
+
+def check_judging(gate: Gate | None, metric: Any) -> None:
+    """Refuse rules for rankings where a metric of the user's judges the program's predictions.
+
+    Raises:
+        SettingsError: If ``measures`` or ``tokens`` are set beside it.
+    """
+    if gate is not None and metric is not None and (gate.tokens is not None or gate.measures != Gate().measures):
+        raise SettingsError("Gate(measures=, tokens=) judge rankings, and metric= the answers: give one of the two.")
 
 
 def as_gate(gate: bool | Gate) -> Gate | None:
@@ -68,6 +93,7 @@ class Candidate:
         gain_high: Its upper end.
         beats: Part of the bootstrap samples in which it beats the base.
         refused: Why it is out whatever its mean; empty where it is not.
+        others: For each further measure its ``mean``, and the ``gain`` with ``low``, ``high`` and ``beats``.
     """
 
     name: str
@@ -80,6 +106,17 @@ class Candidate:
     gain_high: float = 0.0
     beats: float = 0.0
     refused: str = ""
+    others: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def gains(self) -> float:
+        """The sum of the mean gains."""
+        return self.gain + sum(one.get("gain", 0.0) for one in self.others.values())
+
+    def passes(self, confidence: float) -> bool:
+        """Whether it beats the base by a measure, and is not refused."""
+        found = [(self.gain, self.beats), *((one["gain"], one["beats"]) for one in self.others.values())]
+        return not self.refused and any(gain > 0 and beats >= confidence for gain, beats in found)
 
 
 @dataclass(frozen=True)
@@ -106,15 +143,16 @@ class Decision:
 
 
 def decide(
-    values: Mapping[float, Sequence[float]], metric: str, gate: Gate, refused: Mapping[float, str] | None = None
+    values: Mapping[float, Values], metric: str, gate: Gate, refused: Mapping[float, str] | None = None
 ) -> Decision:
     """Choose among the base (share 0), mixtures and the trained weights (share 1).
 
     The best mean wins among those that beat the base in at least ``confidence`` of the bootstrap samples; of equal
-    ones the closest to the base. Without any, the base is returned.
+    ones the closest to the base. Without any, the base is returned. By several measures one has to win and none to
+    lose.
 
     Args:
-        values: For each share one value a held-out question; share 0 must be there.
+        values: For each share one value a held-out question, or such by measure; share 0 must be there.
         metric: Its name, for the sentence.
         gate: The rules.
         refused: Shares that are out, with the reason.
@@ -126,15 +164,16 @@ def decide(
         >>> decide({0.0: gains, 1.0: gains}, "nDCG@10", Gate()).chosen
         'base'
     """
-    base = values[0.0]
-    count = len(base)
+    base = _by_measure(values[0.0])
+    count = _count(values[0.0])
     if not count:
         return Decision("base", "Returned the base: no held-out question could be judged.", metric, 0)
     candidates = [
-        _candidate(share, values[share], base, gate, (refused or {}).get(share, "")) for share in sorted(values)
+        _candidate(share, _by_measure(values[share]), base, gate, (refused or {}).get(share, ""))
+        for share in sorted(values)
     ]
     others = [one for one in candidates if one.share > 0]
-    passing = [one for one in others if not one.refused and one.gain > 0 and one.beats >= gate.confidence]
+    passing = [one for one in others if one.passes(gate.confidence)]
     if count < gate.min_questions:
         chosen = candidates[0]
         sentence = (
@@ -142,13 +181,13 @@ def decide(
             f"(at least {gate.min_questions}); give a larger valset, or gate=False."
         )
     elif passing:
-        chosen = max(passing, key=lambda one: (one.mean, -one.share))
+        chosen = max(passing, key=lambda one: (one.gains, -one.share))
         sentence = (
             f"Returned the {chosen.name} weights: {metric} {candidates[0].mean:.3f} -> {chosen.mean:.3f} "
-            f"({_gain(chosen)}) on {count} held-out questions."
+            f"({_gain(chosen)}){_others(candidates[0], chosen)} on {count} held-out questions."
         )
     else:
-        chosen, best = candidates[0], max(others, key=lambda one: (not one.refused, one.mean))
+        chosen, best = candidates[0], max(others, key=lambda one: (not one.refused, one.gains))
         why = best.refused or f"{_gain(best)} is not above the noise"
         sentence = (
             f"Returned the base: of the candidates {best.name} came closest, and {why}, on {count} held-out questions."
@@ -182,10 +221,11 @@ def pass_gate(
     """
     with ExitStack() as stack:
         folders: dict[float, Path] = {}
-        values: dict[float, Sequence[float]] = {0.0: judge(base)}
+        values: dict[float, Values] = {0.0: judge(base)}
         refused: dict[float, str] = {}
-        recalled = recall(base) if recall else []  # also empty where no question has a passage that must be found
-        if values[0.0]:
+        # Also empty where no question has a passage that must be found.
+        recalled = _main(recall(base)) if recall else []
+        if _count(values[0.0]):
             for share in (*gate.mixtures, 1.0):
                 weights = trained
                 if share < 1:
@@ -194,7 +234,7 @@ def pass_gate(
                     weights = trained.with_checkpoint(folders[share])
                 values[share] = judge(weights)
                 if recall and recalled:
-                    found = paired_bootstrap(recalled, recall(weights), samples=gate.samples, seed=gate.seed)
+                    found = paired_bootstrap(recalled, _main(recall(weights)), samples=gate.samples, seed=gate.seed)
                     if found.high < 0:
                         refused[share] = f"as a first stage it finds less ({found.mean:+.3f} recall@50)"
         decision = decide(values, metric, gate, refused)
@@ -204,13 +244,43 @@ def pass_gate(
         return str(run.keep_checkpoint(folders[share])) if share < 1 else trained.checkpoint, decision
 
 
-def _candidate(share: float, values: Sequence[float], base: Sequence[float], gate: Gate, refused: str) -> Candidate:
+def _by_measure(values: Values) -> Mapping[str, Sequence[float]]:
+    return values if isinstance(values, Mapping) else {"": values}
+
+
+def _main(values: Values) -> Sequence[float]:
+    return next(iter(_by_measure(values).values()), [])
+
+
+def _count(values: Values) -> int:
+    return len(_main(values))
+
+
+def _candidate(
+    share: float, values: Mapping[str, Sequence[float]], base: Mapping[str, Sequence[float]], gate: Gate, refused: str
+) -> Candidate:
     name = {0.0: "base", 1.0: "trained"}.get(share, f"mixture {share:g}")
-    mean, low, high = interval(values, samples=gate.samples, seed=gate.seed)
+    main, *further = values
+    mean, low, high = interval(values[main], samples=gate.samples, seed=gate.seed)
+    others = {one: {"mean": interval(values[one], samples=gate.samples, seed=gate.seed)[0]} for one in further}
     if share == 0:
-        return Candidate(name, share, mean, low, high)
-    found = paired_bootstrap(base, values, samples=gate.samples, seed=gate.seed)
-    return Candidate(name, share, mean, low, high, found.mean, found.low, found.high, 1 - found.p, refused)
+        return Candidate(name, share, mean, low, high, others=others)
+    found = {one: paired_bootstrap(base[one], values[one], samples=gate.samples, seed=gate.seed) for one in values}
+    for one in further:
+        gained = found[one]
+        others[one] |= {"gain": gained.mean, "low": gained.low, "high": gained.high, "beats": 1 - gained.p}
+    lost = next((one for one in found if further and found[one].high < 0), None)
+    if lost is not None and not refused:
+        refused = f"it loses {shown_measure(lost)} ({found[lost].mean:+.3f})"
+    gain = found[main]
+    return Candidate(name, share, mean, low, high, gain.mean, gain.low, gain.high, 1 - gain.p, refused, others)
+
+
+def _others(base: Candidate, chosen: Candidate) -> str:
+    return "".join(
+        f", {shown_measure(name)} {base.others[name]['mean']:.3f} -> {one['mean']:.3f} ({one['gain']:+.3f})"
+        for name, one in chosen.others.items()
+    )
 
 
 def _gain(one: Candidate) -> str:

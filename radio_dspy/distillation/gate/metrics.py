@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import dspy
@@ -12,7 +13,8 @@ from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.passages import Ranking, RankRequest
 from radio_dspy.core.redaction import cause_of, told
 from radio_dspy.distillation.candidates.reranker_slots import Slot
-from radio_dspy.distillation.gate.decision import Judge
+from radio_dspy.distillation.gate.decision import Gate, Judge
+from radio_dspy.evaluation.measures import shown_measure, whole_gains
 from radio_dspy.evaluation.metric_values import metric_value
 from radio_dspy.evaluation.metrics import ranking_metrics
 from radio_dspy.evaluation.relevance import judge as judge_relevance
@@ -27,34 +29,61 @@ from radio_dspy.runs.identity import hash_of, run_keys, source_of
 from radio_dspy.runs.records import JudgedLine, reader_of
 from radio_dspy.runs.run import Run
 
-NDCG = "ndcg@10"
 RECALL = "recall@50"
+_BYTES = 4  # of a token, on average
 _GAIN_STEPS = 1000  # trec_eval's gains are whole numbers
 
 
-def by_labels(requests: Sequence[RankRequest], device: str | None = None) -> Judge:
-    """NDCG@10 against labelled passages; questions without any are left out."""
+def judged_by(gate: Gate, against: str) -> str:
+    """What the judges of this module measure under a gate's rules, for people.
+
+    Example:
+        >>> judged_by(Gate(measures=("ndcg@10", "R@5"), tokens=500), "labels")
+        'nDCG@10 (and R@5) in 500 tokens against labels'
+    """
+    main, *others = map(shown_measure, gate.measures)
+    further = f" (and {', '.join(others)})" if others else ""
+    return f"{main}{further}{f' in {gate.tokens} tokens' if gate.tokens else ''} against {against}"
+
+
+def by_labels(requests: Sequence[RankRequest], device: str | None = None, gate: Gate | None = None) -> Judge:
+    """The gate's measures, else nDCG@10, against labelled passages; questions without any are left out."""
     judged = [one for one in requests if one.relevant]
-    return _by_ndcg(judged, [one.relevant for one in judged], device)
+    return _by_measures(judged, [whole_gains(one.gains) for one in judged], device, gate or Gate())
 
 
-def by_teacher(requests: Sequence[RankRequest], fused: Sequence[Ranking], device: str | None = None) -> Judge:
-    """NDCG@10 with the teacher's fused scores as gains: how well the teacher is followed where it was not seen."""
+def by_teacher(
+    requests: Sequence[RankRequest], fused: Sequence[Ranking], device: str | None = None, gate: Gate | None = None
+) -> Judge:
+    """The same with the teacher's fused scores as gains: how well the teacher is followed where it was not seen."""
     gains = [
         {key: round(_GAIN_STEPS * max(0.0, score)) for key, score in zip(one.ids, one.scores, strict=True)}
         for one in fused
     ]
-    return _by_ndcg(requests, gains, device)
+    return _by_measures(requests, gains, device, gate or Gate())
 
 
-def _by_ndcg(
-    requests: Sequence[RankRequest], relevant: Sequence[Iterable[str] | Mapping[str, int]], device: str | None
+def _by_measures(
+    requests: Sequence[RankRequest], gains: Sequence[Mapping[str, int]], device: str | None, gate: Gate
 ) -> Judge:
-    def values(weights: RerankerWeights) -> list[float]:
+    def values(weights: RerankerWeights) -> dict[str, list[float]]:
         rankings = rank_with(weights, requests, device)
-        return ranking_metrics([one.ids for one in rankings], relevant, (NDCG,))[NDCG]
+        return ranking_metrics([_read(one, gate.tokens) for one in rankings], gains, gate.measures)
 
     return values
+
+
+def _read(ranking: Ranking, tokens: int | None) -> tuple[str, ...]:
+    """The ids of the first passages that have so many tokens together; of all for None."""
+    if tokens is None:
+        return ranking.ids
+    sums = accumulate(_tokens(one.contents) for one in ranking.passages)
+    return ranking.ids[: sum(one <= tokens for one in sums)]
+
+
+def _tokens(text: str) -> int:
+    """About as many as an LM counts, whichever it is: one for each word, and for four bytes of long ones."""
+    return max(len(text.split()), -(-len(text.encode("utf-8", "replace")) // _BYTES))
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from radio_dspy import RADIO, Passage, Ranking
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.files import sha256_of
 from radio_dspy.distillation import PreferenceGroup, TrainingSettings, train_reranker
+from radio_dspy.distillation.gate import metrics as judges
 from radio_dspy.distillation.gate.decision import Gate, decide, pass_gate
 from radio_dspy.distillation.training.averaging import mix_weights
 from radio_dspy.evaluation.significance import interval, paired_bootstrap
 from radio_dspy.models.cache import open_scorer
 from radio_dspy.models.files import fingerprint, weight_files
 from radio_dspy.rerankers import Rerank, RerankerWeights
+from radio_dspy.retrievers.requests import rank_requests
 from radio_dspy.runs.run import Run
 
 BASE = [0.5, 0.5, 0.4, 0.6, 0.3, 0.7, 0.5, 0.2, 0.1, 0.5, 0.8, 0.6]
@@ -303,3 +306,68 @@ def test_a_judge_that_fails_leaves_no_checkpoint_behind(base, trained, tmp_path)
     with pytest.raises(RuntimeError, match="away"):
         pass_gate(base, trained, judge, "m", Gate(mixtures=(0.5,)), run)
     assert folders(run) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "chosen", "said"),
+    [
+        (
+            0.1,
+            0.0,
+            "trained",
+            "ndcg 0.475 -> 0.575 (+0.100, 95 % interval +0.100 to +0.100), R@5 0.475 -> 0.475 (+0.000)",
+        ),
+        (0.0, 0.1, "trained", "R@5 0.475 -> 0.575 (+0.100)"),
+        (0.1, -0.1, "base", "trained came closest, and it loses R@5 (-0.100)"),
+        (-0.1, 0.3, "base", "it loses nDCG@10 (-0.100)"),
+        (0.0, 0.0, "base", "is not above the noise"),
+    ],
+)
+def test_of_two_measures_one_has_to_win_and_none_to_lose(first, second, chosen, said):
+    values = {0.0: {"ndcg@10": BASE, "R@5": BASE}, 1.0: {"ndcg@10": gained(first), "R@5": gained(second)}}
+    decision = decide(values, "ndcg", Gate(measures=("ndcg@10", "R@5")))
+    assert decision.chosen == chosen
+    assert said in decision.sentence
+    told = json.loads(json.dumps(decision.as_dict()))["candidates"][1]["others"]["R@5"]
+    assert told["gain"] == pytest.approx(second)
+
+
+def test_equal_tokens_are_no_reward_for_long_passages():
+    """The relevant passage comes first or second; after a long one it is not read."""
+    long, short = Passage("long", "word " * 40), Passage("short", "Yeast dies.")
+    ranking = Ranking("why?", (long, short), (2.0, 1.0))
+    assert judges._read(ranking, None) == ("long", "short")
+    assert judges._read(ranking, 60) == ("long", "short")
+    assert judges._read(ranking, 51) == ("long",)
+    assert judges._read(ranking, 10) == ()
+    assert judges._read(Ranking("why?", (short, long), (2.0, 1.0)), 10) == ("short",)
+
+
+def test_the_judge_measures_what_the_gate_says(small, topic, index):
+    requests = rank_requests(topic.test, index, 10)
+    weights = Rerank(small, "bi-encoder").weights
+    whole = judges.by_labels(requests, gate=Gate(measures=("ndcg@10", "RR@10")))(weights)
+    assert list(whole) == ["ndcg@10", "RR@10"]
+    assert len(whole["RR@10"]) == len(topic.test)
+    cut = judges.by_labels(requests, gate=Gate(tokens=40))(weights)
+    assert sum(cut["ndcg@10"]) < sum(whole["ndcg@10"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"measures": "nDCG@10"}, "measures must be one or several"),
+        ({"measures": ()}, "measures must be one or several"),
+        ({"measures": ("ndcg@10", "nDCG@10")}, "measures must be one or several different"),
+        ({"measures": ("nDGC@10",)}, "Unknown measure 'nDGC@10'"),
+        ({"tokens": 0}, "tokens must be at least 1"),
+    ],
+)
+def test_rules_that_say_nothing_are_refused(settings, message):
+    with pytest.raises(SettingsError, match=message):
+        Gate(**settings)
+
+
+def test_a_metric_of_ones_own_and_measures_of_rankings_do_not_go_together():
+    with pytest.raises(SettingsError, match="give one of the two"):
+        RADIO(False, gate=Gate(tokens=500), metric=lambda example, prediction: 1.0)
