@@ -34,7 +34,7 @@ import radio_dspy as radio
 ENCODER = "all-MiniLM-L6-v2"
 PASSAGES, REQUESTS = 16, 64  # of a request; different requests
 PASS_REQUESTS = 16  # a pass of the server has 256 texts
-WAITING = 256  # the server's bound
+WAITING = 96  # the server's bound
 TOLERANCE = 1e-4
 
 

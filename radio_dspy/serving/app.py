@@ -9,10 +9,11 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response, Security
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse
+from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPBearer
 
 from radio_dspy._version import __version__
@@ -27,7 +28,7 @@ from radio_dspy.serving.guard import Guard
 from radio_dspy.serving.metrics import Measured
 from radio_dspy.serving.service import Service
 from radio_dspy.serving.settings import read_keys
-from radio_dspy.serving.shapes import Version
+from radio_dspy.serving.shapes import Ready, Refusal, Version
 
 logger = logger_of(__name__)
 _PAGE_FILES = {"": "text/html", "page.js": "text/javascript", "page.css": "text/css"}
@@ -55,11 +56,13 @@ def create_app(
     """
     keys = read_keys(service.settings, dict(os.environ))
     learn({"api_key": list(keys)})  # no log or error has them
+    refused: dict[str, Any] = {"model": Refusal, "description": "Not answered; `detail` says why."}
     app = FastAPI(
         title="radio-dspy",
         version=__version__,
         lifespan=_running,
         redoc_url=None,
+        responses={"4XX": refused, "5XX": refused},
         strict_content_type=True,  # a form of another page cannot send JSON without asking first
         dependencies=[Security(HTTPBearer(auto_error=False))],  # the guard checks; this is for the OpenAPI page
     )
@@ -114,11 +117,12 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@state.get("/ready")
-async def ready(request: Request) -> JSONResponse:
-    """Whether a request would be taken: 503 while as many wait as may."""
+@state.get("/ready", responses={503: {"model": Ready, "description": "As many requests wait as may."}})
+async def ready(request: Request, response: Response) -> Ready:
+    """Whether a request would be taken."""
     service: Service = request.app.state.service
-    return JSONResponse({"ready": not service.is_full}, 503 if service.is_full else 200)
+    response.status_code = 503 if service.is_full else 200
+    return Ready(ready=not service.is_full)
 
 
 @state.get("/version")
@@ -141,10 +145,10 @@ async def version(request: Request) -> Version:
     )
 
 
-@state.get("/metrics")
+@state.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Counts and times in Prometheus' form."""
-    return Response(request.app.state.service.metrics.text(), media_type="text/plain; version=0.0.4")
+    return PlainTextResponse(request.app.state.service.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
 def _add_page(name: str, kind: str) -> None:

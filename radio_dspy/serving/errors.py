@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from radio_dspy.core.errors import CheckpointError, DataError, LanguageModelError, SettingsError, StoreError
+from radio_dspy.core.errors import CheckpointError, DataError, LanguageModelError, RunError, SettingsError, StoreError
 from radio_dspy.core.redaction import logger_of, told
 
 logger = logger_of(__name__)
@@ -25,6 +25,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (LanguageModelError, 502),
     (dspy.LMError, 502),
     (StoreError, 502),
+    (RunError, 507),  # a disk that is full or broken
 )
 
 

@@ -8,10 +8,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from radio_dspy.core.errors import DataError
+from radio_dspy.core.errors import DataError, RunError
 from radio_dspy.core.files import check_file
-from radio_dspy.core.passages import Passage, content_id
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.redaction import logger_of
+from radio_dspy.datasets.groups import load_groups
+from radio_dspy.datasets.loading import load_questions
+from radio_dspy.runs.lock import lock_file
 from radio_dspy.serving.shapes import Feedback
+
+logger = logger_of(__name__)
 
 
 def check_feedback(path: Path) -> Path:
@@ -26,15 +32,14 @@ def check_feedback(path: Path) -> Path:
 def feedback_row(given: Feedback, passages: Iterable[Passage]) -> dict[str, Any]:
     """A line for one piece of feedback: the question's answer and labels, and what is preferred to what.
 
-    An answer counts as gold where it was found good. Rows of the same question have the same id, and
-    ``load_questions`` puts them together.
+    An answer counts as gold where it was found good. ``load_questions`` puts rows of the same question together.
 
     Args:
         given: What somebody said.
         passages: Those that it names.
 
     Raises:
-        DataError: For a passage that was not found.
+        DataError: For a passage that was not found, and for what would make the file one that cannot be loaded.
 
     Example:
         >>> row = feedback_row(Feedback(question="why?", answer="heat", good=True, passages={"a": True}),
@@ -48,7 +53,6 @@ def feedback_row(given: Feedback, passages: Iterable[Passage]) -> dict[str, Any]
     answers = [given.answer] if given.good and given.answer and given.answer.strip() else []
     right = [key for key, answers_it in given.passages.items() if answers_it]
     row: dict[str, Any] = {
-        "id": content_id(given.question),
         "question": given.question,
         "query": given.question,
         "golden_answers": answers,
@@ -56,14 +60,33 @@ def feedback_row(given: Feedback, passages: Iterable[Passage]) -> dict[str, Any]
         "pos": [found[key].contents for key in right],
         "neg": [found[key].contents for key in given.passages if key not in right],
     }
-    return row if given.choices is None else {**row, "choices": given.choices}
+    if given.choices is not None:
+        row["choices"] = given.choices
+    load_questions([row])
+    if right:
+        load_groups([row])
+    return row
 
 
 def add_feedback(path: Path, row: dict[str, Any]) -> None:
-    """Add a line, in one write: several workers may add to the same file."""
+    """Add a line whole or not at all; several workers may add to the same file.
+
+    Raises:
+        RunError: If the file cannot be written.
+    """
     line = json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(descriptor, line)
-    finally:
-        os.close(descriptor)
+        opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(opened, "ab", buffering=0) as file:
+            while not lock_file(file):  # another line is being added
+                pass
+            before = os.fstat(file.fileno()).st_size
+            try:
+                while line:
+                    line = line[file.write(line) :]
+            except OSError:
+                file.truncate(before)
+                raise
+    except OSError as error:
+        logger.error("%s: feedback was not kept (%s).", path, error.strerror)
+        raise RunError(f"the feedback was not kept ({error.strerror}): its file cannot be written.") from error

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from radio_dspy.serving.settings import LOOPBACK
+from radio_dspy.serving.shapes import EVENTS, event
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -60,12 +61,13 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = False
+        began = streams = False
 
         async def guarded(message: Message) -> None:
-            nonlocal began
+            nonlocal began, streams
             if message["type"] == "http.response.start":
                 began = True
+                streams = dict(message["headers"]).get(b"content-type", b"").startswith(EVENTS.encode())
                 message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
             await send(message)
 
@@ -81,10 +83,12 @@ class Guard:
                 await _discard(receive, ends)
             await _refuse(guarded, error)
         except asyncio.TimeoutError:
+            limit = self._settings.time_limit
+            reason = f"time_limit: not done within {limit:g} seconds; ask again, or send less at a time."
             if not began:
-                limit = self._settings.time_limit
-                reason = f"time_limit: not done within {limit:g} seconds; ask again, or send less at a time."
                 await _refuse(guarded, _RefusedError(503, reason))
+            elif streams:
+                await send({"type": "http.response.body", "body": event("error", {"detail": reason}).encode()})
 
     def _check(self, scope: Scope) -> None:
         headers = dict(scope["headers"])

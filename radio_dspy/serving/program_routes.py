@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,6 +15,7 @@ from radio_dspy.serving.errors import answer_to
 from radio_dspy.serving.feedback import add_feedback, feedback_row
 from radio_dspy.serving.service import Service, in_order
 from radio_dspy.serving.shapes import (
+    EVENTS,
     AskRequest,
     AskResponse,
     Feedback,
@@ -24,6 +24,7 @@ from radio_dspy.serving.shapes import (
     RankedPassage,
     RetrieveRequest,
     RetrieveResponse,
+    event,
 )
 
 router = APIRouter(tags=["program"])
@@ -54,7 +55,7 @@ async def retrieve(body: RetrieveRequest, request: Request) -> RetrieveResponse:
     )
 
 
-@router.post("/ask", response_model=AskResponse)
+@router.post("/ask", response_model=AskResponse, responses={200: {"content": {EVENTS: {}}}})
 async def ask(body: AskRequest, request: Request) -> Any:
     """The answer to a question, with the passages that the LM read; with `stream` as server-sent events."""
     service: Service = request.app.state.service
@@ -63,7 +64,7 @@ async def ask(body: AskRequest, request: Request) -> Any:
     started = time.perf_counter()
     if body.stream:
         events = _events(service, program, inputs, body.order, started)
-        return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
+        return StreamingResponse(events, media_type=EVENTS, headers={"cache-control": "no-store"})
     return _answer(await service.ask(program, inputs), body.order, started)
 
 
@@ -83,15 +84,11 @@ async def _events(
     try:
         async for one in service.stream(program, inputs):
             if hasattr(one, "chunk"):
-                yield _event("token", {"text": one.chunk})
+                yield event("token", {"text": one.chunk})
             elif hasattr(one, "answer"):
-                yield _event("done", _answer(one, order, started).model_dump())
+                yield event("done", _answer(one, order, started).model_dump())
     except Exception as error:
-        yield _event("error", {"detail": answer_to(error).reason})
-
-
-def _event(name: str, data: dict[str, Any]) -> str:
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n"  # JSON has no line break
+        yield event("error", {"detail": answer_to(error).reason})
 
 
 @router.post("/feedback", status_code=201)

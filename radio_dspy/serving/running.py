@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import signal
@@ -11,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from radio_dspy.core.errors import RadioError, RunError, SettingsError
 from radio_dspy.core.redaction import logger_of
@@ -51,17 +52,7 @@ def serve(source: Source, settings: ServerSettings, announce: Callable[[str], No
     listening = _bind(settings)
     settings = replace(settings, port=listening.getsockname()[1])
     factory = _Factory(source, settings)
-    run = uvicorn.Config(
-        factory,
-        factory=True,
-        workers=settings.workers,
-        log_config=None,
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=math.ceil(settings.time_limit) + 1,
-        timeout_worker_healthcheck=_WORKER_ANSWERS,
-    )
+    run = configured(factory, settings, factory=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again when it has ended
     with contextlib.suppress(KeyboardInterrupt), listening:
         if settings.workers == 1:
@@ -73,6 +64,27 @@ def serve(source: Source, settings: ServerSettings, announce: Callable[[str], No
                 os.environ[SHARED_FOLDER] = shared  # workers inherit it
                 announce(settings.address)
                 _workers(run, listening)
+
+
+def configured(app: Any, settings: ServerSettings, *, factory: bool = False) -> uvicorn.Config:
+    """How uvicorn runs an application, or what makes it."""
+    import uvicorn
+
+    from radio_dspy.serving.connection import Connection
+
+    return uvicorn.Config(
+        app,
+        factory=factory,
+        workers=settings.workers,
+        http=cast(Any, functools.partial(Connection, time_limit=settings.time_limit)),
+        ws="none",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(settings.time_limit) + 1,
+        timeout_worker_healthcheck=_WORKER_ANSWERS,
+    )
 
 
 def _bind(settings: ServerSettings) -> socket.socket:

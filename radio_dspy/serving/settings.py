@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.fields import field_docs
+from radio_dspy.core.files import is_special
 from radio_dspy.core.validation import shown
 
 KEYS_VARIABLE = "RADIO_DSPY_API_KEY"
@@ -92,6 +93,8 @@ def read_keys(settings: ServerSettings, environment: dict[str, str]) -> tuple[st
     else:
         source = str(path)
         try:
+            if is_special(path):  # of a pipe one worker would read all
+                raise SettingsError(f"{path}: is no file, and keys are read more than once; give a file.")
             given = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no text"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
+EVENTS = "text/event-stream"
 Order = Literal["first_stage", "base", "aligned"]
 Text = Annotated[str, Field(min_length=1)]
 TopN = Annotated[int | None, Field(ge=1, description="How many to return, best first; null returns all.")]
@@ -15,6 +17,12 @@ Model = Annotated[str | None, Field(description="Any name: the server has one re
 class _Shape(BaseModel):
     # Clients send more than is known here; what changes nothing is passed over.
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+
+class Refusal(_Shape):
+    """Why a request is not answered."""
+
+    detail: str
 
 
 class Document(_Shape):
@@ -194,6 +202,12 @@ class Feedback(_Shape):
     choices: list[Text] | None = None
 
 
+class Ready(_Shape):
+    """Whether a request would be taken."""
+
+    ready: bool
+
+
 class Version(_Shape):
     """What is served."""
 
@@ -207,3 +221,8 @@ class Version(_Shape):
     k: int
     feedback: bool
     choices: bool = Field(description="Whether a question needs options.")
+
+
+def event(name: str, data: dict[str, Any]) -> str:
+    """One server-sent event."""
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"  # JSON has no line break

@@ -13,6 +13,7 @@ from typing import Any
 import uvicorn
 
 from radio_dspy.serving.app import create_app
+from radio_dspy.serving.running import configured
 from radio_dspy.serving.service import Service, Source, open_service
 from radio_dspy.serving.settings import ServerSettings
 
@@ -35,7 +36,8 @@ def serving(program: Path, retriever: Any, lm: Any = None, **settings: Any) -> I
     """Serve a saved program for the length of the block, on a free port."""
     source = Source(program, lambda: retriever, lambda: contextlib.nullcontext(lm))
     with open_service(source, ServerSettings(**settings)) as service:
-        config = uvicorn.Config(create_app(service), port=0, log_config=None, log_level="error", lifespan="on")
+        config = configured(create_app(service), service.settings)
+        config.port = 0
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

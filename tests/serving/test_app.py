@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import time
+from pathlib import Path
 
 import dspy
 import httpx
@@ -67,6 +68,8 @@ def test_a_file_without_keys(text, message, tmp_path):
         path.write_text(text)
     with pytest.raises(SettingsError, match=message):
         read_keys(ServerSettings(api_key_file=path), {})
+    with pytest.raises(SettingsError, match="is no file"):
+        read_keys(ServerSettings(api_key_file=Path("/dev/null")), {})
     assert read_keys(ServerSettings(), {KEYS_VARIABLE: "one\ntwo\n"}) == ("one", "two")
     assert read_keys(ServerSettings(), {}) == ()
 
@@ -181,16 +184,53 @@ def test_a_stream_ends_with_the_answer_or_the_failure(server, monkeypatch):
     assert (reply.status_code, "busy" in reply.json()["detail"]) == (502, True)
 
 
+def test_a_stream_that_takes_too_long_says_so(saved, index):
+    class Slow(dspy.utils.DummyLM):
+        async def acall(self, *args, **kwargs):
+            await asyncio.sleep(10)
+
+    with serving(saved, index, Slow([]), time_limit=1.0) as running:
+        (name, said), *more = events(post(running, "/ask", {"question": QUERY, "stream": True}))
+        assert (name, said["detail"][:10], more) == ("error", "time_limit", [])
+        reply = post(running, "/ask", {"question": QUERY})
+        assert (reply.status_code, reply.json()["detail"][:10]) == (503, "time_limit")
+
+
+def test_feedback_that_a_full_disk_cuts_leaves_no_half_line(server, feedback_file):
+    resource = pytest.importorskip("resource")
+    given = {"question": "where?", "answer": "x" * 1000, "good": False}
+    assert post(server, "/feedback", given).status_code == 201
+    before = feedback_file.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))
+        reply = post(server, "/feedback", given)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (reply.status_code, "File too large" in reply.json()["detail"]) == (507, True)
+    assert str(feedback_file) not in reply.text
+    assert feedback_file.read_bytes() == before
+    feedback_file.unlink()
+
+
 def test_feedback_is_data_to_train_on(server, topic, feedback_file):
     right, wrong = topic.passages[0], topic.passages[1]
     for given in (
         {"question": "why?", "answer": "heat", "good": True, "passages": {right.id: True, wrong.id: False}},
         {"question": "why?", "answer": "cold", "good": False},
         {"question": "when?", "passages": {wrong.id: True, right.id: False}},
+        {"question": "which?", "answer": "A", "good": True, "choices": ["ice", "fire"]},
+        {"question": "which?", "answer": "A", "good": True, "choices": ["salt", "sand"]},
     ):
         assert post(server, "/feedback", given).status_code == 201
-    assert post(server, "/feedback", {"question": "why?", "passages": {"none": True}}).status_code == 422
-    why, when = load_questions(feedback_file)
+    for given in (
+        {"question": "why?", "passages": {"none": True}},
+        {"question": " \u200b", "good": True},
+        {"question": "which?", "answer": "zinc", "good": True, "choices": ["ice", "fire"]},
+    ):
+        assert post(server, "/feedback", given).status_code == 422
+    why, when, *which = load_questions(feedback_file)
+    assert [one.choices for one in which] == [["ice", "fire"], ["salt", "sand"]]
     assert (why.answers, why.relevant, when.relevant) == (["heat"], [right.id], [wrong.id])
     groups = load_groups(feedback_file)
     assert [(one.question, one.pos, one.neg) for one in groups] == [

@@ -1,7 +1,11 @@
 """Requests that nobody in their right mind sends: a reason, never a failure of the server."""
 
+import contextlib
 import json
+import re
 import socket
+import subprocess
+import sys
 
 import httpx
 import pytest
@@ -53,10 +57,15 @@ def answered(reply):
         assert reply.json()["detail"]
 
 
-def fuzz(server, count):
+def test_the_bodies_are_those_of_the_document(server):
+    paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
+    assert {path for path, methods in paths.items() if "post" in methods} == set(BODIES)
+
+
+def test_hostile_bodies(server):
     with httpx.Client(base_url=server.url, timeout=30) as client:
 
-        @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
         @given(requests())
         def send(request):
             path, body = request
@@ -65,18 +74,15 @@ def fuzz(server, count):
         send()
 
 
-def test_the_bodies_are_those_of_the_document(server):
-    paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
-    assert {path for path, methods in paths.items() if "post" in methods} == set(BODIES)
-
-
-def test_hostile_bodies(server):
-    fuzz(server, 60)
-
-
 @pytest.mark.slow
-def test_many_hostile_bodies(server):
-    fuzz(server, 500)
+def test_what_schemathesis_makes_of_the_document(server, tmp_path):
+    pytest.importorskip("schemathesis")
+    checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+    program = "from schemathesis.cli import schemathesis; schemathesis()"
+    line = ["run", f"{server.url}/openapi.json", "-c", checks, "-n", "60", "--seed", "1", "--no-color"]
+    done = subprocess.run([sys.executable, "-c", program, *line], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert int(re.search(r"(\d+) generated", done.stdout)[1]) >= 500
 
 
 @pytest.mark.parametrize(
@@ -100,13 +106,37 @@ def test_hostile_json(server, content):
     ],
 )  # fmt: skip
 def test_tricks_with_paths(server, path):
-    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as connection:
-        request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        connection.sendall(request.encode("latin-1"))
-        reply = b"".join(iter(lambda: connection.recv(65536), b""))
-    status = int(reply.split(b" ", 2)[1])
+    status, reply = sent(server, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     assert status in (307, 400, 404, 405)
     assert b"Traceback" not in reply
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "said"),
+    [
+        (b"GET /health HTTP/1.1\r\nHost: loc", 408, "time_limit"),
+        (b"\r\n", 408, "time_limit"),
+        (b"GET /health HTTP/1.1\r\nX: " + b"a" * 100_000, 431, "65536 bytes"),
+        (b"GET /" + b"a" * 5_000_000, 431, "65536 bytes"),
+        (b"\x16\x03\x01\x02\x00", 400, "no HTTP"),
+        (b"POST / HTTP/1.1\r\nContent-Length: -5\r\n\r\n", 400, "no HTTP"),
+    ],
+)
+def test_a_head_that_never_ends_or_is_none(keyed, content, status, said):
+    found, reply = sent(keyed, content)
+    assert (found, said in json.loads(reply.partition(b"\r\n\r\n")[2])["detail"]) == (status, True)
+
+
+def sent(server, content):
+    """The status, and all that comes back for bytes as they are."""
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=20) as connection:
+        with contextlib.suppress(ConnectionError):  # refused before all was sent
+            connection.sendall(content)
+        reply = b""
+        with contextlib.suppress(ConnectionError):
+            while piece := connection.recv(65536):
+                reply += piece
+    return int(reply.split(b" ", 2)[1]), reply
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["with its length", "in chunks"])

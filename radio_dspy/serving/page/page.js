@@ -2,6 +2,7 @@
 // Questions, answers and passages are set as text, never as HTML.
 (() => {
   const TITLES = { first_stage: "First stage", base: "Base reranker", aligned: "Aligned reranker" };
+  const inColumns = (orders) => Object.keys(TITLES).filter((order) => orders.includes(order));
   const RECENT = "radio-dspy-questions";
   const MOST_RECENT = 8;
   const $ = (id) => document.getElementById(id);
@@ -59,7 +60,7 @@
   const feedback = { question: "", passages: {} };
   const keep = async (more) => {
     try {
-      await send("feedback", { question: feedback.question, passages: feedback.passages, ...more });
+      await send("feedback", { ...feedback, ...more });
       say("Feedback kept.");
     } catch (error) {
       say("Feedback not kept: " + error.message, true);
@@ -81,18 +82,21 @@
   };
 
   // Answers
-  const answer = async (order, question, choices, mine) => {
+  const cardFor = (order) => {
     const card = make("div", "card " + order);
-    const text = make("p", "answer", "…");
-    const where = make("span", "where", "asking");
-    card.append(make("h3", "", TITLES[order]), text, where);
-    $("answer-cards").append(card);
+    card.append(make("h3", "", TITLES[order]), make("p", "answer", "…"), make("span", "where", "waiting"));
+    return card;
+  };
+  const answer = async (order, card, question, choices, mine) => {
+    const text = card.querySelector(".answer");
+    const where = card.querySelector(".where");
     let said = "";
+    where.textContent = "asking";
     const ended = (result) => {
       text.textContent = result.answer || "(no answer that can be read)";
       where.textContent = shortTime(result.seconds) + " · read " + result.passages.map((one) => one.id).join(", ");
       if (served.feedback) {
-        card.append(pair("Is this answer right?", "👍 right", "👎 wrong", (good) => keep({ answer: result.answer, good })));
+        card.append(pair("Is this answer right?", "right", "wrong", (good) => keep({ answer: result.answer, good })));
       }
     };
     const failed = (reason) => {
@@ -114,13 +118,12 @@
   };
 
   // Orders
-  const move = (place, before, title) => {
+  const move = (place, before, order) => {
+    const other = "the " + TITLES[order].toLowerCase();
     const up = before - place;
-    const kind = up > 0 ? "up" : up < 0 ? "down" : "";
-    const text = up > 0 ? "▲ up " + up : up < 0 ? "▼ down " + -up : "= as before";
-    const element = make("span", "move " + kind, text);
-    element.title = "place " + before + " in " + title;
-    return element;
+    if (!up) return [make("span", "move", "="), " same place as in " + other];
+    const element = make("span", "move " + (up > 0 ? "up" : "down"), up > 0 ? "▲ up " + up : "▼ down " + -up);
+    return [element, " from place " + before + " in " + other];
   };
   const passage = (one, order, orders) => {
     const item = make("li");
@@ -129,7 +132,7 @@
     item.append(make("p", "", one.text));
     const where = make("span", "where", one.id + " · score " + one.scores[order].toFixed(3) + " ");
     const before = orders[orders.indexOf(order) - 1];
-    if (before) where.append("· ", move(one.places[order], one.places[before], TITLES[before]), " from place " + one.places[before] + ", " + TITLES[before].toLowerCase());
+    if (before) where.append("· ", ...move(one.places[order], one.places[before], before));
     item.append(where);
     if (order === "aligned" && served.feedback) {
       item.append(pair("Does passage " + one.id + " answer it?", "answers it", "does not", (right) => {
@@ -140,7 +143,7 @@
     return item;
   };
   const showOrders = (found) => {
-    const orders = served.orders.slice().sort((a, b) => Object.keys(TITLES).indexOf(a) - Object.keys(TITLES).indexOf(b));
+    const orders = inColumns(served.orders);
     const lists = orders.map((order) => {
       const card = make("div", "card " + order);
       const sorted = found.passages.slice().sort((a, b) => a.places[order] - b.places[order]);
@@ -183,10 +186,12 @@
   const showRecent = () => {
     const entries = recent().map((question) => {
       const item = make("li");
-      item.append(button(question, () => {
+      const again = button(question, () => {
         $("question").value = question;
         form.requestSubmit();
-      }));
+      });
+      again.title = question;
+      item.append(again);
       return item;
     });
     $("recent-list").replaceChildren(...entries);
@@ -208,16 +213,17 @@
     say("Asking …");
     try {
       if (!served) await knowServer();
-      Object.assign(feedback, { question, passages: {} });
-      $("answer-cards").replaceChildren();
+      Object.assign(feedback, { question, passages: {}, choices: choices.length ? choices : null });
+      const cards = Object.fromEntries(inColumns(served.orders).map((order) => [order, cardFor(order)]));
+      $("answer-cards").replaceChildren(...Object.values(cards));
       $("answers").hidden = !served.lm;
       const found = await (await send("retrieve", { query: question, k: served.candidates, orders: ["aligned", ...served.orders.filter((one) => one !== "aligned")] })).json();
       showOrders(found);
       remember(question);
       if (served.lm) {
         // One after the other: an LM on this machine would answer each more slowly at once.
-        for (const order of ["aligned", "base", "first_stage"]) {
-          if (served.orders.includes(order) && mine === turn) await answer(order, question, choices, mine);
+        for (const order of inColumns(served.orders).reverse()) {
+          if (mine === turn) await answer(order, cards[order], question, choices, mine);
         }
       }
       if (mine === turn) say("Done.");
