@@ -10,7 +10,7 @@ from radio_dspy.distillation.training.launching import launch
 from radio_dspy.runs.run import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-TWO = ("--multi_gpu", "--num_processes", "2")
+TWO = ("--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
 GROUPS = [
     PreferenceGroup(f"why is jug {i} cold?", f"Vapour {i}.", (f"Jug {i} is old.", "Ice.", f"Red {i}.")[: 1 + i % 3])
     for i in range(13)
