@@ -25,7 +25,7 @@ def _one_thread(monkeypatch):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"tower": "query"}, {"gradient_accumulation_steps": 3, "eval_steps": 1, "num_train_epochs": 4}],
+    [{"tower": "query"}, {"gradient_accumulation_steps": 3, "eval_steps": 1, "num_train_epochs": 4}],
     ids=str,
 )
 def test_two_processes_have_the_losses_of_one(without_dropout, tmp_path, settings):
