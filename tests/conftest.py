@@ -1,5 +1,6 @@
 """Shared fixtures: everything runs offline, without keys, on the real small models."""
 
+import functools
 import gc
 import json
 import os
@@ -23,6 +24,7 @@ os.environ["DSPY_CACHEDIR"] = tempfile.mkdtemp(prefix="radio-dspy-cache-")
 import dspy
 import hypothesis
 import pytest
+import typer.testing
 from dspy.utils import DummyLM
 from radio_dspy.programs import RetrieveRerankAnswer
 
@@ -39,8 +41,18 @@ ENCODER = "all-MiniLM-L6-v2"
 hypothesis.settings.register_profile("same", derandomize=True, max_examples=50)
 hypothesis.settings.register_profile("explore", derandomize=False, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+# Typer reads every option of every command again whenever a test calls one: half of the call's time.
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 FREQUENT = 2000  # words of `small`, special ones and all letters included; they stand in the order of their frequency
 WIDTH = 192  # of its feed-forward part: an eighth
+# What an LM says to whatever the docs and the examples ask: the library's own signatures, and MIPROv2's proposer.
+REPLIES = {
+    **{"rationale": "Yeast dies in hot water.", "answer": "yeast", "order": "[0]", "letter": "A", "query": "DONE"},
+    **{"reasoning": "Yeast dies.", "response": "yeast"},
+    **dict.fromkeys(("observations", "summary", "program_description", "module_description"), "COMPLETE"),
+    "proposed_instruction": "Answer in one word.",
+    **{"precision": "0.5", "recall": "1.0"},  # of SemanticF1
+}
 
 
 def pytest_collection_finish():
@@ -154,14 +166,18 @@ def tiny(small, tmp_path_factory) -> str:
     return str(folder)
 
 
+def give_by_name(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for all-MiniLM-L6-v2 by its name gets the encoder in this folder."""
+    package = SimpleNamespace(submodule_search_locations=[str(folder.parent)])
+    patch.setattr("radio_dspy.models.files.find_spec", lambda name: package)
+    name = f"sentence-transformers/{ENCODER}"
+    patch.setitem(PACKAGED_WEIGHTS, name, (PACKAGED_WEIGHTS[name][0], folder.name))
+
+
 @pytest.fixture
 def small_by_name(small, monkeypatch) -> None:
     """Whoever asks for all-MiniLM-L6-v2 by its name gets ``small``."""
-    folder = Path(small.name)
-    package = SimpleNamespace(submodule_search_locations=[str(folder.parent)])
-    monkeypatch.setattr("radio_dspy.models.files.find_spec", lambda name: package)
-    name = f"sentence-transformers/{ENCODER}"
-    monkeypatch.setitem(PACKAGED_WEIGHTS, name, (PACKAGED_WEIGHTS[name][0], folder.name))
+    give_by_name(Path(small.name), monkeypatch)
 
 
 @pytest.fixture(scope="session")

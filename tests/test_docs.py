@@ -7,17 +7,9 @@ import pytest
 from radio_dspy.programs import RetrieveRerankAnswer
 
 from radio_dspy.rerankers import Rerank
-from tests.conftest import ROOT, scripted
+from tests.conftest import REPLIES, ROOT, scripted
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-# What a page's LM says, whatever it is asked: the library's own signatures, and those of MIPROv2's proposer.
-REPLIES = {
-    **{"rationale": "Yeast dies in hot water.", "answer": "yeast", "order": "[0]", "letter": "A", "query": "DONE"},
-    **{"reasoning": "Yeast dies.", "response": "yeast"},
-    **dict.fromkeys(("observations", "summary", "program_description", "module_description"), "COMPLETE"),
-    "proposed_instruction": "Answer in one word.",
-    **{"precision": "0.5", "recall": "1.0"},  # of SemanticF1
-}
 
 
 def blocks(page) -> str:

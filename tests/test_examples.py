@@ -33,12 +33,26 @@ PRINTS = {
 }
 
 
-def run(name: str, *arguments: str) -> str:
-    """Run an example as its reader would, offline, and give what it printed."""
+# An example with a scripted LM in place of the local one, and a small encoder by the name of all-MiniLM-L6-v2.
+QUICKLY = """
+import contextlib, pathlib, runpy, sys
+import pytest, radio_dspy
+from tests.conftest import REPLIES, give_by_name, scripted
+give_by_name(pathlib.Path(sys.argv[1]), pytest.MonkeyPatch())
+radio_dspy.local_lm = lambda **_: contextlib.nullcontext(scripted(**REPLIES))
+sys.argv[:] = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run(name: str, *arguments: str, encoder: str | None = None) -> str:
+    """Run an example as its reader would, offline, or with stand-ins for its models, and give what it printed."""
+    quickly = ["-c", QUICKLY, encoder] if encoder else []
     done = subprocess.run(
-        [sys.executable, ROOT / "examples" / f"{name}.py", *arguments],
+        [sys.executable, *quickly, ROOT / "examples" / f"{name}.py", *arguments],
         capture_output=True,
         text=True,
+        cwd=ROOT,
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
     )
     assert done.returncode == 0, done.stderr
@@ -72,8 +86,8 @@ def test_every_example_has_something_to_print():
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_runs(name):
-    printed = run(name)
+def test_an_example_runs(name, small):
+    printed = run(name, encoder=None if name == "quickstart" else small.name)
     for words in PRINTS[name]:
         assert words in printed
 

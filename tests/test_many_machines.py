@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from tests.stub_servers import StubServer
 
 SCRIPTS = ROOT / "examples" / "many_machines"
-TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
 SETTINGS = TrainingSettings(num_train_epochs=2, learning_rate=1e-4, per_device_train_batch_size=3, max_length=64)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -77,10 +77,10 @@ def groups(work, base, topic) -> dict[int, Path]:
             done = Counter(run(processes, "prefer.py", *arguments).split()[1::3])
             assert done == ({"0:": 5} if processes == 1 else {"0:": 3, "1:": 2})
             assert len(server.asked) == len({one.prompt for one in server.asked}) == 13
-            # Another number of processes goes on from the blocks that are there, and buys nothing again.
-            (folder / "groups" / "000001.jsonl").unlink()
-            assert run(3 - processes, "prefer.py", *arguments).count("process") == 1
-            assert len(server.asked) == 13
+            if processes == 2:  # one process goes on from the blocks that two made, and buys nothing again
+                (folder / "groups" / "000001.jsonl").unlink()
+                assert run(1, "prefer.py", *arguments).count("process") == 1
+                assert len(server.asked) == 13
         made[processes] = folder / "groups.jsonl"
     return made
 

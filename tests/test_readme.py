@@ -26,14 +26,14 @@ def row(example) -> str:
 def test_the_readmes_example_runs_as_written(topic, tmp_path):
     corpus = [json.dumps({"id": one.id, "contents": one.contents}) for one in topic.passages]
     (tmp_path / "corpus.jsonl").write_text("\n".join(corpus))
-    (tmp_path / "train.jsonl").write_text("\n".join(map(row, topic.train[:10])))
+    (tmp_path / "train.jsonl").write_text("\n".join(map(row, topic.train[:6])))
     (tmp_path / "dev.jsonl").write_text("\n".join(map(row, topic.test)))
     block, later = python_blocks()
     script = block + "\nprint('RELOADED', aligned.rerank('why?', passages[:3]).passages[0].id)\n"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "10 of 10 used" in done.stdout
-    assert "rationales: 10 written" in done.stdout
+    assert "6 of 6 used" in done.stdout
+    assert "rationales: 6 written" in done.stdout
     assert "RELOADED kit" in done.stdout
     assert {"rationales.jsonl", "groups.jsonl", "report.json"} <= {
         one.name for one in (tmp_path / "runs" / "first").iterdir()

@@ -176,8 +176,12 @@ def _preferences(given: PreferenceSettings, training: TrainingSettings, guards: 
 
 
 def _launcher(processes: int) -> tuple[str, ...]:
-    """Arguments of ``accelerate launch``, whose name for several processes is ``--multi_gpu``, also on CPUs."""
-    return ("--multi_gpu", "--num_processes", str(processes)) if processes > 1 else ()
+    """Arguments of ``accelerate launch``, whose name for several processes is ``--multi_gpu``, also on CPUs.
+
+    Port 0 is any free one: by default all trainings on a machine would meet at one port.
+    """
+    several = ("--multi_gpu", "--num_processes", str(processes), "--main_process_port", "0")
+    return several if processes > 1 else ()
 
 
 def _tower(chosen: Tower | None, architecture: Architecture) -> Tower:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from radio_dspy.core.errors import DataError, MissingExtraError
 from radio_dspy.core.passages import Ranking, RankRequest
@@ -11,6 +12,9 @@ from radio_dspy.core.text import contains_answer, telling
 from radio_dspy.distillation.training.settings import TrainingSettings
 from radio_dspy.models.encoder import quiet_loading
 from radio_dspy.retrievers.base import Retriever
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformerTrainingArguments
 
 TRAINED, TRAINER = "answer-passages", "trainer"  # folders of a training
 _INSTALL = "pip install 'radio-dspy[experiments]'"
@@ -70,39 +74,39 @@ def finetune_on_answers(
         from datasets import Dataset
     except ImportError as error:
         raise MissingExtraError(f"sentence-transformers' trainer needs datasets and accelerate: {_INSTALL}") from error
-    from sentence_transformers import (
-        SentenceTransformer,
-        SentenceTransformerTrainer,
-        SentenceTransformerTrainingArguments,
-    )
+    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     from radio_dspy.models.files import fetched_weights, safe_loading
 
     target = folder / TRAINED
     with quiet_loading():
-        folder_of_base = str(fetched_weights(checkpoint))
-        model = SentenceTransformer(folder_of_base, **safe_loading())
+        model = SentenceTransformer(str(fetched_weights(checkpoint)), **safe_loading())
         window, model.max_seq_length = model.max_seq_length, settings.max_length
-        trainer = SentenceTransformerTrainer(
+        SentenceTransformerTrainer(
             model=model,
-            args=SentenceTransformerTrainingArguments(
-                output_dir=str(folder / TRAINER),
-                num_train_epochs=settings.num_train_epochs,
-                learning_rate=settings.learning_rate,
-                weight_decay=settings.weight_decay,
-                per_device_train_batch_size=settings.per_device_train_batch_size,
-                gradient_accumulation_steps=settings.gradient_accumulation_steps or 1,
-                seed=seed,
-                save_strategy="no",
-                report_to=[],
-                disable_tqdm=True,
-                logging_strategy="no",
-            ),
+            args=_arguments(settings, seed, folder / TRAINER),
             train_dataset=Dataset.from_dict(columns),
             loss=MultipleNegativesRankingLoss(model),
-        )
-        trainer.train()
+        ).train()
         model.max_seq_length = window  # as an aligned one, it reads as far as its base does
         model.save_pretrained(str(target), create_model_card=False)
     return str(target), len(columns["anchor"])
+
+
+def _arguments(settings: TrainingSettings, seed: int, folder: Path) -> SentenceTransformerTrainingArguments:
+    from sentence_transformers import SentenceTransformerTrainingArguments
+
+    return SentenceTransformerTrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=settings.num_train_epochs,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        per_device_train_batch_size=settings.per_device_train_batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps or 1,
+        seed=seed,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        logging_strategy="no",
+    )

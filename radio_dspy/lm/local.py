@@ -65,7 +65,7 @@ def local_lm(
         seed: Sampling seed; the paper's 42.
         max_tokens: Longest reply.
         context_tokens: Longest prompt and reply together; a longer prompt raises ``dspy.ContextWindowExceededError``.
-        threads: Processor threads; None takes every core.
+        threads: Processor threads; None takes as many as ``OMP_NUM_THREADS`` says, or every core.
 
     Raises:
         MissingExtraError: If the runtime or the packaged model is not installed; the message has the command.
@@ -85,11 +85,17 @@ def local_lm(
     path = _model_file(model) if model is not None else _packaged_model()
     settings = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens, "num_retries": 1}
     with (
-        serve(path, context_tokens=context_tokens, threads=threads or usable_cores()) as url,
+        serve(path, context_tokens=context_tokens, threads=threads or _default_threads()) as url,
         _plain_adapter(),
         _connected(_name_of(path), url, settings) as lm,
     ):
         yield lm
+
+
+def _default_threads() -> int:
+    """Two processes that each take every core wait for each other: whoever starts several says how many each has."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() and int(said) else usable_cores()
 
 
 @contextlib.contextmanager

@@ -59,7 +59,14 @@ class BiEncoderScorer:
         precision: ScoringPrecision = "fp32",
         backend: Backend = "torch",
     ) -> None:
-        share = functools.partial(_shared_module, self.open_model, precision, backend)
+        plain = precision == "fp32" and self.open_model is open_sentence_transformer
+
+        def share(*model: Any) -> Any:
+            """The process's copy; a plain one is shared with everything else that encodes."""
+            if plain:
+                return load_sentence_transformer(*model, backend)
+            return _scoring_module(self.open_model, precision, backend, *model)
+
         load = self.open_model if private else share
         self.module = load(weights.checkpoint, device, weights.max_length)
         self._passage_module = self.module
@@ -193,20 +200,6 @@ class PassageVectors:
 def _recent_vectors(side: tuple[str | int | None, ...], prompt: str) -> dict[str, Scores]:
     """The passage vectors kept for one passage side; its checkpoint is immutable, so they stay true."""
     return {}
-
-
-def _shared_module(
-    open_model: Callable[..., Any],
-    precision: ScoringPrecision,
-    backend: Backend,
-    name: str,
-    device: str | None,
-    max_length: int | None,
-) -> Any:
-    """The process's copy of an encoder; that in fp32 is shared with everything else that encodes."""
-    if precision == "fp32" and open_model is open_sentence_transformer:
-        return load_sentence_transformer(name, device, max_length, backend)
-    return _scoring_module(open_model, precision, backend, name, device, max_length)
 
 
 @shared(maxsize=2)

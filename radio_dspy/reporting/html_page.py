@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from radio_dspy.core.html import writable
 from radio_dspy.reporting.plots import INSTALL, drawable, figures
 from radio_dspy.reporting.summary import Summary
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 # Inside a script element these could end it or begin a comment; everything beyond ASCII is escaped as well.
 _SCRIPT_ESCAPES = {ord(one): f"\\u{ord(one):04x}" for one in "<>&"}
@@ -24,17 +28,10 @@ def render_page(summary: Summary, questions: Sequence[Mapping[str, Any]]) -> str
         summary: What happened.
         questions: To browse, as ``read_summary`` gives them.
     """
-    from jinja2 import Environment, FunctionLoader
     from markupsafe import Markup
 
-    def shown(value: Any) -> Any:
-        return value if isinstance(value, Markup) or not isinstance(value, str) else writable(value)
-
     script = _file("report.js")
-    environment = Environment(
-        loader=FunctionLoader(_file), autoescape=True, finalize=shown, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("report.html").render(
+    return _template().render(
         summary=summary,
         figures=[(one, Markup(one.svg)) for one in figures(summary)],
         drawable=drawable(),
@@ -45,6 +42,21 @@ def render_page(summary: Summary, questions: Sequence[Mapping[str, Any]]) -> str
         data=Markup(_as_script(questions)),
         count=len(questions),
     )
+
+
+@functools.cache
+def _template() -> Template:
+    """The page's template; to read it takes longer than to fill it in."""
+    from jinja2 import Environment, FunctionLoader
+    from markupsafe import Markup
+
+    def shown(value: Any) -> Any:
+        return value if isinstance(value, Markup) or not isinstance(value, str) else writable(value)
+
+    environment = Environment(
+        loader=FunctionLoader(_file), autoescape=True, finalize=shown, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("report.html")
 
 
 def _as_script(value: Any) -> str:

@@ -63,13 +63,13 @@ def test_an_estimate_asks_nobody_and_writes_nothing(files, small, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_index_compile_evaluate_ask(files, tmp_path):
+def test_index_compile_evaluate_ask(files, small, tmp_path):
     radio("index", files / "corpus.jsonl", tmp_path / "index", "--json", tmp_path / "index.json")
     assert json.loads((tmp_path / "index.json").read_text())["passages"] == 52
     done = radio(
         "compile", "--index", tmp_path / "index", "--train", files / "train.jsonl", "--dev", files / "dev.jsonl",
-        "--limit", 6, "--max-tokens", 16, "--epochs", 1, "--out", tmp_path / "aligned", "--run-dir", tmp_path / "run",
-        "--json", tmp_path / "compile.json",
+        "--reranker", small.name, "--limit", 6, "--max-tokens", 16, "--epochs", 1, "--k", 2,
+        "--out", tmp_path / "aligned", "--run-dir", tmp_path / "run", "--json", tmp_path / "compile.json",
     )  # fmt: skip
     assert "aligned reranker" in done.stdout
     report = json.loads((tmp_path / "compile.json").read_text())
@@ -77,7 +77,7 @@ def test_index_compile_evaluate_ask(files, tmp_path):
     assert len((tmp_path / "run" / "rationales.jsonl").read_text().splitlines()) == 6
     radio(
         "evaluate", tmp_path / "aligned", "--index", tmp_path / "index", "--questions", files / "dev.jsonl",
-        "--lm", "local", "--limit", 3, "--json", tmp_path / "evaluate.json",
+        "--lm", "local", "--limit", 2, "--json", tmp_path / "evaluate.json",
     )  # fmt: skip
     result = json.loads((tmp_path / "evaluate.json").read_text())
     assert set(result["metrics"]) == {"first_stage", "base", "aligned"}
@@ -88,7 +88,7 @@ def test_index_compile_evaluate_ask(files, tmp_path):
     )  # fmt: skip
     asked = json.loads((tmp_path / "ask.json").read_text())
     assert asked["answer"]
-    assert len(asked["passages"]) == 5
+    assert len(asked["passages"]) == 2
     assert asked["answer"].splitlines()[0] in done.stdout
 
 

@@ -46,7 +46,7 @@ def test_the_groups_that_a_run_kept_get_their_texts_back(tmp_path):
     (one,) = load_groups([KEPT], passages=PASSAGES)
     assert (one.pos, one.neg) == (["Bread\nyeast"], ["ice", "salt"])
     assert (one.pos_scores, one.neg_scores) == ([1.0], [0.5, 0.0])
-    with pytest.raises(DataError, match=r"row 1: names passage 'a', whose text is not in the file: give load_groups"):
+    with pytest.raises(DataError, match=r"row 1: names passage 'a'"):
         load_groups([KEPT])
     with pytest.raises(DataError, match="'c', which is not among them"):
         load_groups([KEPT], passages=PASSAGES[:2])

@@ -121,7 +121,7 @@ def test_a_second_start_goes_on(load, tmp_path, monkeypatch):
 def test_a_record_of_other_settings_or_data_is_never_taken(load, tmp_path, data):
     rows = [{"name": "base", "with": {"method": "base"}}]
     run(load(rows), tmp_path)
-    with pytest.raises(SettingsError, match=r"other settings: first_stage\.candidates was 8 and is 6\. Delete"):
+    with pytest.raises(SettingsError, match=r"first_stage\.candidates was 8 and is 6"):
         run(load(rows, "first_stage.candidates=6"), tmp_path)
     record = tmp_path / "out" / "records" / "tiny" / "base-1.json"
     record.write_text(record.read_text().replace('"dev.jsonl": "', '"dev.jsonl": "0'))

@@ -28,6 +28,7 @@ from radio_dspy.lm import llama_server as llama
 from radio_dspy.lm import local as lms
 from radio_dspy.lm import logprobs
 from radio_dspy.lm.adapters import DispatchingAdapter
+from radio_dspy.lm.parallel import usable_cores
 from radio_dspy.lm.signatures import ExtractRationale
 from tests.conftest import ROOT
 from tests.stub_servers import StubServer
@@ -638,6 +639,14 @@ def test_a_file_that_is_no_model_is_named(tmp_path, monkeypatch):
             pass
     with pytest.raises(CheckpointError, match="no such file"), local_lm(Path("missing.gguf")):
         pass
+
+
+@pytest.mark.parametrize(
+    ("said", "threads"), [("3", 3), ("", usable_cores()), ("0", usable_cores()), ("4,2", usable_cores())]
+)
+def test_threads_are_as_many_as_the_environment_says_or_every_core(monkeypatch, said, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert lms._default_threads() == threads
 
 
 def test_settings_are_checked():

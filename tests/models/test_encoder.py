@@ -33,6 +33,7 @@ def test_a_model_is_loaded_once_also_from_threads():
     threads = [
         threading.Thread(target=lambda: results.append(Encoder(ENCODER).encode_queries(["ice"]))) for _ in range(6)
     ]
+    assert Encoder(ENCODER).window
     for one in threads:
         one.start()
     for one in threads:

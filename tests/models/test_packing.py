@@ -138,7 +138,7 @@ def test_rankings_of_the_demo_set_are_those_of_padded_batches(architecture):
     """The whole way of scoring: packed rows and first tokens alone against what the library computed before them."""
     data = radio.datasets.demo()
     retriever = radio.FaissRetriever.build(data.passages, "all-MiniLM-L6-v2")
-    requests = rank_requests(data.test, retriever, 20)
+    requests = rank_requests(data.test[::4], retriever, 20)  # some of every topic
     model = RerankerWeights(ENCODER, architecture, new_head=True)
     packed = rank_with(model, requests, "cpu")
     module = open_scorer(model, "cpu").module.eval()

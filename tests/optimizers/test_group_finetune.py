@@ -166,7 +166,7 @@ def test_what_it_refuses(program, groups, small):
         optimizer.compile(program, trainset=[dspy.Example(question="why?", answer="yeast")])
     with pytest.raises(DataError, match="one group leaves nothing to judge by"):
         optimizer.compile(program, trainset=groups[:1])
-    with pytest.raises(DataError, match=r"None of the 2 training groups can be used: {'without a negative': 2}"):
+    with pytest.raises(DataError, match=r"{'without a negative': 2}"):
         optimizer.compile(program, trainset=[dspy.Example(question="q", pos=["a"], neg=[])] * 2, valset=groups[:1])
     with pytest.raises(SettingsError, match="negatives must be at least 1"):
         GroupFinetune(negatives=0)

@@ -309,12 +309,12 @@ def test_a_trainset_that_cannot_be_used(program, topic):
     with pytest.raises(DataError, match="leaves nothing to judge by"):
         radio_of(**FAST).compile(program, trainset=topic.train[:1])
     unanswered = [dspy.Example(question="Who?").with_inputs("question")]
-    with pytest.raises(DataError, match=r"None of the 1 training questions can be used: \{'without an answer': 1\}"):
+    with pytest.raises(DataError, match=r"\{'without an answer': 1\}"):
         radio_of(**FAST).compile(program, trainset=unanswered, valset=topic.test)
     with pytest.raises(DataError, match="Example 0 has no 'question'"):
         radio_of(**FAST).compile(program, trainset=[dspy.Example(query="Who?")], valset=topic.test)
     alike = [dspy.Example(question=f"Why is ice slippery{end}", answer="x").with_inputs("question") for end in "?!."]
-    with pytest.raises(DataError, match="The 3 training questions are almost alike: none can be kept back to judge by"):
+    with pytest.raises(DataError, match="The 3 training questions are almost alike"):
         radio_of(**FAST).compile(program, trainset=alike)
 
 
@@ -327,7 +327,7 @@ def test_a_query_tower_of_a_cross_encoder_is_refused_before_anything_is_paid_for
 
 def test_what_joins_by_id_must_be_there(program, topic):
     optimizer = radio_of(rationales={"kit-q99": "Because."}, **FAST)
-    with pytest.raises(DataError, match=r"'kit-q99', which is no question of trainset or valset \(their ids look like"):
+    with pytest.raises(DataError, match=r"'kit-q99', which is no question"):
         optimizer.compile(program, trainset=topic.train, valset=topic.test)
     lost = dspy.Example(id="q", question="Why?", answers=["x"], relevant=["kit98", "kit99"]).with_inputs("question")
     with pytest.raises(DataError, match="Question 'q': relevant passage 'kit98' is not in the corpus"):

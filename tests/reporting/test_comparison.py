@@ -116,5 +116,5 @@ def test_first_stages_that_differ_are_not_compared_in_silence(program, topic, sm
 
 def test_a_program_that_ranks_by_an_lm_is_refused(program, topic):
     other = radio.RetrieveRerankAnswer(program.retriever, radio.LMRerank())
-    with pytest.raises(SettingsError, match="RetrieveRerankAnswer holds no reranker that ranks without an LM"):
+    with pytest.raises(SettingsError, match="holds no reranker that ranks"):
         compare_programs(program, other, topic.test)

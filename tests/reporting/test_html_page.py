@@ -32,19 +32,19 @@ class Reader(html.parser.HTMLParser):
             self.scripts[-1] += data
 
 
-@pytest.fixture
-def evil(tmp_path):
-    """A run in which every text that another wrote is hostile."""
+@pytest.fixture(scope="module")
+def evil(tmp_path_factory):
+    """A run in which every text that another wrote is hostile, and its page."""
     found = comparison(text=EVIL, query="{} " + EVIL)
     gate = report(found).gate | {"metric": EVIL, "sentence": EVIL}
     training = report(found).training | {"base": EVIL, "stopped": EVIL}
     changes = {"gate": gate, "training": training, "reranker": EVIL, "left_out": {EVIL: 3}}
-    return read_summary(finished_run(tmp_path, found, **changes))
+    summary, questions = read_summary(finished_run(tmp_path_factory.mktemp("evil"), found, **changes))
+    return summary, questions, render_page(summary, questions)
 
 
 def test_what_others_wrote_cannot_run(evil):
-    summary, questions = evil
-    text = render_page(summary, questions)
+    _, questions, text = evil
     seen = Reader(text)
     assert len(seen.scripts) == 2
     assert "owned" not in seen.scripts[1]
@@ -59,7 +59,7 @@ def test_what_others_wrote_cannot_run(evil):
 
 
 def test_nothing_comes_from_elsewhere(evil):
-    text = render_page(*evil)
+    text = evil[2]
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
     assert policy.startswith("default-src &#39;none&#39;") or policy.startswith("default-src 'none'")
     assert "script-src 'sha256-" in policy
@@ -119,7 +119,7 @@ def test_markdown_has_the_same_figures(tmp_path):
 
 
 def test_markdown_escapes_what_others_wrote(evil):
-    text = render_markdown(*evil)
+    text = render_markdown(*evil[:2])
     assert not re.search(r"(?<!\\)<", text)
     assert "\0" not in text
     assert plain("a\n\n# b | [c](d)") == "a \\# b \\| \\[c\\](d)"

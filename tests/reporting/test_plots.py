@@ -11,13 +11,17 @@ from tests.reporting.pages import comparison, finished_run, report
 pytestmark = pytest.mark.drawn
 
 
-@pytest.fixture
-def summary(tmp_path):
-    return read_summary(finished_run(tmp_path))[0]
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory):
+    return read_summary(finished_run(tmp_path_factory.mktemp("run")))[0]
 
 
-def test_every_figure_is_drawn_named_and_described(summary):
-    found = plots.figures(summary)
+@pytest.fixture(scope="module")
+def found(summary):
+    return plots.figures(summary)
+
+
+def test_every_figure_is_drawn_named_and_described(found):
     assert [one.title for one in found] == [
         "Before and after",
         "Changes, question by question",
@@ -38,13 +42,13 @@ def test_every_figure_is_drawn_named_and_described(summary):
         assert one.rows
 
 
-def test_no_two_elements_of_a_page_have_one_id(summary):
-    ids = [key for one in plots.figures(summary) for key in re.findall(r'\bid="([^"]*)"', one.svg)]
+def test_no_two_elements_of_a_page_have_one_id(found):
+    ids = [key for one in found for key in re.findall(r'\bid="([^"]*)"', one.svg)]
     assert len(ids) == len(set(ids))
 
 
-def test_the_numbers_are_in_words_and_rows(summary):
-    metrics, changes, loss, gate = plots.figures(summary)
+def test_the_numbers_are_in_words_and_rows(found):
+    metrics, changes, loss, gate = found
     assert metrics.rows[0][:2] == ("first stage", "ndcg@10")
     assert "4 questions helped, 4 hurt, 4 unchanged" in changes.words
     assert "from 1.900 to 1.500" in loss.words
@@ -54,11 +58,11 @@ def test_the_numbers_are_in_words_and_rows(summary):
     assert gate.rows[1][-1].startswith("+0.100")
 
 
-def test_drawing_leaves_the_users_settings_alone(summary):
+def test_drawing_leaves_the_users_settings_alone(summary, found):
     with matplotlib.rc_context({"font.size": 33.0, "text.color": "#ff0000"}):
         shown = plots.figures(summary)
         assert (matplotlib.rcParams["font.size"], matplotlib.rcParams["text.color"]) == (33.0, "#ff0000")
-    assert [one.svg for one in shown] == [one.svg for one in plots.figures(summary)]
+    assert [one.svg for one in shown] == [one.svg for one in found]
 
 
 def test_what_cannot_be_drawn_stays_a_table(summary, monkeypatch, caplog):

@@ -141,7 +141,7 @@ def test_without_a_query_encoder_of_its_own(index, tmp_path):
 
 def test_an_index_of_another_encoder_is_refused(aligned):
     other = FaissRetriever.build(PASSAGES[:2], encoder=Encoder(ENCODER, passage_prefix="passage: "))
-    with pytest.raises(SettingsError, match="passage vectors are not those of the reranker's passage side"):
+    with pytest.raises(SettingsError, match="not those of the reranker's passage side"):
         aligned_retriever(aligned, other)
     # The trained side itself is another encoder, too.
     trained = FaissRetriever.build(PASSAGES[:2], encoder=aligned.rerank.weights.checkpoint)
@@ -152,9 +152,7 @@ def test_an_index_of_another_encoder_is_refused(aligned):
 def test_a_program_without_an_index_takes_one(aligned, index):
     bare = aligned.deepcopy()
     bare.retriever = dspy.Predict("query -> passages")
-    with pytest.raises(
-        SettingsError, match=r"holds no VectorRetriever; give aligned_retriever\(program, retriever=\.\.\.\)"
-    ):
+    with pytest.raises(SettingsError, match=r"holds no VectorRetriever"):
         aligned_retriever(bare)
     assert aligned_retriever(bare, index)(QUERY).scores == aligned_retriever(aligned)(QUERY).scores
 

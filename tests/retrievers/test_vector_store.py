@@ -200,7 +200,7 @@ class Down:
 @pytest.mark.parametrize(
     ("store", "message"),
     [
-        (None, "NoneType is no VectorStore: it lacks name, dimension, search, vectors, passages"),
+        (None, "it lacks name, dimension, search"),
         (type("S", (), {"name": "s", "search": print})(), "lacks dimension, vectors, passages"),
         (type("S", (Shelf,), {"name": ""})(), "its name must be a text"),
         (type("S", (Shelf,), {"dimension": "3"})(), "its dimension must be a whole number, got '3'"),

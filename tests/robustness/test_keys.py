@@ -218,7 +218,7 @@ def test_an_lm_is_found_in_a_part_that_an_optimizer_has_frozen(student):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("status", [None, 401])
-def test_the_command_line_with_a_key_in_the_environment(topic, tmp_path, status):
+def test_the_command_line_with_a_key_in_the_environment(topic, small, tmp_path, status):
     for name, rows in (("train", topic.train[:6]), ("dev", topic.test)):
         lines = [json.dumps({"id": one.id, "question": one.question, "golden_answers": one.answers}) for one in rows]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
@@ -227,6 +227,7 @@ def test_the_command_line_with_a_key_in_the_environment(topic, tmp_path, status)
     command = [sys.executable, "-m", "radio_dspy.cli", "--debug", "compile", "--lm", "openai/gpt-4o-mini"]
     command += ["--corpus", "corpus.jsonl", "--train", "train.jsonl", "--dev", "dev.jsonl", "--out", "aligned"]
     command += ["--epochs", "1", "--max-length", "32", "--no-gate", "--run-dir", "run", "--json", "result.json"]
+    command += ["--encoder", small.name, "--reranker", small.name]
     with FaultServer(brain) as server:
         server.always = status
         variables = {"OPENAI_API_KEY": KEY, "OPENAI_API_BASE": server.url, "DSPY_CACHEDIR": str(tmp_path / "cache")}

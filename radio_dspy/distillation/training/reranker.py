@@ -96,23 +96,21 @@ def train_reranker(
         raise DataError("There are no preference groups to train on.")
     if output.exists():
         raise SettingsError(f"{output}: already there; checkpoints are never overwritten.")
-    criterion = settings.open_loss()
-    if criterion.needs_scores and not all(group.scores for group in groups):
+    loss = settings.open_loss()
+    if loss.needs_scores and not all(group.scores for group in groups):
         raise DataError(f"The {settings.loss} loss reads the teacher's scores: give every group its scores.")
     started = time.perf_counter()
     frozen = _frozen(weights, groups, settings, passage_vectors) if settings.tower == "query" else None
     learned, judged = _split(groups, settings)
     own = RandomState(settings.seed)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_ONE_AT_A_TIME)
+    with _ONE_AT_A_TIME, contextlib.ExitStack() as stack:
         scorer = stack.enter_context(_trainable(weights, settings, own, frozen))
         if checkpoints is None and settings.load_best_model_at_end:
             place = stack.enter_context(tempfile.TemporaryDirectory())
             checkpoints = TrainingCheckpoints(Path(place), "0" * 16, 2**62)
         arguments = training_arguments(settings, checkpoints.folder if checkpoints else output.parent, len(learned))
         watching = TrainingWatch(watch)
-        model = GroupLoss(scorer, criterion)
-        trainer = _fitted(model, learned, judged, settings, arguments, own, watching, checkpoints)
+        trainer = _fitted(GroupLoss(scorer, loss), learned, judged, settings, arguments, own, watching, checkpoints)
     stopped = watching.stopped
     if stopped and trainer.state.best_model_checkpoint:
         logger.warning("Training was stopped because %s; the weights of the best step before are taken.", stopped)
@@ -120,7 +118,7 @@ def train_reranker(
     if not stopped and arguments.process_index == 0:
         scorer.save(output)
     trainer.accelerator.wait_for_everyone()
-    losses = tuple(loss for loss, _, _ in watching.history)
+    losses = tuple(one for one, _, _ in watching.history)
     return TrainingResult(None if stopped else output, losses, len(losses), time.perf_counter() - started, stopped)
 
 

@@ -225,7 +225,7 @@ class TestRecord:
         program = Calls(lambda self, question: stray(question, PASSAGES[:2]))
         slots = slots_of(program)
         program.run = lambda self, question: stray(question, PASSAGES[:2])
-        with pytest.raises(SettingsError, match="A Rerank was called that the student does not hold as an attribute"):
+        with pytest.raises(SettingsError, match="that the student does not hold"):
             record(program, TRAIN[:1], slots)
 
     def test_it_leaves_no_trace(self):
@@ -342,9 +342,7 @@ class TestObserve:
         assert "failed" not in caplog.text
 
     def test_a_reranker_that_no_question_reaches(self):
-        with pytest.raises(
-            SettingsError, match=r"None of the first training questions reached a Rerank\. Configure the LM"
-        ):
+        with pytest.raises(SettingsError, match=r"reached a Rerank"):
             self.look(Calls(lambda self, question: None))
 
         def run(self, question):

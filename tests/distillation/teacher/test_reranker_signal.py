@@ -71,5 +71,5 @@ def test_a_reranker_that_leaves_passages_out_is_named():
         def rank_all(self, requests):
             return [Ranking(one.query, one.candidates[:2], (1.0, 0.5)) for one in requests]
 
-    with pytest.raises(DataError, match="Question 'one': the reranker gave no score for candidate 'bowl'"):
+    with pytest.raises(DataError, match=r"'one': .* no score for candidate 'bowl'"):
         RerankerScore(Short()).score(REQUESTS[:1])

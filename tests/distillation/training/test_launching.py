@@ -10,7 +10,7 @@ from radio_dspy.distillation.training.launching import launch
 from radio_dspy.runs.run import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-TWO = ("--multi_gpu", "--num_processes", "2")
+TWO = ("--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
 GROUPS = [
     PreferenceGroup(f"why is jug {i} cold?", f"Vapour {i}.", (f"Jug {i} is old.", "Ice.", f"Red {i}.")[: 1 + i % 3])
     for i in range(13)
@@ -25,7 +25,7 @@ def _one_thread(monkeypatch):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"tower": "query"}, {"gradient_accumulation_steps": 3, "eval_steps": 1, "num_train_epochs": 4}],
+    [{"tower": "query"}, {"gradient_accumulation_steps": 3, "eval_steps": 1, "num_train_epochs": 4}],
     ids=str,
 )
 def test_two_processes_have_the_losses_of_one(without_dropout, tmp_path, settings):

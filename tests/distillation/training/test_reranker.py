@@ -165,7 +165,7 @@ def test_checkpoints_are_never_overwritten(tmp_path, small):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"num_train_epochs": 0}, "num_train_epochs must be a whole number of at least 1, got 0"),
+        ({"num_train_epochs": 0}, "num_train_epochs must be .*, got 0"),
         ({"learning_rate": float("nan")}, "learning_rate must be above 0, got nan"),
         ({"precision": "int8"}, "precision must be one of"),
         ({"temperature": 0}, "temperatures above 0, got 0.01, 0 and 0.05"),
@@ -327,7 +327,7 @@ def test_the_other_losses_train(bi_encoder, tmp_path, loss):
 
 @pytest.mark.parametrize("loss", ["listwise", "margin", Watched()])
 def test_a_loss_that_reads_scores_needs_them_of_every_group(bi_encoder, tmp_path, loss):
-    with pytest.raises(DataError, match="loss reads the teacher's scores: give every group its scores"):
+    with pytest.raises(DataError, match="reads the teacher's scores"):
         train(bi_encoder, [*SCORED[:2], GROUPS[2]], tmp_path / "out", loss=loss)
     assert not (tmp_path / "out").exists()
 
