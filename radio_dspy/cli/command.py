@@ -31,6 +31,10 @@ class _Told:
     asked: bool = False
     result: dict[str, Any] | None = None
 
+    def start(self, asked: bool, result: dict[str, Any] | None) -> None:
+        """Whether a command was asked for JSON, and what it has told so far."""
+        self.asked, self.result = asked, result
+
 
 _told = _Told()
 
@@ -72,13 +76,13 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
 def _telling(asked: bool) -> Iterator[None]:
     """Keep standard output for the result, and write it at the end: also of a command that failed after it had one."""
     before = (_told.asked, _told.result)
-    _told.asked, _told.result = asked, None
+    _told.start(asked, None)
     try:
         yield
     finally:
         if asked and _told.result is not None:
             typer.echo(presentable(json.dumps(_told.result, ensure_ascii=False, indent=2)))
-        _told.asked, _told.result = before
+        _told.start(*before)
 
 
 def say(text: object, *, err: bool = False) -> None:
