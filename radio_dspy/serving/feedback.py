@@ -9,18 +9,37 @@ from pathlib import Path
 from typing import Any
 
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.files import check_file
+from radio_dspy.core.files import check_file, check_replaced
 from radio_dspy.core.passages import Passage, content_id
 from radio_dspy.serving.shapes import Feedback
+
+_OTHER = "give another file for --feedback."
+_SAYS = {"id", "question", "query", "golden_answers", "metadata", "pos", "neg"}
+_METADATA = {"supporting_ids", "good", "answer"}
 
 
 def check_feedback(path: Path) -> Path:
     """The file that feedback is added to, behind links.
 
     Raises:
-        SettingsError: If it cannot be written.
+        SettingsError: If it cannot be written, or holds other lines than feedback.
     """
-    return check_file(path, "give another file for --feedback.")
+    check_replaced(path, _is_feedback, "feedback", _OTHER)
+    return check_file(path, _OTHER)
+
+
+def _is_feedback(path: Path) -> bool:
+    """Whether every line is one of ``feedback_row``, and whole."""
+    with path.open("rb") as file:
+        return all(map(_is_row, file))
+
+
+def _is_row(line: bytes) -> bool:
+    try:
+        row = json.loads(line)
+        return line.endswith(b"\n") and row.keys() >= _SAYS and row["metadata"].keys() == _METADATA
+    except (ValueError, AttributeError, RecursionError):
+        return False
 
 
 def feedback_row(given: Feedback, passages: Iterable[Passage]) -> dict[str, Any]:
