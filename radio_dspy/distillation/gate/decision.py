@@ -14,6 +14,7 @@ from radio_dspy.evaluation.significance import interval, paired_bootstrap
 from radio_dspy.models.weights import RerankerWeights
 from radio_dspy.runs.run import Run
 
+_LOST = 0.05  # of recall@50: few questions show no loss beyond the noise, and a guard does not wait for them
 # A judge gives every held-out question a value, the higher the better, for rankings by these weights.
 Judge = Callable[[RerankerWeights], Sequence[float]]
 
@@ -26,7 +27,8 @@ class Gate:
         mixtures: Shares of the trained weights in each mixture with the base (Wortsman et al. 2022, WiSE-FT).
         confidence: Part of the bootstrap samples of the questions in which a candidate must beat the base.
         min_questions: With fewer held-out questions nothing can be told from noise, and the base is returned.
-        retrieval: Also refuse a query encoder that finds less than the base as a first stage (recall@50).
+        retrieval: Also refuse a query encoder that finds less than the base as a first stage: recall@50 lower by more
+            than 0.05, or beyond the noise.
         samples: Bootstrap samples.
         seed: Of the bootstrap.
     """
@@ -195,7 +197,7 @@ def pass_gate(
                 values[share] = judge(weights)
                 if recall and recalled:
                     found = paired_bootstrap(recalled, recall(weights), samples=gate.samples, seed=gate.seed)
-                    if found.high < 0:
+                    if found.high < 0 or found.mean < -_LOST:
                         refused[share] = f"as a first stage it finds less ({found.mean:+.3f} recall@50)"
         decision = decide(values, metric, gate, refused)
         share = next((one.share for one in decision.candidates if one.name == decision.chosen), 0.0)
