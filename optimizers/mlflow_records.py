@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from radio_dspy.core.redaction import logger_of, told
+from radio_dspy.core.redaction import logger_of, redacted, redacted_value, told
 from radio_dspy.reporting.report import Report
 
 logger = logger_of(__name__)
@@ -49,7 +49,7 @@ def log_compile(report: Report, how: Mapping[str, Any], folder: Path) -> None:
     if not utils.get_autologging_config(_FLAVOR, "log_compiles", False) or mlflow.active_run() is None:
         return
     try:
-        mlflow.log_params({name: str(value)[:_LONGEST] for name, value in _flat(how, "")})
+        mlflow.log_params({name: redacted(str(value))[:_LONGEST] for name, value in _flat(how, "")})
         mlflow.log_metrics(
             {
                 _METRIC.sub("_at_" if "@" in metric else "_", f"{row}.{metric}"): value
@@ -58,7 +58,7 @@ def log_compile(report: Report, how: Mapping[str, Any], folder: Path) -> None:
                 if math.isfinite(value)
             }
         )
-        mlflow.log_dict({one.reranker: one.gate for one in report.rerankers}, "gate.json")
+        mlflow.log_dict(redacted_value({one.reranker: one.gate for one in report.rerankers}), "gate.json")
         for path in filter(Path.exists, (folder / name for name in _FILES)):
             mlflow.log_artifact(str(path))
     except mlflow.MlflowException as error:  # a store that is full takes nothing of the compile away

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import re
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -39,6 +40,7 @@ _ORDINARY_HEADERS = re.compile(
 )
 _USERINFO = re.compile(r"://([^\s/@:]*):?([^\s/]*)@")  # a password may hold an @
 _PARAMETER = re.compile(r"([A-Za-z][\w-]*)=(?:'((?:[^'\\]|\\.)*)'|\"([^\"]*)\"|\{([^}]*)\}|([^&;\s\"']+))")
+_IN_HEADER = re.compile(r"\b(?:bearer|basic)\s+([\w.~+/=-]{16,})", re.IGNORECASE)
 _SCHEME = re.compile(r"(?:bearer|basic|token|apikey|api-key|key|digest)\s+", re.IGNORECASE)
 # Where LMs, hosted encoders and rerankers keep what they send.
 _HOLDERS = (
@@ -60,7 +62,19 @@ _HOLDERS = (
     "_api_base",
     "_called",
 )
+# Of an LM what it was told and does itself, or what dspy.LM keeps beside its settings.
+_NO_SETTINGS = frozenset(
+    ("history", "callbacks", "provider", "_providers", "_engine_store", "_async_engine_store", "_engine_lock")
+)
+_LARGE = frozenset(
+    {"numpy", "sentence_transformers", "tokenizers", "torch", "transformers"}
+)  # packages of models, which hold no keys
 _PROPERTIES = ("password", "api_key", "token", "dsn")  # of clients written in C, or with slots
+# Where libraries take keys and headers for the whole process: litellm.api_key, litellm.openai_key...
+_OF_LIBRARIES = {
+    "litellm": re.compile(r"(?:\w+_)?(?:api_)?key|headers"),
+    "openai": re.compile(r"api_key|azure_ad_token"),
+}
 _SKIPPED = (int, float, type, ModuleType, FunctionType, MethodType, BuiltinFunctionType)
 _DEPTH = 8
 _MOST = 5000  # things that are looked at: a store may hold a corpus
@@ -90,10 +104,27 @@ _KNOWN = _Known()
 def learn(*things: Any) -> None:
     """Take in the secrets and addresses of LMs, encoders, rerankers, stores, or of mappings of their settings."""
     secrets, addresses = set[str](), set[str]()
-    for thing in things:
+    for thing in (*things, _set_in_libraries()):
         for is_secret, value in _found(thing):
             (secrets if is_secret else addresses).add(value)
     _KNOWN.add(filter(is_telling, secrets), addresses)
+
+
+def _set_in_libraries() -> dict[str, Any]:
+    """The keys and headers that libraries of LMs were given for the whole process."""
+    return {
+        name: value
+        for library in _OF_LIBRARIES
+        if library in sys.modules
+        for name in _names_in(library)
+        if (value := vars(sys.modules[library]).get(name)) and isinstance(value, str | Mapping)
+    }
+
+
+@functools.lru_cache(maxsize=8)
+def _names_in(library: str) -> tuple[str, ...]:
+    """The names of a library's keys; a library has them from its import on."""
+    return tuple(filter(_OF_LIBRARIES[library].fullmatch, vars(sys.modules[library])))
 
 
 def secret_forms() -> tuple[str, ...]:
@@ -120,6 +151,7 @@ def _in_variables(variables: tuple[tuple[str, str], ...]) -> tuple[frozenset[str
             lines = re.split(r"[\r\n,]+", unquote(value))
             named = [re.sub("[:=]", ":", one, count=1) for one in lines if ":" in one or "=" in one]
             found += (one for _, one in _found({"headers": named}))
+        found += _IN_HEADER.findall(value)
         if value.lstrip(AROUND).startswith("{"):
             found += (one for is_secret, one in _in_json(value, "") if is_secret)
         if _ADDRESS_VARIABLE.fullmatch(name):
@@ -145,6 +177,8 @@ def _found(root: Any) -> Iterator[tuple[bool, str]]:
         thing, name, depth, secret = waiting.popleft()
         looked += 1
         if thing is None or isinstance(thing, _SKIPPED) or depth > _DEPTH:
+            continue
+        if type(thing).__module__.partition(".")[0] in _LARGE:
             continue
         if isinstance(thing, str | bytes):
             yield from _in_text(_text(thing), name, secret)
@@ -174,8 +208,11 @@ def _parts(thing: Any, name: str, depth: int, secret: bool) -> Iterator[tuple[An
     elif secret and hasattr(thing, "domain"):  # a cookie
         yield getattr(thing, "value", None), "cookie", True
     else:
-        of_model = depth == 0 or name in ("fallbacks", "lm")
-        holders = _HOLDERS if of_model else tuple(getattr(thing, "__dict__", _PROPERTIES))
+        own = getattr(thing, "__dict__", None)
+        of_model = depth == 0 or name in ("fallbacks", "lm") or hasattr(thing, "kwargs")
+        holders = tuple(_PROPERTIES if own is None else own)
+        if of_model:
+            holders = tuple(dict.fromkeys((*_HOLDERS, *(one for one in own or () if one not in _NO_SETTINGS))))
         yield from ((getattr(thing, one, None), one.lstrip("_"), secret) for one in holders[:_FIRST])
 
 

@@ -29,6 +29,9 @@ _LONGEST_CHAIN = 100  # errors that led to one another
 _LIBRARIES = (
     *("radio_dspy", "dspy", "LiteLLM", "litellm", "httpx", "httpcore", "openai", "anthropic", "cohere", "google"),
     *("botocore", "boto3", "aiohttp", "asyncio", "requests", "urllib3", "huggingface_hub", "transformers"),
+    # Clients of stores, servers, trackers.
+    *("chromadb", "grpc", "lancedb", "mlflow", "psycopg", "pymilvus", "qdrant_client", "sqlalchemy", "tenacity"),
+    *("fastapi", "h11", "starlette", "uvicorn"),
 )
 # Loggers of theirs that are made at the first call, when it is too late.
 _LATE = ("LiteLLM", "httpx", "httpcore.connection", "httpcore.http11", "openai._base_client", "urllib3.connectionpool")

@@ -9,12 +9,17 @@ import html
 import json
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 from urllib.parse import quote, quote_plus, unquote
 
-from radio_dspy.core.secret_names import AROUND, SHORTEST, is_word
+from radio_dspy.core.secret_names import AROUND, SHORTEST, is_uuid, is_word
 
 HIDDEN = "***"
 _RUN = re.compile(r"[^\s\"'<>]+")
+_ESCAPING = re.compile(r"%|&#?\w+;|\\(?:u[0-9A-Fa-f]{4}|[^\w\s])")
+_ESCAPED = re.compile(r"\\+(?:u([0-9A-Fa-f]{4})|(\W))")  # by JSON, or by a shell
+_UNBROKEN = re.compile(r"[\w.~+=-]{16,}", re.ASCII)
+_SHORTEST_BEGINNING = 12
 _BETWEEN = re.compile(rf"[{AROUND},;=]+")  # several secrets
 
 
@@ -33,7 +38,8 @@ def forms_of(secret: str) -> frozenset[str]:
         # Beside a double quote that is no part of it, Python escapes a single one.
         escaped |= {re.sub(r"(?<!\\)'", r"\\'", form) for form in escaped}
         escaped |= {json.dumps(one)[1:-1], json.dumps(one, ensure_ascii=False)[1:-1]}
-        escaped |= {re.sub("[&<>]", lambda sign: f"\\u00{ord(sign[0]):x}", form) for form in escaped}  # Go's
+        for signs in ("[&<>]", "[&<>=']"):  # Go's, Gson's
+            escaped |= {re.sub(signs, lambda sign: f"\\u00{ord(sign[0]):x}", form) for form in escaped}
         escaped |= {form.replace("/", "\\/") for form in escaped}  # PHP's
         escaped |= {json.dumps(form)[1:-1] for form in escaped} | {repr(form)[1:-1] for form in escaped}
         quoted = {quote(data, safe=""), quote(data), quote_plus(data)}
@@ -41,6 +47,7 @@ def forms_of(secret: str) -> frozenset[str]:
         quoted |= {re.sub("%..", lambda code: code[0].lower(), form) for form in quoted}
         found |= escaped | quoted | _in_html(one) | {" ".join(one.split())} | set(_base64(one))
         found |= {data.hex(), data.hex().upper()}
+        found |= {one.lower(), one.upper()} if is_uuid(one) else set()
     return frozenset(one for one in found if len(one) >= SHORTEST or one in plain) - {""}
 
 
@@ -55,7 +62,14 @@ def decoded(text: str) -> str:
 
 def _in_html(text: str) -> set[str]:
     escaped = html.escape(text)
-    return {escaped, escaped.replace("&#x27;", "&#39;").replace("&quot;", "&#34;")}
+    by_mustache = re.sub("[/=`]", lambda sign: f"&#x{ord(sign[0]):X};", escaped)
+    return {
+        escaped,
+        escaped.replace("&#x27;", "&#39;").replace("&quot;", "&#34;"),
+        escaped.replace("&#x27;", "&apos;"),
+        by_mustache,
+        by_mustache.replace("&#x27;", "&#39;"),
+    }
 
 
 def _base64(text: str) -> Iterator[str]:
@@ -71,16 +85,39 @@ def _base64(text: str) -> Iterator[str]:
 
 
 def without(text: str, forms: tuple[str, ...]) -> str:
-    """A text without these forms, also where a part of one alone is quoted as addresses are, once or twice."""
+    """A text without these forms, also where one is cut off, or a part of one is escaped as in addresses or pages."""
     for form in forms:
         if form in text:
             text = text.replace(form, HIDDEN)
-    if "%" in text and forms:
-        text = _RUN.sub(lambda run: HIDDEN if "%" in run[0] and _holds(run[0], forms) else run[0], text)
+    for beginning, form in _beginnings(forms):
+        while (start := text.find(beginning)) >= 0:
+            alike = takewhile(lambda pair: pair[0] == pair[1], zip(text[start:], form, strict=False))
+            text = text[:start] + HIDDEN + text[start + sum(1 for _ in alike) :]
+    if forms and _ESCAPING.search(text):
+        text = _RUN.sub(lambda run: HIDDEN if _ESCAPING.search(run[0]) and _holds(run[0], forms) else run[0], text)
     return text
+
+
+@functools.lru_cache(maxsize=8)
+def _beginnings(forms: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """What stands for a secret that was cut off: its first dozen characters, of which one is a digit at least.
+
+    A name of words alone begins as others do.
+    """
+    found = []
+    for form in forms:
+        if _UNBROKEN.fullmatch(form) and (digit := re.search(r"\d", form)):
+            length = max(_SHORTEST_BEGINNING, digit.end())
+            if length < len(form) and not form[:length].isdigit():
+                found.append((form[:length], form))
+    return tuple(found)
 
 
 def _holds(run: str, forms: tuple[str, ...]) -> bool:
     once = unquote(run)
-    readings = {once, unquote(once)}
+    readings = {once, unquote(once), html.unescape(run), _ESCAPED.sub(_character, run)} - {run}
     return any(form in reading for reading in readings for form in forms)
+
+
+def _character(escape: re.Match[str]) -> str:
+    return chr(int(escape[1], 16)) if escape[1] else escape[2]

@@ -92,6 +92,11 @@ def is_telling(value: str) -> bool:
     return long_enough and core.lower() not in PLACEHOLDERS
 
 
+def is_uuid(value: str) -> bool:
+    """Whether a value is a UUID, of which servers may change the case."""
+    return _UUID.fullmatch(value) is not None
+
+
 def looks_drawn(segment: str) -> bool:
     """Whether a part of an address's path was drawn at random, as a token is; names of models and versions are not.
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints,
 
 from radio_dspy.core.errors import CheckpointError, UnsafeFileError
 from radio_dspy.core.files import is_special
-from radio_dspy.core.validation import is_plain_name
+from radio_dspy.core.validation import is_plain_name, is_weights_name
 
 METADATA = "metadata"  # DSPy's entry beside the parameters
 LARGEST = 64 << 20  # bytes of a JSON file that says what something is
@@ -266,6 +266,11 @@ def check_weights(state: Mapping[str, Any]) -> None:
                 f"The state of reranker weights names {name!r:.100}, which is an address; weights are a folder or a "
                 "plain hub name. Do not trust the file."
             )
+    if not is_weights_name(found.base):  # a server loads it to compare with
+        raise UnsafeFileError(
+            f"The state of reranker weights names the base {found.base!r:.100}, which is a place on a machine and no "
+            "plain name. Do not trust the file."
+        )
 
 
 def _check_lm(state: dict[str, Any], name: str) -> None:

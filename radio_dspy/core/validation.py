@@ -161,6 +161,17 @@ def is_plain_name(model: str) -> bool:
     return bool(plain) and parts[0] not in _IN_THIS_PROCESS and _NEVER.isdisjoint(parts)
 
 
+def is_weights_name(name: str) -> bool:
+    """Whether a name is a hub's, or that of a folder without its place: what ``weights_name`` gives.
+
+    Example:
+        >>> [is_weights_name(name) for name in ("owner/model", "my-model", "/srv/model", "../model", "C:model")]
+        [True, True, False, False, False]
+    """
+    parts = name.split("/")
+    return len(parts) <= 2 and not any(part in ("", ".", "..", "~") or re.search(r"[\\:]", part) for part in parts)
+
+
 def json_fields(given: Any) -> dict[str, Any]:
     """The fields of a mapping whose values are JSON types, dates as ISO text and arrays as lists, without all others.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.files import replacing
+from radio_dspy.core.redaction import learn, redacted, redacted_value
 from radio_dspy.experiments.settings import LM_FILE, Experiment, Row
 from radio_dspy.lm.parallel import usable_cores
 
@@ -29,9 +30,10 @@ def record_path(folder: Path, experiment: Experiment, row: Row, seed: int) -> Pa
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write a record in one step, a line for each of its keys: short, and readable as a difference."""
+    learn(record.get("settings"))
     lines = [
         f" {json.dumps(key)}: {json.dumps(_rounded(value), ensure_ascii=False, allow_nan=False)}"
-        for key, value in record.items()
+        for key, value in _shown(record).items()
     ]
     with replacing(path) as temporary:
         temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
@@ -68,7 +70,7 @@ def is_done(path: Path, settings: Mapping[str, Any], data: Mapping[str, str] | N
     if not path.exists():
         return False
     record = read_record(path)
-    parts = [("settings", _flat(record.get("settings", {})), _flat(json.loads(json.dumps(settings))))]
+    parts = [("settings", _flat(record.get("settings", {})), _flat(json.loads(json.dumps(_shown(settings)))))]
     if data is not None:
         parts.append(("data", _flat(record.get("data", {})), _flat(data)))
     for name, before, now in parts:
@@ -81,6 +83,11 @@ def is_done(path: Path, settings: Mapping[str, Any], data: Mapping[str, str] | N
                     "the record to run the row again, or give another --out (and --records)."
                 )
     return True
+
+
+def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values without keys, also those of an address that was given by ``--set``."""
+    return dict(redacted_value(dict(values), clean=redacted))
 
 
 def environment() -> dict[str, Any]:

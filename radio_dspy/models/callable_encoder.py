@@ -53,7 +53,8 @@ class CallableEncoder(TextEncoder):
         model = getattr(function, "model", function)
         shown = model if isinstance(model, str) else getattr(model, "__qualname__", type(model).__qualname__)
         self.name = name or shown
-        learn({"settings": getattr(function, "default_kwargs", None)})
+        inside = (getattr(function, name, None) for name in ("func", "keywords", "__self__"))  # of a partial, a method
+        learn(function, *inside)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -174,20 +174,25 @@ def own_errors(name: str, precision: str = "fp32", backend: str = "torch", *, lo
         raise CheckpointError(f"{name}: cannot be {what} ({error!r:.300}). {why}") from error
 
 
-def try_model(read: Callable[[list[Any]], Any], *, pairs: bool = False, zeros: bool = False) -> None:
+def try_model(
+    read: Callable[[list[Any]], Any], *, pairs: bool = False, zeros: bool = False, dimension: int | None = None
+) -> None:
     """Let a model read two texts of different length, before it is relied on.
 
     Args:
         read: Gives scores of pairs or vectors of texts.
         pairs: Whether it takes pairs.
         zeros: Whether a vector may be zero, as that of words which a static model does not know.
+        dimension: Of its vectors, as its settings say; None does not look.
 
     Raises:
-        ValueError: If it gives what is no finite number, or vectors of no length.
+        ValueError: If it gives what is no finite number, or vectors of no length or of another dimension.
     """
     found = read([["a", "b"], ["a", "a longer text"]] if pairs else ["a", "a longer text"])
     if not np.isfinite(found).all():
         raise ValueError("it gives what is no finite number, as damaged weights do")
+    if dimension not in (None, found.shape[-1]):
+        raise ValueError(f"it gives vectors of {found.shape[-1]} dimensions, where its settings say {dimension}")
     if not pairs and not zeros and not found.any(axis=1).all():
         raise ValueError("it gives vectors that are zero")
 

@@ -256,7 +256,8 @@ def open_sentence_transformer(name: str, device: str | None, max_length: int | N
         prepare_model(model, name, max_length)
         enable_packing(model.eval())
         for encode in (model.encode_query, model.encode_document):
-            try_model(functools.partial(encode, show_progress_bar=False), zeros=not reports)
+            read = functools.partial(encode, show_progress_bar=False)
+            try_model(read, zeros=not reports, dimension=model.get_embedding_dimension())
     return model
 
 

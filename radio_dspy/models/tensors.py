@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,12 +16,14 @@ from transformers import PreTrainedModel
 from radio_dspy.core.errors import CheckpointError
 from radio_dspy.core.locks import ThreadLock
 from radio_dspy.models.architecture import HEAD, LAST_LAYER
-from radio_dspy.models.weights_folder import panics_as_errors
+from radio_dspy.models.files import weights
+from radio_dspy.models.weights_folder import panics_as_errors, weight_files
 
 _POOLER = re.compile(r"(^|\.)pooler\.")
 # What published checkpoints keep in their layers although it is computed: masks and positions.
 _COMPUTED = re.compile(r"\.(position_ids|token_type_ids|inv_freq|masked_bias|(attn|attention)\.bias)$")
 _LAYER = re.compile(r"(.*?)\.\d+\.")
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 _LOAD = "from_pretrained"
 _PATCHING = ThreadLock()
 
@@ -117,12 +120,37 @@ def check_tensors(name: str, module: torch.nn.Module, reports: list[Report], *, 
                 "config.json that belongs to the weights; if you made the model shorter, write it anew with "
                 "save_pretrained."
             )
+    if odd := _not_floats(Path(weights(name)), module):
+        raise CheckpointError(
+            f"{name}: cannot be loaded: the tensor {odd} is not stored as the floating-point numbers that the model "
+            "computes with: it was quantized, or damaged. Give weights of float32, float16 or bfloat16."
+        )
     if odd := not_finite(module.state_dict()):
         raise CheckpointError(
             f"{name}: cannot be loaded: the tensor {odd} holds what is no finite number, as damaged weights do; copy "
             "them again from where they come from."
         )
     return new_head
+
+
+def _not_floats(folder: Path, module: torch.nn.Module) -> str | None:
+    """The name of the first tensor that is stored as something else than it is computed with; None where there is none.
+
+    transformers converts whole numbers without a word.
+    """
+    from safetensors import safe_open
+
+    computed = [f".{name}" for name, one in module.state_dict().items() if one.is_floating_point()]
+    files = weight_files(folder) if folder.is_dir() else ()
+    for path in (one for one in files if one.suffix == ".safetensors"):
+        with safe_open(path, "pt") as stored:
+            for name in stored.keys():  # noqa: SIM118
+                if stored.get_slice(name).get_dtype() in _FLOATS:
+                    continue
+                inner = name.partition(".")[2]  # without what a model with a head puts before
+                if any(one.endswith((f".{name}", f".{inner}" if "." in inner else f".{name}")) for one in computed):
+                    return name
+    return None
 
 
 def not_finite(tensors: Mapping[str, Any]) -> str | None:

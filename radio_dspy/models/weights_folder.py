@@ -110,7 +110,7 @@ def checked_weights(folder: str | Path) -> tuple[Path, ...]:
     """
     found = Path(folder)
     for one in _module_folders(found):
-        for path in [*filter(_is_weight_file, one.iterdir()), *(one / _TEMPLATES).glob("*.jinja")]:
+        for path in [*filter(is_weight_file, one.iterdir()), *(one / _TEMPLATES).glob("*.jinja")]:
             if path.is_symlink():
                 _check_link(path, found)
     for path, kind in _modules(found):
@@ -133,7 +133,7 @@ def weight_files(folder: Path) -> list[Path]:
     """The files of a checkpoint that decide its scores, and no others: nothing here can hold code."""
     found: set[Path] = set()
     for one in _module_folders(folder):
-        found.update(path for path in one.iterdir() if path.is_file() and _is_weight_file(path))
+        found.update(path for path in one.iterdir() if path.is_file() and is_weight_file(path))
         if (one / _TEMPLATES).is_dir():
             found.update(filter(Path.is_file, (one / _TEMPLATES).glob("*.jinja")))
     return sorted(found)
@@ -187,7 +187,8 @@ def _tokenized(folder: Path) -> Any:
         return type(error).__name__
 
 
-def _is_weight_file(path: Path) -> bool:
+def is_weight_file(path: Path) -> bool:
+    """Whether a file has a name that those of weights have."""
     return path.name in _FILES or path.suffix in _SUFFIXES
 
 

@@ -17,7 +17,7 @@ from radio_dspy.core.errors import CheckpointError, SettingsError
 from radio_dspy.core.html import code, plain
 from radio_dspy.core.redaction import learn
 from radio_dspy.persistence.hub_download import _answers_of_the_hub
-from radio_dspy.persistence.manifest import MANIFEST, UNREAD, read_manifest
+from radio_dspy.persistence.manifest import MANIFEST, UNREAD, is_part, read_manifest
 from radio_dspy.persistence.model_card import hub_names, training_text
 from radio_dspy.persistence.saving import save
 
@@ -64,15 +64,16 @@ def push_to_hub(
             earlier: set[str] = set()  # what an earlier push wrote; what else is there is the user's
             if MANIFEST in there:
                 try:
-                    earlier = set(read_manifest(Path(hf_hub_download(repo_id, MANIFEST, token=token)))["files"])
+                    said = read_manifest(Path(hf_hub_download(repo_id, MANIFEST, token=token)))
+                    earlier = set(filter(is_part, said["files"]))  # whoever wrote it may have listed anything
                 except CheckpointError as error:
                     raise SettingsError(
                         f"{repo_id}: holds something else already ({error}); give another name."
                     ) from error
             elif others := there - UNREAD:
                 raise SettingsError(f"{repo_id}: holds something else already ({min(others)}); give another name.")
-            said = ModelCard.load(repo_id, token=token).data.to_dict() if "README.md" in there else {}
-            (folder / "README.md").write_text(model_card(repo_id, manifest, said), encoding="utf-8")
+            head = ModelCard.load(repo_id, token=token).data.to_dict() if "README.md" in there else {}
+            (folder / "README.md").write_text(model_card(repo_id, manifest, head), encoding="utf-8")
             commit = api.upload_folder(
                 repo_id=repo_id,
                 folder_path=folder,

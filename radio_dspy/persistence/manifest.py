@@ -35,6 +35,11 @@ _WEIGHTS_FOLDER = re.compile(r"reranker(-\d+)?", re.ASCII)
 _FILE = re.compile(r"program\.json|reranker(-\d+)?/([^/\\:]+/)?[^/\\:]+(?<!\.py)(?<!\.pkl)", re.ASCII)
 
 
+def is_part(name: str) -> bool:
+    """Whether a file has a name that one of a saved program has."""
+    return _FILE.fullmatch(name) is not None and ".." not in name.split("/")
+
+
 def folder_name(name: str) -> str:
     """A name as ``save`` gives it to a folder of weights.
 

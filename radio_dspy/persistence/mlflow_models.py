@@ -13,6 +13,7 @@ import dspy
 
 from radio_dspy._version import __version__
 from radio_dspy.core.errors import CheckpointError, MissingExtraError, SettingsError
+from radio_dspy.core.files import SYSTEM_FILES
 from radio_dspy.core.passages import as_passages
 from radio_dspy.lm.opening import open_lm
 from radio_dspy.models.encoder import Encoder
@@ -104,6 +105,8 @@ def load_model(uri: str, retriever: dspy.Module | None = None, *, program: dspy.
         folder = Path(download_artifacts(uri)) / "artifacts"
     except (MlflowException, OSError) as error:
         raise CheckpointError(f"{uri}: MLflow gives no such model ({str(error)[:200]}); check the address.") from None
+    if link := next((one for one in (folder / _PROGRAM, folder / _INDEX, folder / _ENCODER) if one.is_symlink()), None):
+        raise CheckpointError(f"{uri}: {link.name} is a link; nothing outside the model is loaded.")
     if retriever is None and program is None:
         if not (folder / _INDEX).is_dir():
             raise SettingsError(f"{uri}: was logged without its index; give load_model(..., retriever=).")
@@ -116,7 +119,11 @@ def _opened_index(folder: Path) -> FaissRetriever:
     if not (folder / _ENCODER).is_dir():
         return FaissRetriever.load(folder / _INDEX)
     said: Any = read_manifest(folder / _INDEX)
-    (weights,) = (folder / _ENCODER).iterdir()  # under the name by which the index knows it
+    # Under the name by which the index knows it.
+    found = [one for one in (folder / _ENCODER).iterdir() if one.name not in SYSTEM_FILES]
+    if len(found) != 1 or found[0].is_symlink() or not found[0].is_dir():
+        raise CheckpointError(f"{folder / _ENCODER}: needs one folder of weights; log the model again.")
+    weights = found[0]
     encoder = Encoder(
         str(weights),
         query_prefix=said.query_prefix,

@@ -15,8 +15,8 @@ import dspy
 
 from radio_dspy import programs
 from radio_dspy.core.errors import CheckpointError, RadioError, SettingsError, UnsafeFileError
-from radio_dspy.core.files import check_new, new_folder, sha256_of
-from radio_dspy.core.redaction import logger_of
+from radio_dspy.core.files import check_new, new_folder, sha256_of, write_json
+from radio_dspy.core.redaction import holds_secret, logger_of
 from radio_dspy.core.states import check_state, read_json
 from radio_dspy.models.files import copy_weights
 from radio_dspy.models.shared import forget_models
@@ -61,7 +61,10 @@ def save(program: dspy.Module, path: str | PathLike[str]) -> Path:
                     copy_weights(checkpoint, making / names[checkpoint])
             weights.take_over(_renamed(weights.settled(), names.__getitem__))
         copied.save(making / PROGRAM)
-        check_state(copied, read_json(making / PROGRAM))  # what `load` would refuse is not given away
+        state = read_json(making / PROGRAM)
+        check_state(copied, state)  # what `load` would refuse is not given away
+        if holds_secret((making / PROGRAM).read_text(encoding="utf-8")):  # a demonstration says what a server said
+            write_json(making / PROGRAM, state)
         write_manifest(making, copied, found)
     return folder
 

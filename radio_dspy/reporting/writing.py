@@ -12,11 +12,20 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from radio_dspy._version import __version__
-from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.files import check_new, disk_errors, is_empty, new_folder, replacing, resolved, take_place
+from radio_dspy.core.errors import RadioError, SettingsError
+from radio_dspy.core.files import (
+    check_new,
+    disk_errors,
+    is_empty,
+    new_folder,
+    replacing,
+    resolved,
+    take_place,
+)
 from radio_dspy.core.redaction import logger_of, told
 from radio_dspy.reporting.html_page import render_page
 from radio_dspy.reporting.markdown import render_markdown
+from radio_dspy.reporting.pages import check_page
 from radio_dspy.reporting.report import Report
 from radio_dspy.reporting.summary import EVALUATION, Summary, read_summary, summary_of_compile, unreadable
 from radio_dspy.runs.folders import LOCK, MANIFEST
@@ -46,12 +55,15 @@ def write_report(folder: str | PathLike[str], forms: Sequence[ReportForm] = FORM
 
     Raises:
         DataError: If the folder is no run's, the run has no report yet, or a file cannot be read.
+        SettingsError: If something else than a report's page has a page's name.
         RunError: If the disk is full.
     """
     path = Path(folder)
     summary, questions = read_summary(path)
     try:
         return _write_pages(path, summary, questions, forms)
+    except RadioError:
+        raise
     except MISSHAPEN as error:
         raise unreadable(path, error) from error
 
@@ -59,6 +71,8 @@ def write_report(folder: str | PathLike[str], forms: Sequence[ReportForm] = FORM
 def _write_pages(
     path: Path, summary: Summary, questions: Sequence[Mapping[str, Any]], forms: Sequence[ReportForm]
 ) -> list[Path]:
+    for form in forms:
+        check_page(path / NAMES[form])
     pages = {path / NAMES[form]: _rendered(form, summary, questions) for form in forms}
     with disk_errors(path, "Nothing else was changed; make room, and `radio-dspy report` tries again."):
         for page, text in pages.items():
@@ -156,6 +170,7 @@ def check_free(folder: Path) -> None:
     for path in (folder / name for name in (*_FILES, LOCK)):
         if path.is_symlink() or path.is_dir():
             raise SettingsError(f"{path}: a link or a folder, where reports keep a file of theirs; {_OTHER}")
+        check_page(path)
     report = Run(folder).read("report")
     ours = report is not None and report.get("kind") == EVALUATION and report.keys() >= _SAYS
     if (folder / MANIFEST).exists() or (report is not None and not ours):

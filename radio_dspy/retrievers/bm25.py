@@ -24,8 +24,24 @@ if TYPE_CHECKING:
 MANIFEST, PASSAGES = "manifest.json", "passages.jsonl"
 # What bm25s writes; with a manifest of these names no other file is read.
 _ARRAYS = {name: f"{name}.csc.index.npy" for name in ("data", "indices", "indptr")}
-_FILES = (PASSAGES, *_ARRAYS.values(), "vocab.index.json", "params.index.json")
+_PARAMS = "params.index.json"
+_FILES = (PASSAGES, *_ARRAYS.values(), "vocab.index.json", _PARAMS)
 _NEW = "give a new folder."
+
+
+class _Params(Strict):
+    """What bm25s is opened with: as ``BM25Retriever`` makes it, whatever release of bm25s wrote it down."""
+
+    k1: float = Field(ge=0)
+    b: float = Field(ge=0, le=1)
+    delta: float = Field(ge=0)
+    method: Literal["lucene"]
+    idf_method: Literal["lucene"]
+    dtype: Literal["float32"]
+    int_dtype: Literal["int32"]
+    backend: Literal["numpy"]
+    num_docs: int = Field(ge=1)
+    version: str
 
 
 class _Manifest(Strict):
@@ -107,10 +123,12 @@ class BM25Retriever(Retriever):
         check_files(folder)
         passages = tuple(load_corpus(folder / PASSAGES))
         try:
+            _Params.model_validate(read_json(folder / _PARAMS))
             index = _bm25s().BM25.load(folder, show_progress=False, allow_pickle=False)
             fits = index.scores["num_docs"] == len(passages) and _is_sound(index)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError) as error:
-            raise CheckpointError(f"{folder}: holds no index that bm25s reads ({error!s:.200}).") from None
+        except Exception as error:  # what numpy and bm25s raise for files of another shape has no class in common
+            problem = problem_of(error) if isinstance(error, ValidationError) else f"{error!s:.200}"
+            raise CheckpointError(f"{folder}: holds no index that bm25s reads ({problem}).") from None
         if not fits:
             raise CheckpointError(f"{folder}: its index is not that of its passages; build it again.")
         found = cls.__new__(cls)
@@ -136,14 +154,20 @@ def check_files(folder: Path) -> None:
 
 
 def _is_sound(index: Any) -> bool:
-    """Whether the arrays point nowhere but into each other, and every word into them."""
+    """Whether the arrays point nowhere but into each other, every word into them, and scores are such of BM25."""
+    import numpy as np
+
     data, rows, starts = (index.scores[name] for name in _ARRAYS)
     if not (rows.ndim == data.ndim == starts.ndim == 1 and rows.dtype.kind == starts.dtype.kind == "i"):
         return False
     inside = len(rows) == 0 or (rows.min() >= 0 and rows.max() < index.scores["num_docs"])
     ordered = len(starts) > 0 and starts[0] == 0 and bool((starts[1:] >= starts[:-1]).all())
     words = all(type(one) is int and 0 <= one < len(starts) - 1 for word, one in index.vocab_dict.items() if word)
-    return bool(inside and ordered and words and starts[-1] == len(rows) == len(data) and data.dtype.kind == "f")
+    whole = starts[-1] == len(rows) == len(data) if ordered else False
+    if not (inside and words and whole and data.dtype == np.float32 and np.isfinite(data).all() and (data >= 0).all()):
+        return False
+    pairs = np.repeat(np.arange(len(starts) - 1), np.diff(starts)) * np.int64(index.scores["num_docs"]) + rows
+    return len(np.unique(pairs)) == len(pairs)  # a word scores a passage once
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -135,6 +135,8 @@ class HybridRetriever(Retriever):
         for number, kind in enumerate(said.parts):
             more = {"encoder": encoder} if kind == "faiss" else {}
             folder = Path(path) / str(number)
+            if folder.is_symlink():
+                raise CheckpointError(f"{folder}: is a link; copy the folder with the files themselves.")
             parts.append(next(given) if kind == _GIVEN else _KINDS[kind].load(folder, **more))
         return cls(parts, fusion=said.fusion, k=k, depth=said.depth)
 

@@ -96,9 +96,11 @@ def check_index_file(path: Path, layout: IndexLayout, count: int, *, contents: b
     try:
         file = _Bytes(path)
         kind = file.name()
-        dimension, found, *_, metric = file.numbers("iqqq?i")
+        dimension, found, _, _, trained, metric = file.numbers("iqqq?i")
         if kind != _EXPECTED[layout.kind, layout.dtype] or found != count or metric != 0 or not count:
             _refuse_kind(path, kind, found, count)
+        if not trained:
+            raise _NotOurs("it says that it is not trained")
         if not 0 < dimension <= _WIDEST:
             raise _NotOurs(f"{dimension} dimensions")
         if layout.kind == "ivf":
@@ -126,8 +128,8 @@ def _refuse_kind(path: Path, kind: bytes, found: int, count: int) -> NoReturn:
 def _check_storage_header(file: _Bytes, layout: IndexLayout, dimension: int, count: int) -> None:
     """Of an index inside of another."""
     kind = file.name()
-    d, found, *_, metric = file.numbers("iqqq?i")
-    if kind != _EXPECTED["flat", layout.dtype] or (d, found, metric) != (dimension, count, 0):
+    d, found, _, _, trained, metric = file.numbers("iqqq?i")
+    if kind != _EXPECTED["flat", layout.dtype] or (d, found, metric, trained) != (dimension, count, 0, True):
         raise _NotOurs("its parts do not belong together")
 
 

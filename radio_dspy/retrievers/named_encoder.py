@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,7 +9,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from radio_dspy.core.errors import UnsafeFileError
 from radio_dspy.core.states import Name, Prefix, Strict, problem_of
-from radio_dspy.core.validation import is_plain_name
+from radio_dspy.core.validation import is_plain_name, is_weights_name
 from radio_dspy.models.open_encoder import EMBEDDING_PROVIDERS
 
 if TYPE_CHECKING:
@@ -64,15 +63,9 @@ def check_encoder(folder: Path, manifest: IndexManifest) -> None:
             f"{folder}: names the hosted encoder {name!r:.100}, which is not a plain name of a known provider: every "
             "question would go there. If you know it, give encoder=RemoteEncoder(...)."
         )
-    if not hosted and not _is_local(name):
+    if not hosted and not is_weights_name(name):
         raise UnsafeFileError(f"{folder}: names the encoder {name!r:.100}, which is no plain name; give encoder=.")
 
 
 def _is_known(name: str) -> bool:
     return name.partition("/")[0] in EMBEDDING_PROVIDERS and is_plain_name(name)
-
-
-def _is_local(name: str) -> bool:
-    """Whether a name is a hub's, or that of a folder without its place: what ``weights_name`` gives."""
-    parts = name.split("/")
-    return len(parts) <= 2 and not any(part in ("", ".", "..") or re.search(r"[\\:]", part) for part in parts)

@@ -12,6 +12,7 @@ from typing import Any
 from radio_dspy.core.errors import DataError, RadioError, RunError
 from radio_dspy.core.files import SYSTEM_FILES, is_special, place_problem
 from radio_dspy.models.files import fingerprint
+from radio_dspy.models.weights_folder import is_weight_file
 from radio_dspy.runs.journal import LONGEST, decoded, first_line, is_signed, read_object
 
 MANIFEST = "manifest.json"
@@ -91,9 +92,17 @@ def is_left_over(path: Path) -> bool:
     if not path.is_dir() or not _TEMPORARY_CHECKPOINT.fullmatch(path.name):
         return False
     return all(
-        one.name == "reranker" if one.is_dir() else one.name in _UNDERWAY_FILES or one.name.startswith(f".{_STATE}.")
+        (one.name == "reranker" and _holds_weights(one))
+        if one.is_dir()
+        else one.name in _UNDERWAY_FILES or one.name.startswith(f".{_STATE}.")
         for one in path.iterdir()
     )
+
+
+def _holds_weights(folder: Path) -> bool:
+    """Whether a folder holds nothing but files that weights have, and no link."""
+    inside = () if folder.is_symlink() else folder.rglob("*")
+    return all(not one.is_symlink() and (one.is_dir() or is_weight_file(one)) for one in inside)
 
 
 def is_of_a_run(path: Path) -> bool:

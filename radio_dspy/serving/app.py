@@ -19,7 +19,7 @@ from fastapi.security import HTTPBearer
 from radio_dspy._version import __version__
 from radio_dspy.core.credentials import learn
 from radio_dspy.core.errors import RadioError
-from radio_dspy.core.redaction import logger_of
+from radio_dspy.core.redaction import logger_of, watch_logs
 from radio_dspy.models.endpoint import shown_name
 from radio_dspy.programs.multiple_choice import MultipleChoice
 from radio_dspy.serving import program_routes, rerank_routes
@@ -57,6 +57,7 @@ def create_app(
     keys = read_keys(service.settings, dict(os.environ))
     learn({"api_key": list(keys)})  # no log or error has them
     refused: dict[str, Any] = {"model": Refusal, "description": "Not answered; `detail` says why."}
+    watch_logs()
     app = FastAPI(
         title="radio-dspy",
         version=__version__,

@@ -10,7 +10,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from radio_dspy.core.errors import CheckpointError, DataError, LanguageModelError, RunError, SettingsError, StoreError
+from radio_dspy.core.errors import (
+    CheckpointError,
+    DataError,
+    LanguageModelError,
+    RadioError,
+    RunError,
+    SettingsError,
+    StoreError,
+)
 from radio_dspy.core.redaction import logger_of, told
 
 logger = logger_of(__name__)
@@ -41,7 +49,8 @@ def answer_to(error: Exception) -> Answer:
     """The status and the reason of a failure; one that nobody foresaw is in the log alone."""
     for kind, status in _STATUS:
         if isinstance(error, kind):
-            return Answer(status, " ".join(str(error).split()) if status < 500 else told(error))
+            ours = status < 500 and isinstance(error, RadioError | OverflowError)
+            return Answer(status, " ".join(str(error).split()) if ours else told(error))
     logger.error("A request failed.", exc_info=error)
     return Answer(500, "the server failed; its log says why.")
 

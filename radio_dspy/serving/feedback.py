@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from radio_dspy.core.errors import DataError, RunError
-from radio_dspy.core.files import check_file
+from radio_dspy.core.files import check_file, check_replaced
 from radio_dspy.core.passages import Passage
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.datasets.groups import load_groups
@@ -18,15 +19,33 @@ from radio_dspy.runs.lock import lock_file
 from radio_dspy.serving.shapes import Feedback
 
 logger = logger_of(__name__)
+_OTHER = "give another file for --feedback."
+_SAYS = {"question", "query", "golden_answers", "metadata", "pos", "neg"}
+_METADATA = {"supporting_ids", "good", "answer"}
 
 
 def check_feedback(path: Path) -> Path:
     """The file that feedback is added to, behind links.
 
     Raises:
-        SettingsError: If it cannot be written.
+        SettingsError: If it cannot be written, or holds other lines than feedback.
     """
-    return check_file(path, "give another file for --feedback.")
+    check_replaced(path, _is_feedback, "feedback", _OTHER)
+    return check_file(path, _OTHER)
+
+
+def _is_feedback(path: Path) -> bool:
+    """Whether every line is one of ``feedback_row``, and whole."""
+    with path.open("rb") as file:
+        return all(map(_is_row, file))
+
+
+def _is_row(line: bytes) -> bool:
+    try:
+        row = json.loads(line)
+        return line.endswith(b"\n") and row.keys() >= _SAYS and row["metadata"].keys() == _METADATA
+    except (ValueError, AttributeError, RecursionError):
+        return False
 
 
 def feedback_row(given: Feedback, passages: Iterable[Passage]) -> dict[str, Any]:
@@ -79,7 +98,7 @@ def add_feedback(path: Path, row: dict[str, Any]) -> None:
         opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(opened, "ab", buffering=0) as file:
             while not lock_file(file):  # another line is being added
-                pass
+                time.sleep(0.001)
             before = os.fstat(file.fileno()).st_size
             try:
                 while line:

@@ -6,6 +6,7 @@ import json
 from itertools import count
 from urllib.parse import quote, quote_plus
 
+import dspy
 import httpx
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
@@ -27,6 +28,9 @@ FORMS = {
     "in an address": lambda text: f"https://host.example/?q={quote(text, safe='')}",
     "in a form": quote_plus,
     "in a page": html.escape,
+    "in Gson's JSON": lambda text: json.dumps(text).replace("=", "\\u003d"),
+    "in Mustache's page": lambda text: html.escape(text).replace("/", "&#x2F;").replace("=", "&#x3D;"),
+    "in XML": lambda text: html.escape(text).replace("&#x27;", "&apos;"),
     "in hex": lambda text: text.encode().hex(),
     "in base64": lambda text: base64.b64encode(text.encode()).decode(),
     "behind a short name in Basic": lambda text: f"Basic {base64.b64encode(f'me:{text}'.encode()).decode()}",
@@ -116,6 +120,7 @@ def test_names_of_others(name):
         ("MILVUS_TOKEN", "root:hunter2hunter2", "hunter2hunter2"),
         ("CONNINFO", "host=db user=me password='swordfish'", "swordfish"),
         ("ODBC", "Driver={PG};Uid=me;Pwd={hunter2;hunter2}", "hunter2;hunter2"),
+        ("CURL_OPTIONS", "-H 'Authorization: Bearer MARK-0123456789abc'", "MARK-0123456789abc"),
         ("SITE_COOKIE", "theme=dark; session=MARK-0123456", "MARK-0123456"),
         ("SLACK_WEBHOOK_URL", "https://hooks.example/services/T0/xoxbMARK0123456789ab", "xoxbMARK0123456789ab"),
         ("MY_API_BASE", "https://gate.example/v1/9f8a7b6c5d4e3f2a/openai", "9f8a7b6c5d4e3f2a"),
@@ -279,7 +284,89 @@ def test_a_secret_that_is_quoted_in_part(spelled):
     )
 
 
+def test_a_uuid_in_capitals():
+    learn({"api_key": "9f8a7b6c-1111-4222-8333-abcdef012345"})
+    assert redacted("no key 9F8A7B6C-1111-4222-8333-ABCDEF012345") == "no key ***"
+
+
+@pytest.mark.parametrize("write", ["\\u{:04x}", "&#{};", "&#x{:X};"])
+def test_signs_that_are_escaped_one_and_all(write):
+    learn({"api_key": "MARK-0123/45+6"})
+    spelled = "".join(one if one.isalnum() else write.format(ord(one)) for one in "MARK-0123/45+6")
+    assert redacted(f"it said {spelled} here") == "it said *** here"
+
+
+def test_a_password_that_a_shell_was_given():
+    learn({"password": "MARK$Az09!x"})
+    assert redacted(r"ran: login --with MARK\$Az09\!x") == "ran: login --with ***"
+
+
 def test_a_password_that_holds_an_at_sign():
     learn({"api_base": "https://me:corr3ct@h0rse-battery@host.example/v1"})
     assert redacted("no login with corr3ct@h0rse-battery") == "no login with ***"
     assert redacted("at https://me:other@p4ssword@host.example/v1") == "at https://***@host.example/v1"
+
+
+class Own:
+    """Settings below an attribute."""
+
+    def __init__(self, **settings):
+        self.__dict__.update(settings)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"client": Own(api_key="MARK-0123456")},
+        {"_client": httpx.Client(headers={"X-Corp-Key": "MARK-0123456"})},
+        {"session": httpx.Client(cookies={"sid": "MARK-0123456"})},
+        {"access_token": "MARK-0123456"},
+        {"auth": ("me", "MARK-0123456")},
+        {"settings": Own(inner=Own(secret_key="MARK-0123456"))},
+        {"judge": dspy.LM("openai/x", api_key="MARK-0123456")},
+        {"backups": [dspy.LM("openai/x", api_key="MARK-0123456")]},
+        {"endpoint": "https://host.example/v1/MARK-0123456/chat"},
+    ],
+    ids=count(),  # as above
+)
+def test_the_keys_of_an_lm_of_ones_own(held):
+    class OwnLM(dspy.BaseLM):
+        def forward(self, *_, **__):
+            raise AssertionError("not asked")
+
+    lm = OwnLM("own/model")
+    lm.history = [{"token": "a passage of it"}]
+    vars(lm).update(held)
+    learn(lm)
+    assert redacted("refused: MARK-0123456") == "refused: ***"
+    assert redacted("a passage of it") == "a passage of it"
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "value"),
+    [
+        ("litellm", "api_key", "MARK-0123456"),
+        ("litellm", "anthropic_key", "MARK-0123456"),
+        ("litellm", "headers", {"X-Gateway": "MARK-0123456"}),
+        ("openai", "api_key", "MARK-0123456"),
+    ],
+)
+def test_keys_that_are_set_for_a_whole_library(monkeypatch, library, name, value):
+    monkeypatch.setattr(pytest.importorskip(library), name, value)
+    learn(dspy.LM("openai/x"))
+    assert redacted("refused: MARK-0123456") == "refused: ***"
+
+
+@pytest.mark.parametrize("length", [12, 13, 20, 29])
+def test_a_key_that_was_cut_off(length):
+    key = "sk-proj7-Az09bY18cX27dW36eV45"
+    learn({"api_key": key})
+    assert redacted(f"the key {key[:length]}... is wrong") == "the key ***... is wrong"
+    assert redacted(f"({'x' * 60}{key}"[: 61 + length]) == f"({'x' * 60}***"
+    assert redacted("sk-proj7 and sk-proj7-Bz are others") == "sk-proj7 and sk-proj7-Bz are others"
+
+
+@pytest.mark.parametrize("name", ["reranker-training-data-2024", "correct horse battery staple 7"])
+def test_the_beginning_of_words_is_none(monkeypatch, name):
+    monkeypatch.setenv("SOME_SECRET", name)
+    assert redacted(f"a {name[:16]} of {name}") == f"a {name[:16]} of ***"

@@ -155,6 +155,16 @@ def test_records_of_a_log(caplog):
     assert "4 questions" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["pymilvus.decorators", "psycopg.pool", "chromadb", "uvicorn.error", "mlflow.store"])
+def test_records_of_clients_of_stores_and_of_servers(caplog, name):
+    logger = logging.getLogger(name)
+    watch_logs()
+    with caplog.at_level(logging.WARNING, logger=name):
+        logger.warning("connecting with token=%s", MARK)
+    assert "connecting" in caplog.text
+    assert MARK not in caplog.text
+
+
 @pytest.mark.parametrize("name", ["LiteLLM", "openai._base_client", "httpcore.http11"])
 def test_records_of_a_library_that_is_imported_at_the_first_call(monkeypatch, caplog, name):
     monkeypatch.setattr(logging.root.manager, "loggerDict", {})

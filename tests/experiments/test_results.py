@@ -13,7 +13,7 @@ from results_page import GATED, render_results, write_results
 
 from radio_dspy.core.errors import DataError, MissingExtraError, SettingsError
 from radio_dspy.experiments.loading import load_experiment
-from radio_dspy.experiments.records import read_record, record_path, write_record
+from radio_dspy.experiments.records import is_done, read_record, record_path, write_record
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.drawn
@@ -209,3 +209,15 @@ def test_the_script_writes_the_page(records, tmp_path):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == str(tmp_path / "docs" / "results.md")
+
+
+def test_a_record_holds_no_key_and_stays_that_of_its_settings(tmp_path):
+    address = "huggingface/https://me:corr3ct-h0rse@host.example/v1"
+    settings = {"first_stage": {"encoder": address}, "seeds": [1]}
+    record = {"format": 1, "experiment": "x", "row": "r", "seed": 1, "metrics": {}, "settings": settings}
+    record["cases"] = [{"replies": {"base": "refused corr3ct-h0rse"}}]
+    write_record(tmp_path / "r.json", record)
+    assert "corr3ct-h0rse" not in (tmp_path / "r.json").read_text()
+    assert is_done(tmp_path / "r.json", settings)
+    with pytest.raises(SettingsError, match="made with other settings"):
+        is_done(tmp_path / "r.json", {**settings, "seeds": [2]})

@@ -1,6 +1,7 @@
 """An encoder around a function: functions that differ share neither vectors nor an index."""
 
 import copy
+from functools import partial
 
 import dspy
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from radio_dspy.core.errors import CheckpointError
 from radio_dspy.core.passages import Passage
+from radio_dspy.core.redaction import redacted
 from radio_dspy.models.callable_encoder import CallableEncoder
 from radio_dspy.models.encoder import Encoder
 from radio_dspy.retrievers import FaissRetriever
@@ -91,3 +93,11 @@ def test_an_index_serves_the_function_that_built_it_alone(tmp_path):
     assert [one.id for one in loaded("ice?", k=2).passages]
     with pytest.raises(CheckpointError, match="give that one, or build again"):
         FaissRetriever.load(tmp_path / "index", encoder=CallableEncoder(made(9.0)))
+
+
+@pytest.mark.parametrize("wrap", ["itself", "a partial", "a method"])
+def test_the_key_of_an_embedder_inside_a_function(wrap):
+    key = f"sk-MARK-of-{wrap.replace(' ', '-')}-3"
+    one = dspy.Embedder("openai/x", api_key=key)
+    CallableEncoder({"itself": one, "a partial": partial(one), "a method": one.__call__}[wrap], name="mine")
+    assert redacted(f"refused {key}") == "refused ***"

@@ -202,6 +202,17 @@ def test_a_push_removes_only_what_an_earlier_one_wrote(hub, program):
     assert own.items() <= hub.repos[NAME].files.items()
 
 
+def test_a_manifest_that_lists_files_of_others_removes_none(hub, program):
+    radio.push_to_hub(program, NAME, token=TOKEN)
+    own = {"thesis.tex": b"mine", "data/a.csv": b"mine", "reranker/../b.txt": b"mine"}
+    files = hub.repos[NAME].files
+    manifest = json.loads(files["manifest.json"])
+    manifest["files"] |= dict.fromkeys(own, "0" * 64)
+    hub.repos[NAME].commit("Listed", {**files, **own, "manifest.json": json.dumps(manifest).encode()})
+    radio.push_to_hub(program, NAME, token=TOKEN)
+    assert own.items() <= hub.repos[NAME].files.items()
+
+
 def test_without_the_right_token_nothing_is_pushed(hub, program):
     for token in (None, "hf_WRONGTOKEN"):
         with pytest.raises(RadioError, match=r"the hub did not take the program \(.*401.*hf auth login") as caught:

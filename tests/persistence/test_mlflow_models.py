@@ -85,6 +85,41 @@ def test_what_cannot_be_logged_or_loaded(store, small, index):
         radio.load_model("runs:/0123456789abcdef0123456789abcdef/program")
 
 
+def no_encoder(folder):
+    shutil.rmtree(folder / "encoder")
+    (folder / "encoder").mkdir()
+
+
+def two_encoders(folder):
+    (one,) = (folder / "encoder").iterdir()
+    shutil.copytree(one, folder / "encoder" / "other")
+
+
+def linked_encoder(folder):
+    (one,) = (folder / "encoder").iterdir()
+    one.rename(folder.parent / "elsewhere")
+    one.symlink_to(folder.parent / "elsewhere")
+
+
+def a_file(folder):
+    (one,) = (folder / "encoder").iterdir()
+    shutil.rmtree(one)
+    one.write_text("x")
+
+
+def linked_program(folder):
+    (folder / "program").rename(folder.parent / "elsewhere")
+    (folder / "program").symlink_to(folder.parent / "elsewhere")
+
+
+@pytest.mark.parametrize("change", [no_encoder, two_encoders, linked_encoder, a_file, linked_program])
+def test_a_model_of_a_stranger_is_held_against_what_is_logged(logged, tmp_path, change):
+    folder = Path(mlflow.artifacts.download_artifacts(logged[0], dst_path=str(tmp_path / "model")))
+    change(folder / "artifacts")
+    with pytest.raises(CheckpointError, match=r"needs one folder of weights|is a link"):
+        radio.load_model(str(folder))
+
+
 @pytest.mark.slow
 def test_mlflow_serves_it(logged, store, tmp_path):
     uri, ids, _ = logged

@@ -10,6 +10,7 @@ import dspy
 import pytest
 
 import radio_dspy as radio
+from radio_dspy.core.credentials import learn
 from radio_dspy.core.errors import CheckpointError, SettingsError
 from radio_dspy.core.files import sha256_of
 from radio_dspy.models.files import fingerprint
@@ -439,3 +440,13 @@ def test_dspys_own_save_says_once_where_the_weights_lie(small, tmp_path, caplog)
         program.save(tmp_path / "again.json")
     assert [f"lie in {tmp_path / 'weights'}" in one.getMessage() for one in caplog.records] == [True]
     assert "radio_dspy.save(program, folder)" in caplog.text
+
+
+def test_a_demonstration_that_repeats_a_key(program, index, tmp_path):
+    key = "sk-MARK-of-a-demo-0123"
+    learn({"api_key": key})
+    program.answer.demos = [{"question": "q", "passages": ["p"], "answer": f"refused {key}"}]
+    folder = radio.save(program, tmp_path / "saved")
+    assert key not in (folder / "program.json").read_text()
+    assert radio.load(folder, retriever=index).answer.demos[0]["answer"] == "refused ***"
+    assert program.answer.demos[0]["answer"] == f"refused {key}"

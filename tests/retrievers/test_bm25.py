@@ -121,3 +121,57 @@ def test_other_files_are_refused(saved):
         BM25Retriever.load(saved)
     with pytest.raises(CheckpointError, match="no manifest"):
         BM25Retriever.load(saved.parent)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"backend": "numba"}, {"corpus": ["x"]}, {"csc_backend": "scipy"}, {"auto_compile": True}, {"method": "bm25+"},
+        {"idf_method": "atire"}, {"dtype": "float64"}, {"int_dtype": "object"}, {"k1": "1.5"}, {"b": 7},
+        {"num_docs": 0}, {"version": None},
+    ],
+)  # fmt: skip
+def test_settings_of_bm25s_that_are_not_ours_are_refused(saved, changes):
+    said = json.loads((saved / "params.index.json").read_text())
+    (saved / "params.index.json").write_text(json.dumps({**said, **changes}))
+    redo(saved)
+    with pytest.raises(CheckpointError, match=r"holds no index that bm25s reads \(\w+: "):
+        BM25Retriever.load(saved)
+
+
+HUGE = (
+    b"\x93NUMPY\x01\x00v\x00"
+    + b"{'descr': '<f4', 'fortran_order': False, 'shape': (2199023255552,), }".ljust(117)
+    + b"\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("data", lambda one: one * np.nan),
+        ("data", lambda one: one * np.inf),
+        ("data", lambda one: -one),
+        ("data", lambda one: one.astype("f2")),
+        ("indices", lambda one: one * 0),
+        ("indices", lambda one: one.astype("u4")),
+        ("data", lambda one: HUGE),
+        ("data", lambda one: b""),
+        ("indptr", lambda one: b"\x93NUMPY\x01\x00"),
+    ],
+)
+def test_arrays_that_no_bm25_has_are_refused(saved, name, change):
+    path = saved / f"{name}.csc.index.npy"
+    found = change(np.load(path))
+    path.write_bytes(found) if isinstance(found, bytes) else np.save(path, found)
+    redo(saved)
+    with pytest.raises(CheckpointError, match=r"holds no index that bm25s reads|not that of its passages"):
+        BM25Retriever.load(saved)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[1]", "", '{"ice": 1e99}'])
+def test_words_that_are_none_are_refused(saved, text):
+    (saved / "vocab.index.json").write_text(text)
+    redo(saved)
+    with pytest.raises(CheckpointError, match=r"holds no index that bm25s reads|not that of its passages"):
+        BM25Retriever.load(saved)

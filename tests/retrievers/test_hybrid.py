@@ -83,3 +83,11 @@ def test_what_cannot_be_fused(index, words, tmp_path):
     (tmp_path / "manifest.json").write_text('{"format": 1, "kind": "hybrid", "fusion": "rrf", "parts": ["x"]}')
     with pytest.raises(CheckpointError, match="no manifest of a hybrid"):
         HybridRetriever.load(tmp_path)
+
+
+def test_a_part_that_is_a_link_is_refused(tmp_path, index, small):
+    HybridRetriever([index, BM25Retriever(index.passages)]).save(tmp_path / "both")
+    (tmp_path / "both" / "0").rename(tmp_path / "elsewhere")
+    (tmp_path / "both" / "0").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="0: is a link"):
+        HybridRetriever.load(tmp_path / "both", small)

@@ -104,6 +104,8 @@ def damaged(index, what):
         places = faiss.vector_to_array(index.direct_map.array)
         places[[5, 6]] = places[[6, 5]]
         faiss.copy_array_to_vector(places, index.direct_map.array)
+    elif what == "untrained":
+        (faiss.downcast_index(index.storage) if hasattr(index, "storage") else index).is_trained = False
     else:
         vector = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * WIDTH)[:WIDTH]
         vector[...] = {"NaN": np.nan, "a long vector": vector * 3, "zero": 0}[what]
@@ -119,6 +121,8 @@ def damaged(index, what):
         ("ivf", "an id twice", "a passage stands in several lists"),
         ("ivf", "a place", "passages in lists that there are not"),
         ("ivf", "places of two", "in another place than is written down"),
+        ("flat", "untrained", "it says that it is not trained"),
+        ("hnsw", "untrained", "its parts do not belong together"),
         ("flat", "NaN", "a vector holds what is no finite number"),
         ("flat", "a long vector", "a vector is of length 3, not 1"),
         ("flat", "zero", "a vector is zero"),

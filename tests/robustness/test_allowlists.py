@@ -204,6 +204,8 @@ TABLE = [
     (PROGRAM, (WEIGHTS, "checkpoint"), "//host/share", UnsafeFileError),
     (PROGRAM, (WEIGHTS, "passage_checkpoint"), "\\\\host\\share", UnsafeFileError),
     (PROGRAM, (WEIGHTS, "passage_checkpoint"), "reranker", None),
+    (PROGRAM, (WEIGHTS, "base"), "owner/name", None),
+    *((PROGRAM, (WEIGHTS, "base"), name, UnsafeFileError) for name in ("/etc", "../x", "~/x", "a/b/c", "C:\\x", "")),
     (PROGRAM, (WEIGHTS, "architecture"), "cross-encoder ", "architecture"),
     (PROGRAM, (WEIGHTS, "max_length"), 32, None),
     (PROGRAM, (WEIGHTS, "max_length"), -1, "max_length"),
@@ -245,6 +247,7 @@ TABLE = [
     (STATE, ("answer", "config"), {"api_base": ADDRESS}, UnsafeFileError),
     (STATE, (WEIGHTS, "checkpoint"), "owner/name", None),
     (STATE, (WEIGHTS, "checkpoint"), ADDRESS, UnsafeFileError),
+    (STATE, (WEIGHTS, "base"), "/srv/models/private", UnsafeFileError),
     # An index: its encoder by a plain name, and its files.
     (INDEX, ("a_later_entry",), 1, None),
     (INDEX, ("format",), 99, "index format 99"),

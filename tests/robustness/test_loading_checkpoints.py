@@ -390,6 +390,30 @@ def test_a_pickle_instead_of_safetensors(folder, monkeypatch, place, suffix):
         vectors(folder)
 
 
+@pytest.mark.parametrize("stored", [torch.int64, torch.int8, torch.uint8, torch.bool, torch.float8_e4m3fn])
+@pytest.mark.parametrize("place", ["", "2_Dense"])
+def test_weights_that_are_no_floating_point_numbers(folder, place, stored):
+    """transformers converts them without a word."""
+    path = folder / place / "model.safetensors"
+    tensors = load_file(path)
+    name = next(one for one in tensors if one.endswith("weight"))
+    tensors[name] = tensors[name].to(stored)
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"the tensor {name} is not stored as the floating-point numbers"):
+        vectors(folder)
+
+
+def test_vectors_of_another_dimension_than_the_settings_say(folder):
+    pooling, dense = folder / "1_Pooling" / "config.json", folder / "2_Dense"
+    (folder / MODULES).write_text(json.dumps(json.loads((folder / MODULES).read_text())[:2]))
+    shutil.rmtree(dense)
+    assert vectors(folder).shape == (1, 16)
+    change(pooling, word_embedding_dimension=5, embedding_dimension=5)
+    shutil.copytree(folder, folder.parent / "other")
+    with pytest.raises(CheckpointError, match="it gives vectors of 16 dimensions, where its settings say 5"):
+        vectors(folder.parent / "other")
+
+
 def test_a_pickle_beside_safetensors_is_not_read(folder, monkeypatch):
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was read"))
     for place in ("", "2_Dense"):

@@ -58,18 +58,19 @@ def test_in_a_run_only_what_runs_wrote_is_removed(tmp_path):
     take_up(tmp_path)
     for name in (
         ".training-holidays/a.jpg",
+        f".training-{KEY * 2}/reranker/chapter.tex",
         ".training-settings/state.json",
         f"training-{KEY}-3/mine.txt",
         f"training-{KEY}-4/state.json",
         f".notes.txt.{KEY * 2}",
         f".log.jsonl.{KEY * 2}",
     ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text("mine")
     take_up(tmp_path)
     remove_checkpoints(tmp_path)
     assert not (tmp_path / f".log.jsonl.{KEY * 2}").exists()
-    assert len([path for path in tmp_path.rglob("*") if path.is_file() and path.read_text() == "mine"]) == 5
+    assert len([path for path in tmp_path.rglob("*") if path.is_file() and path.read_text() == "mine"]) == 6
 
 
 def test_one_optimizer_does_not_take_up_the_run_of_another(tmp_path):

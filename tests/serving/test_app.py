@@ -14,8 +14,10 @@ import pytest
 from radio_dspy.programs import RetrieveRerankAnswer
 
 from radio_dspy import Rerank, load_groups, load_questions, save
+from radio_dspy.core.credentials import learn
 from radio_dspy.core.errors import CheckpointError, SettingsError
 from radio_dspy.serving.batching import Batcher
+from radio_dspy.serving.errors import answer_to
 from radio_dspy.serving.settings import KEYS_VARIABLE, ServerSettings, read_keys
 from tests.serving.conftest import KEY
 from tests.serving.running import serving
@@ -322,3 +324,13 @@ class TestBatcher:
     def test_a_pass_has_a_bound(self, passes):
         self.run([(str(number), ["x"] * 100) for number in range(4)])
         assert passes == [["0", "1"], ["2", "3"]]
+
+
+@pytest.mark.parametrize("kind", [dspy.ContextWindowExceededError, dspy.LMAuthError, UnicodeError])
+def test_what_a_provider_says_of_a_key_reaches_no_client(kind):
+    key = "sk-MARK-of-a-provider-8"
+    learn({"api_key": key, "api_base": "https://gate.example/v1"})
+    said = f"refused {key}\nat https://gate.example/v1"
+    reason = answer_to(kind(message=said) if kind is dspy.ContextWindowExceededError else kind(said)).reason
+    assert "refused ***" in reason
+    assert "gate.example" not in reason

@@ -15,6 +15,7 @@ from radio_dspy.evaluation.significance import interval, paired_bootstrap
 from radio_dspy.models.weights import RerankerWeights
 from radio_dspy.runs.run import Run
 
+_LOST = 0.05  # of recall@50: few questions show no loss beyond the noise, and a guard does not wait for them
 NDCG = "ndcg@10"
 # A value for every held-out question, the higher the better; or such values by measure, the main one first.
 Values = Sequence[float] | Mapping[str, Sequence[float]]
@@ -34,7 +35,8 @@ class Gate:
             has to win, and none may lose: a candidate is refused where the whole 95 % interval of one is below 0.
         tokens: Judge what the LM reads: of each ranking only the first passages that have so many tokens together, so
             that longer passages are no advantage. One is counted for each word, and for four bytes of long ones.
-        retrieval: Also refuse a query encoder that finds less than the base as a first stage (recall@50).
+        retrieval: Also refuse a query encoder that finds less than the base as a first stage: recall@50 lower by more
+            than 0.05, or beyond the noise.
         samples: Bootstrap samples.
         seed: Of the bootstrap.
     """
@@ -235,7 +237,7 @@ def pass_gate(
                 values[share] = judge(weights)
                 if recall and recalled:
                     found = paired_bootstrap(recalled, _main(recall(weights)), samples=gate.samples, seed=gate.seed)
-                    if found.high < 0:
+                    if found.high < 0 or found.mean < -_LOST:
                         refused[share] = f"as a first stage it finds less ({found.mean:+.3f} recall@50)"
         decision = decide(values, metric, gate, refused)
         share = next((one.share for one in decision.candidates if one.name == decision.chosen), 0.0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +13,14 @@ from typing import TYPE_CHECKING, Any
 from sentence_transformers.base.modules import Transformer
 
 from radio_dspy.core.errors import MissingExtraError, SettingsError
+from radio_dspy.core.files import is_empty
+from radio_dspy.core.redaction import logger_of
 from radio_dspy.distillation.training.settings import LoraSettings
 
 if TYPE_CHECKING:
     from peft import LoraConfig
+
+logger = logger_of(__name__)
 
 
 @contextlib.contextmanager
@@ -24,7 +30,7 @@ def adapted(module: Any, settings: LoraSettings | LoraConfig | None, save_adapte
     Args:
         module: A sentence-transformers module.
         settings: Which adapters.
-        save_adapter: Also keep them here, as peft does.
+        save_adapter: Also keep them here, as peft does; where something is already, in the next free name.
     """
     if settings is None:
         yield
@@ -32,10 +38,19 @@ def adapted(module: Any, settings: LoraSettings | LoraConfig | None, save_adapte
     add_adapters(module, settings)
     yield
     if save_adapter is not None:
-        found = transformers_of(module)
+        found, folder = transformers_of(module), _free(Path(save_adapter))
         for row, one in enumerate(found):  # a router has one for each route
-            one.model.save_pretrained(Path(save_adapter) / (str(row) if len(found) > 1 else ""))
+            one.model.save_pretrained(folder / (str(row) if len(found) > 1 else ""))
+        logger.info("The adapters are in %s.", folder)
     merge_adapters(module)
+
+
+def _free(folder: Path) -> Path:
+    """The folder, or the first of ``folder-2``, ``folder-3``... that is new or empty: nothing there is replaced."""
+    names = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    return next(
+        one for one in itertools.chain([folder], names) if not os.path.lexists(one) or (one.is_dir() and is_empty(one))
+    )
 
 
 def add_adapters(module: Any, settings: LoraSettings | LoraConfig) -> None:

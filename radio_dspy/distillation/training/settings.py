@@ -95,7 +95,8 @@ class TrainingSettings:
             passages' vectors stay what they are.
         in_batch_negatives: Also take the other groups' positives of a forward pass as negatives.
         lora: Train low-rank adapters instead of all weights: ``LoraSettings`` or peft's ``LoraConfig``.
-        save_adapter: Also keep the adapters here, as peft does; the trained checkpoint has them merged.
+        save_adapter: Also keep the adapters here, as peft does; where something is already, in the next free name
+            (``here-2``). The trained checkpoint has them merged.
         gradient_checkpointing: Compute activations twice instead of keeping them: less memory, the same weights.
         precision: ``"auto"`` is fp32 on a CPU and bf16 (or fp16) on a GPU.
         averaged_runs: Train so many times from the base, each in another order and with other dropout, and average the

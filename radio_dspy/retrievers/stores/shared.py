@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from radio_dspy.core.errors import DataError, MissingExtraError, SettingsError, StoreError
 from radio_dspy.core.passages import Passage
+from radio_dspy.core.redaction import watch_logs
 from radio_dspy.core.validation import checked_text, plain_number
 from radio_dspy.models.encoder import TextEncoder
-from radio_dspy.models.vectors import length_problem
+from radio_dspy.models.vectors import checked_vectors, length_problem
 from radio_dspy.retrievers.base import Filter
 from radio_dspy.retrievers.vector import VectorRetriever
 from radio_dspy.retrievers.vector_store import asking as asking
@@ -109,9 +110,11 @@ def needed(module: str, extra: str) -> Any:
         MissingExtraError: If it is not installed.
     """
     try:
-        return import_module(module)
+        found = import_module(module)
     except ImportError as error:
         raise MissingExtraError(f'{module} is missing: pip install "radio-dspy[{extra}]"') from error
+    watch_logs()
+    return found
 
 
 class Store(ABC):
@@ -164,7 +167,7 @@ class Store(ABC):
 
         Raises:
             StoreError: If there are none.
-            DataError: If they share an id.
+            DataError: If they share an id, or a vector is missing, of another dimension, zero or no numbers.
             SettingsError: If they are compared by inner product and are not of length 1.
         """
         import numpy as np
@@ -173,8 +176,11 @@ class Store(ABC):
         self._keep(held, ((one.id, vector) for one, vector in sample))
         if not held:
             raise StoreError(f"{self.name}: holds no passage with a vector; fill it first.")
-        found = np.asarray(list(held.values()), dtype=np.float32)
-        self.dimension = dimension or found.shape[1]
+        try:
+            found = np.asarray(list(held.values()), dtype=np.float32)
+        except (TypeError, ValueError) as error:  # one is missing, or of another length than the others
+            raise DataError(f"{self.name}: its vectors are no rows of numbers ({error!s:.200}).") from None
+        self.dimension = checked_vectors(found, len(held), self.name, of="passages", dimension=dimension).shape[1]
         if metric == INNER_PRODUCT and (problem := length_problem(found)):
             raise SettingsError(
                 f"{self.name}: compares by inner product, but a vector {problem}; store unit vectors, or compare by "

@@ -266,6 +266,23 @@ def test_a_query_encoder_that_finds_less_is_refused(base, trained, tmp_path):
     assert [one.refused for one in decision.candidates] == ["", "", "as a first stage it finds less (-0.300 recall@50)"]
 
 
+def test_a_loss_of_recall_that_few_questions_cannot_show_refuses_too(base, trained, tmp_path):
+    """A ruined query encoder that a metric likes: three of twelve questions lost most, and the interval reaches 0."""
+    judge, _ = judging(base, trained, {0.0: 0.0, 1.0: 0.2})
+    lost = [1, 0, 0, 1, 0, 0, 1, 0, 0, -1, 0, 0]
+
+    def recall(weights):
+        return (
+            BASE
+            if weights.checkpoint == base.checkpoint
+            else [one - 0.6 * n for one, n in zip(BASE, lost, strict=True)]
+        )
+
+    _, decision = pass_gate(base, trained, judge, "m", Gate(mixtures=()), Run(tmp_path), recall=recall)
+    assert decision.chosen == "base"
+    assert decision.candidates[1].refused == "as a first stage it finds less (-0.100 recall@50)"
+
+
 def test_a_loss_of_recall_within_noise_does_not_refuse(base, trained, tmp_path):
     judge, _ = judging(base, trained, {0.0: 0.0, 1.0: 0.2})
 

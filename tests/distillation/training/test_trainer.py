@@ -258,6 +258,16 @@ def test_an_adapter_of_pefts_own_settings_is_merged_and_kept(tiny, tmp_path):
     assert one != other
 
 
+def test_an_adapter_takes_the_place_of_nothing(tiny, tmp_path):
+    pytest.importorskip("peft")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("mine")
+    for number in (2, 3):
+        train(tiny, tmp_path / f"{number}", lora=LoraSettings(rank=2), save_adapter=str(tmp_path / "mine"))
+        assert (tmp_path / f"mine-{number}" / "adapter_model.safetensors").is_file()
+    assert [(one.name, one.read_text()) for one in (tmp_path / "mine").iterdir()] == [("README.md", "mine")]
+
+
 def replace_rank(config, rank):
     return replace(config, r=rank)
 
