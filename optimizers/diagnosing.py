@@ -95,7 +95,7 @@ def _diagnosed(
     everyone: Sequence[tuple[str, str, Sequence[str]]],
 ) -> Diagnosis:
     verdict = judge(requests)
-    kept = [(row, ids) for row, ids in enumerate(verdict.relevant) if ids]
+    kept = [(row, ids) for row, ids in enumerate(verdict.relevant) if ids is not None]
 
     def values(rankings: Sequence[Ranking]) -> list[float]:
         if not kept:
@@ -103,18 +103,13 @@ def _diagnosed(
         return ranking_metrics([rankings[row].ids for row, _ in kept], [ids for _, ids in kept], (NDCG,))[NDCG]
 
     base = values(job.pipeline.rank(job.slots[0], requests))
-    ideal = [
-        Ranking.from_scores(one.query, one.candidates, [float(passage.id in (ids or ())) for passage in one.candidates])
-        for one, ids in zip(requests, verdict.relevant, strict=True)
-    ]
     stages = _stages(optimizer, job, signals, everyone)
     calls = {name: 0 if stage is None else stage.calls for name, stage in stages.items()}
     found = {}
     with job.stage("signals"):
-        for one, _ in _looked_at(optimizer, job, signals).items():
-            found[one.name] = agreement_of(
-                one.name, values(fused_rankings(requests, {one: 1.0})), base, calls.get(one.name, 0)
-            )
+        for one in _looked_at(job, signals):
+            ndcg = values(fused_rankings(requests, {one: 1.0}))
+            found[one.name] = agreement_of(one.name, ndcg, base, calls.get(one.name, 0), type(one).__name__)
         if len(signals) > 1:
             total = sum(calls.get(one.name, 0) for one in signals)
             found["teacher"] = agreement_of("teacher", values(fused_rankings(requests, signals)), base, total)
@@ -124,12 +119,11 @@ def _diagnosed(
         judged=len(kept),
         relevance=verdict.source,
         candidates=max(len(one.candidates) for one in requests),
-        found=sum(any(passage.id in ids for passage in requests[row].candidates) for row, ids in kept)
-        / max(1, len(kept)),
+        found=_share_found([(requests[row], ids) for row, ids in kept]),
         rows=(
             agreement_of("first_stage", values([one.ranking() for one in requests]), base),
             agreement_of("base", base, base),
-            agreement_of("best", values(ideal), base),
+            agreement_of("best", values(_ideal(requests, verdict.relevant)), base),
         ),
         signals=tuple(sorted(found.values(), key=lambda one: -one.ndcg)),
         rationales=quality,
@@ -140,11 +134,25 @@ def _diagnosed(
     return replace(diagnosis, recommendation=recommend(diagnosis))
 
 
-def _looked_at(optimizer: RADIO, job: Job, signals: Mapping[Signal, float]) -> dict[Signal, float]:
+def _share_found(judged: Sequence[tuple[RankRequest, frozenset[str]]]) -> float:
+    """The part of the questions that have a relevant passage among their candidates."""
+    found = sum(any(one.id in ids for one in request.candidates) for request, ids in judged)
+    return found / max(1, len(judged))
+
+
+def _ideal(requests: Sequence[RankRequest], relevant: Sequence[frozenset[str] | None]) -> list[Ranking]:
+    """The candidates with the relevant ones first."""
+    return [
+        Ranking.from_scores(one.query, one.candidates, [float(passage.id in (ids or ())) for passage in one.candidates])
+        for one, ids in zip(requests, relevant, strict=True)
+    ]
+
+
+def _looked_at(job: Job, signals: Mapping[Signal, float]) -> list[Signal]:
     """The teacher's signals, and two that cost nothing to compare them with."""
     free = (AnswerSimilarity(job.encoder, index=vector_part(job.first_stage)), RetrievalScore())
     names = {one.name for one in signals}
-    return {**signals, **{one: 0.0 for one in free if one.name not in names}}
+    return [*signals, *(one for one in free if one.name not in names)]
 
 
 def _agreement(requests: Sequence[RankRequest], signals: Mapping[Signal, float]) -> float | None:

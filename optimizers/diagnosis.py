@@ -29,6 +29,7 @@ class Agreement:
         low: Lower end of its 95 % interval (paired bootstrap).
         high: Its upper end.
         calls: LM calls that it takes on all training questions; 0 for a signal that asks none.
+        kind: The signal's class; empty for what is none.
     """
 
     name: str
@@ -37,6 +38,12 @@ class Agreement:
     low: float
     high: float
     calls: int = 0
+    kind: str = ""
+
+    @property
+    def title(self) -> str:
+        """What a reader may call it."""
+        return self.kind or _TITLES.get(self.name, self.name)
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ class Diagnosis:
             ranked.add_column(column)
         for one in (*self.rows, *self.signals):
             ranked.add_row(
-                _TITLES.get(one.name, one.name),
+                one.title,
                 f"{one.ndcg:.3f}",
                 f"{one.gain:+.3f}",
                 f"{one.low:+.3f} to {one.high:+.3f}",
@@ -131,7 +138,9 @@ _TITLES = {
 }
 
 
-def agreement_of(name: str, values: Sequence[float], base: Sequence[float], calls: int = 0) -> Agreement:
+def agreement_of(
+    name: str, values: Sequence[float], base: Sequence[float], calls: int = 0, kind: str = ""
+) -> Agreement:
     """A ranking's row, from its nDCG@10 on every judged question and the reranker's on the same.
 
     Example:
@@ -140,9 +149,9 @@ def agreement_of(name: str, values: Sequence[float], base: Sequence[float], call
         (0.75, 0.25)
     """
     if not values:
-        return Agreement(name, 0.0, 0.0, 0.0, 0.0, calls)
+        return Agreement(name, 0.0, 0.0, 0.0, 0.0, calls, kind)
     found = paired_bootstrap(base, values)
-    return Agreement(name, sum(values) / len(values), found.mean, found.low, found.high, calls)
+    return Agreement(name, sum(values) / len(values), found.mean, found.low, found.high, calls, kind)
 
 
 def recommend(found: Diagnosis) -> str:
@@ -172,13 +181,13 @@ def recommend(found: Diagnosis) -> str:
         first = max(found.signals, key=lambda one: one.ndcg)
         return (
             f"Do not train with these signals: none ranks the passages better than the reranker does already (the best "
-            f"is {first.name}, {first.gain:+.3f} nDCG@10, 95 % interval {first.low:+.3f} to {first.high:+.3f}); try "
+            f"is {first.title}, {first.gain:+.3f} nDCG@10, 95 % interval {first.low:+.3f} to {first.high:+.3f}); try "
             "another LM or signal."
         )
     highest = max(one.ndcg for one in able)
     chosen = min((one for one in able if one.ndcg >= highest - AS_GOOD), key=lambda one: (one.calls, -one.ndcg))
     return (
-        f"Train with {_TITLES.get(chosen.name, chosen.name)} ({chosen.calls} LM calls): it ranks the candidates at "
+        f"Train with {chosen.title} ({chosen.calls} LM calls): it ranks the candidates at "
         f"nDCG@10 {chosen.ndcg:.3f}, the reranker at {base.ndcg:.3f}, and {best.ndcg:.3f} is possible{_aside(found)}."
     )
 

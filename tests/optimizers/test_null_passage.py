@@ -20,8 +20,10 @@ class Odd:
         ]
 
 
-@pytest.mark.parametrize("architecture", ["cross-encoder", "bi-encoder"])
-def test_a_reranker_learns_where_nothing_helps(architecture, index, small, topic, tmp_path):
+@pytest.mark.parametrize(
+    ("architecture", "tower"), [("cross-encoder", "both"), ("bi-encoder", "both"), ("bi-encoder", "query")]
+)
+def test_a_reranker_learns_where_nothing_helps(architecture, tower, index, small, topic, tmp_path):
     rerank = radio.Rerank(small, architecture, new_head=architecture == "cross-encoder", min_score="null")
     program = radio.RetrieveRerankAnswer(index, rerank, candidates=8, k=8)
     optimizer = radio_of(
@@ -32,6 +34,7 @@ def test_a_reranker_learns_where_nothing_helps(architecture, index, small, topic
         epochs=1,
         learning_rate=5e-5,
         max_length=32,
+        tower=tower,
         run_dir=tmp_path / "run",
     )
     aligned = optimizer.compile(program, trainset=topic.train[:4], valset=topic.test[:2])
