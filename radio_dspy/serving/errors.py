@@ -10,7 +10,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from radio_dspy.core.errors import CheckpointError, DataError, LanguageModelError, RunError, SettingsError, StoreError
+from radio_dspy.core.errors import (
+    CheckpointError,
+    DataError,
+    LanguageModelError,
+    RadioError,
+    RunError,
+    SettingsError,
+    StoreError,
+)
 from radio_dspy.core.redaction import logger_of, told
 
 logger = logger_of(__name__)
@@ -41,7 +49,9 @@ def answer_to(error: Exception) -> Answer:
     """The status and the reason of a failure; one that nobody foresaw is in the log alone."""
     for kind, status in _STATUS:
         if isinstance(error, kind):
-            return Answer(status, " ".join(str(error).split()) if status < 500 else told(error))
+            reason = " ".join(str(error).split()) if status < 500 else told(error)
+            own = f"{type(error).__name__}: " if isinstance(error, RadioError) else ""
+            return Answer(status, reason.removeprefix(own))
     logger.error("A request failed.", exc_info=error)
     return Answer(500, "the server failed; its log says why.")
 
