@@ -154,7 +154,7 @@ async def overload(port: int, asked: Sequence[Asked], count: int) -> Counter[str
 
 def measure(seconds: float = 60.0, connections: int = 64) -> list[Row]:
     """The rows of this benchmark."""
-    rerank = radio.Rerank(radio.weights(ENCODER), "cross-encoder")
+    rerank = radio.Rerank(radio.weights(ENCODER), "cross-encoder", new_head=True)
     asked = requests_for(rerank)
     alone = in_process(rerank, asked, min(seconds, 15.0))
     with served(rerank) as (port, process):

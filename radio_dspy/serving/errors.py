@@ -50,7 +50,9 @@ def answer_to(error: Exception) -> Answer:
     for kind, status in _STATUS:
         if isinstance(error, kind):
             ours = status < 500 and isinstance(error, RadioError | OverflowError)
-            return Answer(status, " ".join(str(error).split()) if ours else told(error))
+            reason = " ".join(str(error).split()) if ours else told(error)
+            own = f"{type(error).__name__}: " if isinstance(error, RadioError) else ""
+            return Answer(status, reason.removeprefix(own))
     logger.error("A request failed.", exc_info=error)
     return Answer(500, "the server failed; its log says why.")
 

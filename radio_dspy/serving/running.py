@@ -10,6 +10,8 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -47,9 +49,9 @@ def serve(source: Source, settings: ServerSettings, announce: Callable[[str], No
     keys = read_keys(settings, dict(os.environ))
     if settings.feedback is not None:
         settings = replace(settings, feedback=check_feedback(settings.feedback))
+    listening = _bind(settings)
     if not keys and settings.host not in LOOPBACK:
         logger.warning("%s: anyone who reaches it may ask: no keys are given (--api-key-file).", settings.host)
-    listening = _bind(settings)
     settings = replace(settings, port=listening.getsockname()[1])
     factory = _Factory(source, settings)
     run = configured(factory, settings, factory=True)
@@ -62,8 +64,15 @@ def serve(source: Source, settings: ServerSettings, announce: Callable[[str], No
         else:
             with tempfile.TemporaryDirectory(prefix="radio-dspy-") as shared:
                 os.environ[SHARED_FOLDER] = shared  # workers inherit it
-                announce(settings.address)
+                # A worker that cannot start ends the server, which then has announced nothing.
+                threading.Thread(target=_announce_first, args=(settings.address, announce), daemon=True).start()
                 _workers(run, listening)
+
+
+def _announce_first(address: str, announce: Callable[[str], None]) -> None:
+    """Announce the address when the first worker answers."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health"):
+        announce(address)
 
 
 def configured(app: Any, settings: ServerSettings, *, factory: bool = False) -> uvicorn.Config:
@@ -92,9 +101,7 @@ def _bind(settings: ServerSettings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
-        reason = (
-            os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        )  # a name that is unknown has none
+        reason = str(error.strerror or error).partition(" (while ")[0]
         raise SettingsError(f"{settings.address}: cannot listen ({reason}); give another --port or --host.") from None
 
 

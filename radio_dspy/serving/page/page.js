@@ -200,7 +200,7 @@
 
   const knowServer = async () => {
     served = await (await send("version")).json();
-    $("served").textContent = "radio-dspy " + served.release + " · " + served.program + " · base " + served.base + " · " + (served.lm ? "LM " + served.lm : "no LM: passages alone");
+    $("served").textContent = "radio-dspy " + served.release + " · " + served.program + " · base " + served.base + " · " + (served.lm ? "LM " + served.lm.split("/").pop() : "no LM: passages alone");
     $("choices-label").hidden = !served.choices;
   };
 
