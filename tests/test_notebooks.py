@@ -33,7 +33,9 @@ def test_a_notebook_is_small_and_names_no_place(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
-    done = NotebookClient(notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": tmp_path}})
-    done.execute()
+    resources = {"metadata": {"path": tmp_path}}
+    client = NotebookClient(notebook, timeout=240, kernel_name="python3", resources=resources)
+    client.shutdown_kernel = "immediate"  # else it waits half a minute for threads that sleep
+    client.execute()
     printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
     assert "Returned the " in printed or "updates" in printed

@@ -101,9 +101,9 @@ def signals(axes: Axes) -> None:
 
 def gate(axes: Axes) -> None:
     """Two trainings at the gate: gains with intervals, and which weights are returned."""
-    axes.axvline(0, color=colour("ink"), linewidth=1)
     labels = []
     for start, rows, returned in ((0, HELPED, "mixture 0.75"), (6, IDLE, "base")):
+        axes.plot([0, 0], [start - 0.4, start + 4.4], color=colour("ink"), linewidth=1)
         names = ["base", *(f"mixture {share:g}" if share < 1 else "trained" for share, *_ in rows)]
         values = [(0.0, 0.0, 0.0), *(row[1:] for row in rows)]
         for place, (name, (mean, low, high)) in enumerate(zip(names, values, strict=True), start=start):
@@ -120,7 +120,6 @@ def gate(axes: Axes) -> None:
     axes.text(-0.03, 5.2, "One that cannot be told from nothing", va="center", fontweight="bold")
     axes.set_xlim(-0.032, 0.062)
     axes.set_xlabel("gain in nDCG@10 over the base, 95 % interval")
-    axes.grid(axis="x")
 
 
 def drawings() -> list[Drawing]:

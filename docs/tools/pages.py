@@ -28,15 +28,16 @@ _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]
 def main() -> None:
     """Write the pages, and a copy of the sources in the layout in which they are installed."""
     shutil.rmtree(PAGES, ignore_errors=True)
-    tools = shutil.ignore_patterns("tools", "*.json", "__pycache__")
-    shutil.copytree(ROOT / "docs", PAGES, ignore=tools)
+    # Pages are written below; what is left are drawings and plots.
+    shutil.copytree(ROOT / "docs", PAGES, ignore=shutil.ignore_patterns("tools", "*.md", "*.json"))
     for path in (ROOT / "docs").glob("*.md"):
         write(path.name, relinked(path.read_text(encoding="utf-8"), path.parent))
     for name, page in TOP.items():
         write(page, relinked((ROOT / name).read_text(encoding="utf-8"), ROOT))
     for name, text in {**reference.pages(ROOT), **notebook_pages(ROOT / "examples" / "notebooks")}.items():
         write(name, text)
-    shutil.copy(ROOT / "docs" / "tools" / "site.css", PAGES / "site.css")
+    for name in ("site.css", "site.js"):
+        shutil.copy(ROOT / "docs" / "tools" / name, PAGES / name)
     llms = (ROOT / "llms.txt").read_text(encoding="utf-8")
     write("llms.txt", re.sub(r"\]\((?:docs/)?([^):]+)\.md\)", lambda link: f"]({link[1].lower()}.html)", llms))
     namespace()

@@ -127,7 +127,7 @@ def _commands(group: Any, before: str) -> Iterator[tuple[str, Any]]:
 def _parameter(one: Any) -> str:
     names = ", ".join(f"`{name}`" for name in (*one.opts, *one.secondary_opts))
     if one.param_type_name == "argument":
-        names = f"`{one.human_readable_name}`"
+        names = f"`{one.name.upper()}`"
     default = "required" if one.required else "" if one.default in (None, (), []) else f"`{one.default}`"
     return f"| {names} | {default} | {_cell(one.help or '')} |"
 
