@@ -66,9 +66,8 @@ _HOLDERS = (
 _NO_SETTINGS = frozenset(
     ("history", "callbacks", "provider", "_providers", "_engine_store", "_async_engine_store", "_engine_lock")
 )
-_LARGE = frozenset(
-    {"numpy", "sentence_transformers", "tokenizers", "torch", "transformers"}
-)  # packages of models, which hold no keys
+# Packages of models, which hold no keys.
+_LARGE = frozenset({"numpy", "sentence_transformers", "tokenizers", "torch", "transformers"})
 _PROPERTIES = ("password", "api_key", "token", "dsn")  # of clients written in C, or with slots
 # Where libraries take keys and headers for the whole process: litellm.api_key, litellm.openai_key...
 _OF_LIBRARIES = {

@@ -141,7 +141,7 @@ def _not_floats(folder: Path, module: torch.nn.Module) -> str | None:
     from safetensors import safe_open
 
     computed = [f".{name}" for name, one in module.state_dict().items() if one.is_floating_point()]
-    files = weight_files(folder) if folder.is_dir() else ()
+    files = weight_files(folder) if folder.is_dir() else []
     for path in (one for one in files if one.suffix == ".safetensors"):
         with safe_open(path, "pt") as stored:
             for name in stored.keys():  # noqa: SIM118

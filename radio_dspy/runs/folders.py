@@ -101,8 +101,9 @@ def is_left_over(path: Path) -> bool:
 
 def _holds_weights(folder: Path) -> bool:
     """Whether a folder holds nothing but files that weights have, and no link."""
-    inside = () if folder.is_symlink() else folder.rglob("*")
-    return all(not one.is_symlink() and (one.is_dir() or is_weight_file(one)) for one in inside)
+    return not folder.is_symlink() and all(
+        not one.is_symlink() and (one.is_dir() or is_weight_file(one)) for one in folder.rglob("*")
+    )
 
 
 def is_of_a_run(path: Path) -> bool:
