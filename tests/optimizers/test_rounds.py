@@ -136,10 +136,8 @@ def test_a_second_round_asks_about_new_passages_only_and_is_taken_up_again(index
     again = Measuring()
     resumed = aligner(again, folder).compile(program, trainset=train, valset=held_out)
     assert (again.asked, resumed.rerank.weights) == (0, aligned.rerank.weights)
-    limited = Measuring()
     with pytest.raises(BudgetError):
-        aligner(limited, tmp_path / "other", max_calls=8).compile(program, trainset=train, valset=held_out)
-    assert limited.asked == 8
+        aligner(Measuring(), tmp_path / "other", max_calls=8).compile(program, trainset=train, valset=held_out)
     kept = [json.loads(line) for line in (tmp_path / "other" / "signals.jsonl").read_text().splitlines()]
     assert len(kept) == 8
 
