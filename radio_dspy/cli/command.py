@@ -71,14 +71,14 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
 @contextlib.contextmanager
 def _telling(asked: bool) -> Iterator[None]:
     """Keep standard output for the result, and write it at the end: also of a command that failed after it had one."""
-    before = (_told.asked, _told.result)
-    _told.asked, _told.result = asked, None
+    global _told
+    before, _told = _told, _Told(asked)
     try:
         yield
     finally:
-        if asked and _told.result is not None:
+        if _told.result is not None:
             typer.echo(presentable(json.dumps(_told.result, ensure_ascii=False, indent=2)))
-        _told.asked, _told.result = before
+        _told = before
 
 
 def say(text: object, *, err: bool = False) -> None:
