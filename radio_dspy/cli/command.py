@@ -31,10 +31,6 @@ class _Told:
     asked: bool = False
     result: dict[str, Any] | None = None
 
-    def start(self, asked: bool, result: dict[str, Any] | None) -> None:
-        """Whether a command was asked for JSON, and what it has told so far."""
-        self.asked, self.result = asked, result
-
 
 _told = _Told()
 
@@ -75,14 +71,14 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
 @contextlib.contextmanager
 def _telling(asked: bool) -> Iterator[None]:
     """Keep standard output for the result, and write it at the end: also of a command that failed after it had one."""
-    before = (_told.asked, _told.result)
-    _told.start(asked, None)
+    global _told
+    before, _told = _told, _Told(asked)
     try:
         yield
     finally:
-        if asked and _told.result is not None:
+        if _told.result is not None:
             typer.echo(presentable(json.dumps(_told.result, ensure_ascii=False, indent=2)))
-        _told.start(*before)
+        _told = before
 
 
 def say(text: object, *, err: bool = False) -> None:

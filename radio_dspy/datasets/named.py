@@ -130,11 +130,11 @@ def _configs(name: str) -> list[str]:
     return found
 
 
-def _load(name: str, config: str | None, split: str, usual: str = "") -> Iterator[Mapping[str, Any]] | Any:
+def _load(name: str, part: str | None, split: str, usual: str = "") -> Iterator[Mapping[str, Any]] | Any:
     """A Hugging Face data set with one split: the one named, the only one, or one of a usual name."""
     datasets = _datasets()
     try:
-        found = datasets.load_dataset(name, config)
+        found = datasets.load_dataset(name, part)
     except Exception as error:
         raise DataError(f"hf:{name}: cannot be opened ({type(error).__name__}: {told(error)}).") from error
     names = list(found)

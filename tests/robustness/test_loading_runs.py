@@ -222,7 +222,7 @@ def invoke(*arguments):
     done = CliRunner().invoke(app, [str(one) for one in arguments])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
-    assert done.exit_code in (0, 2), done.output
+    assert done.exit_code in (0, 1, 2), done.output
     return done.exit_code, " ".join(done.output.split())
 
 
@@ -408,7 +408,7 @@ def test_files_that_are_no_json(run, resumed, name, damage):
         invoke("report", run),
         invoke("runs", "resume", run),
     ]
-    assert any(name in said or "no record" in said for _, said in codes if _ == 2) or damage == "empty"
+    assert any(name in said or "no record" in said for code, said in codes if code) or damage == "empty"
     assert codes[0][0] == 0  # a damaged run does not hide the others
     assert {path: path.read_bytes() for path in held} == before
 
