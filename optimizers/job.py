@@ -5,27 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import dspy
+from radio_dspy.optimizers.asked import check_asked, check_sent
 from radio_dspy.optimizers.pipeline import Pipeline
 
 from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.passages import RankRequest, content_id
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.validation import checked_text
-from radio_dspy.datasets.examples import answer_texts, relevant_of
+from radio_dspy.datasets.examples import answer_texts, relevant_of, with_answers
 from radio_dspy.distillation.candidates.observing import Reached
 from radio_dspy.distillation.candidates.recording import Observed
-from radio_dspy.distillation.candidates.reranker_slots import Slot
+from radio_dspy.distillation.candidates.reranker_slots import Slot, slots_of
 from radio_dspy.distillation.gate.splitting import equal_groups, question_groups, split_by_group
 from radio_dspy.distillation.preferences.groups import PreferenceGroup
 from radio_dspy.distillation.rationales.asking import Question
 from radio_dspy.distillation.training.settings import Tower
+from radio_dspy.lm.budget import Ledger
+from radio_dspy.lm.secrets import check_keys, lms_of
 from radio_dspy.models.encoder import TextEncoder
 from radio_dspy.retrievers.aligned import query_encoder, same_passage_side
 from radio_dspy.retrievers.base import Retriever
-from radio_dspy.retrievers.embeddings import EmbeddingsRetriever
+from radio_dspy.retrievers.embeddings import EmbeddingsRetriever, first_stage_of
 from radio_dspy.retrievers.requests import distinct_questions, known_labels, question_id
 from radio_dspy.retrievers.vector import VectorRetriever, vector_part
 from radio_dspy.runs.run import Run
@@ -36,7 +40,9 @@ if TYPE_CHECKING:
     from radio_dspy.distillation.rationales.settings import RationaleSettings
     from radio_dspy.distillation.teacher.signals import Signal
     from radio_dspy.distillation.training.settings import TrainingSettings
+    from radio_dspy.lm.limits import Budget
     from radio_dspy.models.bi_encoder import PassageVectors
+    from radio_dspy.models.engine import Engine
 
 
 logger = logger_of(__name__)
@@ -52,6 +58,13 @@ class Settings(Protocol):
     gate: Gate | None
     metric: Callable[..., Any] | None
     retriever: Retriever | None
+    encoder: TextEncoder | None
+    budget: Budget
+    answer_field: str | None
+    run_dir: str | PathLike[str] | None
+    given_lm: dspy.LM | Literal[False] | None
+    batch: bool
+    engine: Engine | None
 
     @property
     def rationale_lm(self) -> dspy.LM | None:
@@ -85,6 +98,50 @@ class Job:
     def stage(self, name: str) -> AbstractContextManager[None]:
         """Time a stage, book its LM calls, and note both in the run's log."""
         return self.pipeline.stage(name)
+
+
+def job_of(
+    optimizer: Settings,
+    student: dspy.Module,
+    trainset: Sequence[dspy.Example],
+    valset: Sequence[dspy.Example] | None,
+    *,
+    encodes: bool = True,
+) -> Job:
+    """Copy the student, sort the questions, and find whatever is wrong before anything is paid for.
+
+    Args:
+        optimizer: The settings.
+        student: The program.
+        trainset: Questions to learn from.
+        valset: Questions to judge by.
+        encodes: Whether questions may be encoded, to keep near-duplicates on one side of a split.
+    """
+    trainset, valset = listed(trainset, "trainset"), listed(valset or (), "valset")
+    if optimizer.answer_field is not None:
+        trainset, valset = (with_answers(one, optimizer.answer_field) for one in (trainset, valset))
+    check_keys(optimizer.rationale_lm, *lms_of(student))
+    program = student.deepcopy()
+    slots = slots_of(program, student)
+    for slot in slots:
+        optimizer.training.check(slot.weights.architecture)
+    first_stage = optimizer.retriever or first_stage_of(program)
+    check_corpus(first_stage, optimizer.preferences)
+    encoder = optimizer.encoder or encoder_of(first_stage, slots)
+    if optimizer.engine is not None:
+        encoder = optimizer.engine.encoder(encoder)
+    train, held_out = split_questions(trainset, valset, encoder if encodes else None, optimizer.training.seed)
+    pipeline = Pipeline(Run(optimizer.run_dir), optimizer.training, optimizer.gate, Ledger(optimizer.budget))
+    job = Job(program, slots, train, held_out, first_stage, encoder, pipeline)
+    given = optimizer.rationales.given
+    check_ids(job, given)
+    check_asked(optimizer.given_lm, optimizer.signals, questions_of(job.train), given)
+    check_sent(optimizer.rationale_lm, optimizer.signals or (), batch=optimizer.batch, engine=optimizer.engine)
+    job = without_lost_labels(job)
+    if optimizer.gate is not None and optimizer.gate.retrieval:
+        for slot in slots:
+            searchable(job, slot, optimizer.training.tower)
+    return job
 
 
 def encoder_of(first_stage: Retriever | None, slots: Sequence[Slot]) -> TextEncoder:

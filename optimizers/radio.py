@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
 from os import PathLike
 from typing import Any
@@ -11,32 +11,17 @@ from typing import Any
 import dspy
 from dspy.teleprompt.teleprompt import Teleprompter
 from radio_dspy.optimizers.arguments import with_moved, with_shortcuts
-from radio_dspy.optimizers.asked import RationaleLM, check_asked, lm_of, opened_lm, threads_of
+from radio_dspy.optimizers.asked import RationaleLM, asked_elsewhere, lm_of, opened_lm, threads_of
 from radio_dspy.optimizers.estimate import Estimate, estimate
-from radio_dspy.optimizers.job import (
-    Job,
-    check_corpus,
-    check_ids,
-    copies,
-    encoder_of,
-    listed,
-    questions_of,
-    searchable,
-    skipped,
-    split_questions,
-    without_idle_slots,
-    without_lost_labels,
-)
+from radio_dspy.optimizers.job import Job, copies, job_of, skipped, without_idle_slots
 from radio_dspy.optimizers.mlflow_records import known_to_mlflow
-from radio_dspy.optimizers.pipeline import NoGroupsError, Pipeline, untrained
+from radio_dspy.optimizers.pipeline import NoGroupsError, untrained
 from radio_dspy.optimizers.provenance import model_name, settings_of
-from radio_dspy.optimizers.resume import described, keeping_scores, taken_up
+from radio_dspy.optimizers.resume import described, taken_up
 from radio_dspy.optimizers.teaching import explain_questions, lesson_of, teacher_of, try_metric
 
 from radio_dspy.core.errors import DataError, SettingsError
-from radio_dspy.datasets.examples import with_answers
 from radio_dspy.distillation.candidates.observing import observe
-from radio_dspy.distillation.candidates.reranker_slots import slots_of
 from radio_dspy.distillation.gate.decision import Gate, as_gate
 from radio_dspy.distillation.loss import Loss, LossName
 from radio_dspy.distillation.preferences.settings import PreferenceSettings
@@ -44,15 +29,13 @@ from radio_dspy.distillation.rationales.settings import RationaleSettings
 from radio_dspy.distillation.teacher.signals import Signal
 from radio_dspy.distillation.training.settings import TrainingSettings
 from radio_dspy.evaluation.metric_values import check_metric
-from radio_dspy.lm.budget import Ledger
 from radio_dspy.lm.limits import Budget
-from radio_dspy.lm.secrets import check_keys, lms_of
 from radio_dspy.models.encoder import TextEncoder
+from radio_dspy.models.engine import Engine
 from radio_dspy.models.files import weights_name
 from radio_dspy.models.open_encoder import as_encoder
 from radio_dspy.reporting.report import Report
 from radio_dspy.retrievers.base import Retriever
-from radio_dspy.retrievers.embeddings import first_stage_of
 from radio_dspy.retrievers.requests import usable
 from radio_dspy.runs.run import Run
 
@@ -91,6 +74,8 @@ class RADIO(Teleprompter):
         answer_field: The examples' field that holds the gold answers; None looks for ``answers``, ``golden_answers``,
             ``answer``, ``response`` and ``output``.
         num_threads: LM calls in flight at the same time; None takes ``dspy.settings.num_threads``.
+        batch: Ask for rationales and LM signals in batches, at half the price and within a day.
+        engine: Where encoders and LM calls run, such as a ``RayEngine``; None is this process. Batches go from here.
         seed: Decides the order of training and the held-out part; like the next three a shortcut into ``training``.
         epochs: Passes over the groups; the paper's 2.
         learning_rate: The paper's 6e-5; small sets and bi-encoders do better with less.
@@ -133,6 +118,8 @@ class RADIO(Teleprompter):
         run_dir: str | PathLike[str] | None = None,
         answer_field: str | None = None,
         num_threads: int | None = None,
+        batch: bool = False,
+        engine: Engine | None = None,
         seed: int | None = None,
         epochs: int | None = None,
         learning_rate: float | None = None,
@@ -168,7 +155,7 @@ class RADIO(Teleprompter):
             raise SettingsError(
                 "signals have weights of their own; a weight of rationales beside them would do nothing."
             )
-        self._rationale_lm = opened_lm(rationale_lm)
+        self.given_lm = opened_lm(rationale_lm)
         self.encoder = as_encoder(encoder) if encoder is not None else None
         self.signals = dict(signals) if signals is not None else None
         self.gate = as_gate(gate)
@@ -178,13 +165,15 @@ class RADIO(Teleprompter):
         self.retriever = retriever
         self.answer_field = answer_field
         self._num_threads = num_threads
+        self.batch = batch
+        self.engine = engine
         self.run_dir = run_dir
         self.report: Report | None = None
 
     @property
     def rationale_lm(self) -> dspy.LM | None:
         """Who is asked for rationales now; None where nobody is."""
-        return lm_of(self._rationale_lm, self.signals)
+        return lm_of(self.given_lm, self.signals)
 
     @property
     def num_threads(self) -> int:
@@ -217,7 +206,7 @@ class RADIO(Teleprompter):
             KeyboardInterrupt: After Ctrl-C, when the call or update in hand is finished and kept.
         """
         Run(self.run_dir).check()  # before any question is encoded
-        job = self._job(student, trainset, valset)
+        job = job_of(self, student, trainset, valset)
         with taken_up(job.run, described(self, job)):
             self.report = self._compile(job)
         return job.program
@@ -270,7 +259,7 @@ class RADIO(Teleprompter):
             },
         )
         try:
-            with keeping_scores(signals, job.run):
+            with asked_elsewhere(signals, job.run, batch=self.batch, engine=self.engine):
                 parts = job.pipeline.align(
                     job.slots,
                     lambda number, slot: lesson_of(
@@ -301,45 +290,7 @@ class RADIO(Teleprompter):
             >>> bill.calls, bill.calls_at_most, bill.cost < 0.01
             (10, 20, True)
         """
-        return estimate(self, self._job(student, trainset, valset, encodes=False), guessed_split=not valset)
-
-    def _job(
-        self,
-        student: dspy.Module,
-        trainset: Sequence[dspy.Example],
-        valset: Sequence[dspy.Example] | None,
-        *,
-        encodes: bool = True,
-    ) -> Job:
-        """Copy the student and sort the questions.
-
-        Args:
-            student: The program.
-            trainset: Questions to learn from.
-            valset: Questions to judge by.
-            encodes: Whether questions may be encoded, to keep near-duplicates on one side of a split.
-        """
-        trainset, valset = listed(trainset, "trainset"), listed(valset or (), "valset")
-        if self.answer_field is not None:
-            trainset, valset = with_answers(trainset, self.answer_field), with_answers(valset, self.answer_field)
-        check_keys(self.rationale_lm, *lms_of(student))
-        program = student.deepcopy()
-        slots = slots_of(program, student)
-        for slot in slots:
-            self.training.check(slot.weights.architecture)
-        first_stage = self.retriever or first_stage_of(program)
-        check_corpus(first_stage, self.preferences)
-        encoder = self.encoder or encoder_of(first_stage, slots)
-        train, held_out = split_questions(trainset, valset, encoder if encodes else None, self.training.seed)
-        pipeline = Pipeline(Run(self.run_dir), self.training, self.gate, Ledger(self.budget))
-        job = Job(program, slots, train, held_out, first_stage, encoder, pipeline)
-        check_ids(job, self.rationales.given)
-        check_asked(self._rationale_lm, self.signals, questions_of(job.train), self.rationales.given)
-        job = without_lost_labels(job)
-        if self.gate is not None and self.gate.retrieval:  # before anything is paid for
-            for slot in slots:
-                searchable(job, slot, self.training.tower)
-        return job
+        return estimate(self, job_of(self, student, trainset, valset, encodes=False), guessed_split=not valset)
 
     def judges_by_teacher(self, labels: Iterable[Collection[str]]) -> bool:
         """Whether the gate goes by the teacher, which then needs the held-out questions' rationales as well."""

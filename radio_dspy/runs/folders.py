@@ -20,7 +20,7 @@ KIND = "radio-dspy run"
 FORMAT_VERSION = 1  # goes up when earlier releases could not go on from what is written now
 ADVICE = "take another run_dir"
 CHECKPOINT = re.compile(r"reranker-[0-9a-f]{16}")
-_RECORDS = r"(requests|rationales|samples|signals|judged|training|comparison|log|groups(-[0-9]+)?)\.jsonl"
+_RECORDS = r"(requests|batches|rationales|samples|signals|judged|training|comparison|log|groups(-[0-9]+)?)\.jsonl"
 _FILE = re.compile(rf"{_RECORDS}|(manifest|command|report|summary|trained)\.json|report\.(html|md)|{LOCK}")
 _UNDERWAY = re.compile(r"training-[0-9a-f]{16}-[0-9]+")
 _OF_INDEX = re.compile(r"index(-[0-9a-f]{16})?\.faiss|passages(-[0-9a-f]{16})?\.jsonl|query-encoder(-[0-9a-f]{16})?")
@@ -172,7 +172,7 @@ def check_folder(folder: Path, optimizer: str) -> None:
             raise RunError(
                 f"{folder}: not a run folder, and not empty (it holds {other.name!r}). Nothing was changed there; give "
                 "a new or empty folder as run_dir. If it is a run that lost its manifest.json, copy what was paid for "
-                "(requests, rationales, samples, signals and judged.jsonl) into a new folder, and give that."
+                "(requests, batches, rationales, samples, signals and judged.jsonl) into a new folder, and give that."
             )
     elif manifest["optimizer"] != optimizer:
         raise RunError(f"{folder}: a run of {manifest['optimizer']}, whose report {optimizer} would replace; {ADVICE}.")

@@ -263,6 +263,7 @@ def test_a_folder_that_is_no_run_has_no_report(tmp_path):
         (["demo", "--lm", "missing.gguf"], "missing.gguf: no such file. Give a GGUF model file."),
         (["index", "only-one-argument"], "Missing argument"),
         (["compile", "--train", "t", "--out", "o", "--sampling", "hard"], "Invalid value for"),
+        (["compile", "--train", "t", "--out", "o", "--batch"], "error: --batch needs --run-dir"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(arguments, message):

@@ -7,6 +7,7 @@ import sys
 import dspy
 import pytest
 from dspy.utils import DummyLM
+from radio_dspy.optimizers.job import job_of
 
 import radio_dspy as radio
 from radio_dspy.core.errors import SettingsError
@@ -278,11 +279,15 @@ def test_bootstrapping_after_it_keeps_the_reranker(stock, caplog):
 def test_an_encoder_is_found_without_one_being_given(stock, index, small):
     trainset = examples()
     student = radio.with_rerank(RAG(lambda question: CORPUS), radio.Rerank(small, "bi-encoder"), after="search")
-    assert radio_of()._job(student, trainset, None, encodes=False).encoder.name == small.name
+    assert job_of(radio_of(), student, trainset, None, encodes=False).encoder.name == small.name
     student = radio.with_rerank(GlobalRAG(), radio.Rerank(small, "bi-encoder"), after="search")
-    assert radio_of()._job(student, trainset, None, encodes=False).encoder.name == "CountingEmbedder"
+    assert job_of(radio_of(), student, trainset, None, encodes=False).encoder.name == "CountingEmbedder"
     cross = radio.Rerank(Encoder(small.name), "cross-encoder", new_head=True)
     with pytest.raises(SettingsError, match="Give RADIO an encoder="):
-        radio_of()._job(
-            radio.with_rerank(RAG(lambda question: CORPUS), cross, after="search"), trainset, None, encodes=False
+        job_of(
+            radio_of(),
+            radio.with_rerank(RAG(lambda question: CORPUS), cross, after="search"),
+            trainset,
+            None,
+            encodes=False,
         )
