@@ -11,7 +11,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import IO, Any
 
-from radio_dspy.core.errors import DataError
+from radio_dspy.core.errors import DataError, MissingExtraError
 from radio_dspy.core.redaction import logger_of
 
 logger = logger_of(__name__)
@@ -21,6 +21,7 @@ _UTF16 = ("\udcff\udcfe", "\udcfe\udcff")  # the mark at its start; UTF-32 has i
 _TABLES = (".csv", ".tsv", ".parquet", ".arrow", ".feather", ".xlsx")
 # What LangChain's, Haystack's and LlamaIndex's documents are made of.
 _DOCUMENT = ("id", "id_", "title", "page_content", "content", "text", "metadata", "meta")
+_PARTS = (".jsonl", ".parquet")  # of a folder
 _DOCUMENT_TEXTS = ("page_content", "content", "text")
 _FIELDS = {"_id", "title", "contents", "question", "query", "anchor", "answer", *_DOCUMENT}  # of one row
 Source = str | PathLike[str] | Iterable[Mapping[str, Any]]
@@ -76,7 +77,9 @@ def rows_of(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:
         DataError: If the source is neither a file name nor rows, or a row is no mapping.
     """
     if isinstance(source, str | PathLike):
-        yield from ((where, _whole(row)) for where, row in read_jsonl(source))
+        for path in parts_of(source):
+            read = read_parquet if path.suffix == ".parquet" else read_jsonl
+            yield from ((where, _whole(row)) for where, row in read(path))
         return
     rows = _rows(source)
     if rows is None:
@@ -173,6 +176,47 @@ def _row(item: Any) -> Mapping[str, Any] | None:
     if not any(isinstance(getattr(item, name, ""), str) or held for name in _DOCUMENT_TEXTS if hasattr(item, name)):
         return None
     return {name: getattr(item, name) for name in _DOCUMENT if hasattr(item, name)}
+
+
+def parts_of(source: str | PathLike[str]) -> list[Path]:
+    """The files of a folder of JSON Lines or Parquet, by name, as clusters write them; else the file itself.
+
+    Raises:
+        DataError: If a folder holds none.
+    """
+    path = Path(fspath(source))
+    try:
+        if not path.is_dir():
+            return [path]
+        found = sorted(one for one in path.iterdir() if one.name.removesuffix(".gz").endswith(_PARTS))
+    except (OSError, ValueError):  # told when it is opened
+        return [path]
+    if not found:
+        raise DataError(f"{path}: is a folder without a {' or '.join(_PARTS)} file.")
+    return found
+
+
+def read_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the rows of a Parquet file, a few thousand of which are held at a time, each with its place for messages.
+
+    Raises:
+        DataError: If the file cannot be read.
+        MissingExtraError: Without pyarrow.
+    """
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise MissingExtraError("Parquet files need pyarrow: pip install pyarrow") from None
+    number = 0
+    try:
+        with ParquetFile(file_of(path)) as file:
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}: row {number}", plain(row)
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet ({error!s:.200}).") from error
 
 
 def read_jsonl(source: str | PathLike[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:

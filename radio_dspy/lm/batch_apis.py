@@ -1,10 +1,9 @@
-"""The batch interfaces of providers: OpenAI's files and batches, which LiteLLM speaks for many, and Anthropic's."""
+"""OpenAI's files and batches, which LiteLLM speaks to several providers."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from radio_dspy.core.errors import LanguageModelError, SettingsError
 from radio_dspy.core.redaction import cause_of, told
 
 _TAG = "radio_dspy"  # a batch's metadata, by which one is found whose id a kill has cost
-_OPENAI_SHAPED = ("openai", "azure", "vertex_ai", "bedrock", "hosted_vllm", "mistral", "xai")
+_PROVIDERS = ("openai", "azure", "vertex_ai", "bedrock", "hosted_vllm", "mistral", "xai")
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _LISTED = 100
 
@@ -91,31 +90,6 @@ class BatchAPI:
         return {key: answer for content in contents for key, answer in _answers(content)}
 
 
-class AnthropicBatchAPI(BatchAPI):
-    """Anthropic's message batches: LiteLLM reads them and does not send them."""
-
-    def line(self, key: str, request: lm15.Request) -> dict[str, Any]:
-        """See ``BatchAPI``."""
-        params = lm15.AnthropicLM(api_key="conversion-only", transport=None)._payload(request, stream=False)
-        return {"custom_id": key, "params": {**params, "model": self.model}}
-
-    def submit(self, lines: list[dict[str, Any]], tag: str) -> str:
-        """See ``BatchAPI``."""
-        import httpx
-
-        address = str(self.client.get("api_base") or "https://api.anthropic.com").rstrip("/").removesuffix("/v1")
-        key = self.client.get("api_key") or os.environ.get("ANTHROPIC_API_KEY", "")
-        headers = {"x-api-key": str(key), "anthropic-version": "2023-06-01"}
-        with _named(self.lm, "takes no batch"):
-            sent = httpx.post(f"{address}/v1/messages/batches", json={"requests": lines}, headers=headers, timeout=600)
-            sent.raise_for_status()
-            return str(sent.json()["id"])
-
-    def find(self, tag: str) -> str | None:
-        """Anthropic's batches carry no mark of their sender."""
-        return None
-
-
 def batch_api(lm: dspy.LM) -> BatchAPI:
     """The interface for an LM's provider.
 
@@ -123,12 +97,10 @@ def batch_api(lm: dspy.LM) -> BatchAPI:
         SettingsError: If it is not known to have one.
     """
     api = BatchAPI(lm)
-    if api.provider == "anthropic":
-        return AnthropicBatchAPI(lm)
-    if api.provider not in _OPENAI_SHAPED:
+    if api.provider not in _PROVIDERS:
         raise SettingsError(
             f"batch=True: {lm.model} has no batches that are known here; they are spoken with "
-            f"{', '.join(_OPENAI_SHAPED)} and anthropic. Leave batch= out."
+            f"{', '.join(_PROVIDERS)}. Leave batch= out."
         )
     return api
 
