@@ -176,7 +176,7 @@ class _Pool:
         import ray
 
         self.owner = owner  # it is known by its place in memory, which must stay its own
-        given = [ray.put(one) for one in held]
+        self._given = given = [ray.put(one) for one in held]  # held here: a worker that starts again reads them again
         lasting = {"max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": "SPREAD"}
         remote = ray.remote(kind).options(**lasting, **options)
         self.workers = [remote.remote(*given) for _ in range(size)]
