@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import dspy
+from radio_dspy.optimizers.asked import asked_elsewhere
 from radio_dspy.optimizers.diagnosis import Agreement, Diagnosis, agreement_of, recommend
 from radio_dspy.optimizers.estimate import StageEstimate, passage_length, rationale_stage, signal_stage
 from radio_dspy.optimizers.job import Job, explained, questions_of
 from radio_dspy.optimizers.opening import open_job
-from radio_dspy.optimizers.resume import keeping_scores
 from radio_dspy.optimizers.teaching import explain_questions, teacher_of
 
 from radio_dspy.core.errors import DataError, SettingsError
@@ -47,7 +47,7 @@ def diagnose(optimizer: RADIO, student: dspy.Module, trainset: Sequence[dspy.Exa
     sample = rng.sample(everyone, min(questions, len(everyone)))
     job = replace(whole, train=sample, held_out=sample[:1])  # the look at a program needs one
     signals = teacher_of(optimizer, job)
-    with job.run.exclusive("RADIO"), keeping_scores(signals, job.run):
+    with job.run.exclusive("RADIO"), asked_elsewhere(signals, job.run, batch=optimizer.batch, engine=optimizer.engine):
         requests, quality = _requests(optimizer, job, signals)
         return _diagnosed(optimizer, job, requests, signals, quality, questions_of(everyone))
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import dspy
+from radio_dspy.optimizers.asked import goes_into_batches
 from radio_dspy.optimizers.job import Job, Settings, questions_of
 from radio_dspy.programs import MultiHop, MultipleChoice, RetrieveRerankAnswer
 
@@ -20,7 +21,7 @@ from radio_dspy.distillation.rationales.settings import RationaleSettings
 from radio_dspy.distillation.rationales.writing import fitting_records
 from radio_dspy.distillation.teacher.gains import SetGain
 from radio_dspy.distillation.teacher.lm_signal import LMSignal
-from radio_dspy.lm.budget import price_of
+from radio_dspy.lm.budget import BATCH_SHARE, price_of
 
 TYPICAL_RATIONALE_TOKENS = 120  # a few sentences; where the run folder has rationales, their mean is taken
 TYPICAL_ANSWER_TOKENS = 20
@@ -42,6 +43,8 @@ class StageEstimate:
         cost: US dollars for the expected calls; None where LiteLLM knows no price.
         cost_at_most: US dollars if there are ``calls_at_most``, and each reply is as long as it may be.
         note: What the numbers rest on.
+        batch_cost: US dollars for the expected calls in batches (``RADIO(batch=True)``); None where a stage is not
+            asked so, or no price is known.
     """
 
     stage: str
@@ -52,6 +55,7 @@ class StageEstimate:
     cost: float | None
     cost_at_most: float | None
     note: str = ""
+    batch_cost: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,16 @@ class Estimate:
         costs = [one.cost for one in self.stages]
         return None if None in costs else sum(cost for cost in costs if cost is not None)
 
+    @property
+    def batch_cost(self) -> float | None:
+        """US dollars where what can be asked in batches is; None where a price is not known."""
+        costs = [one.cost if one.batch_cost is None else one.batch_cost for one in self.stages]
+        return None if None in costs else sum(cost for cost in costs if cost is not None)
+
     def as_dict(self) -> dict[str, Any]:
         """The estimate as JSON types."""
-        return {**asdict(self), "calls": self.calls, "calls_at_most": self.calls_at_most, "cost": self.cost}
+        whole = {name: getattr(self, name) for name in ("calls", "calls_at_most", "cost", "batch_cost")}
+        return {**asdict(self), **whole}
 
     def __str__(self) -> str:
         from rich.table import Table
@@ -92,7 +103,7 @@ class Estimate:
         if not self.stages:
             return "No LM is asked."
         table = Table()
-        for column in ("stage", "calls", "at most", "tokens sent", "received", "cost", "at most", "note"):
+        for column in ("stage", "calls", "at most", "tokens sent", "received", "cost", "at most", "in batches", "note"):
             table.add_column(column)
         for one in self.stages:
             table.add_row(
@@ -103,6 +114,7 @@ class Estimate:
                 str(one.completion_tokens),
                 _dollars(one.cost),
                 _dollars(one.cost_at_most),
+                "" if one.batch_cost is None else _dollars(one.batch_cost),
                 one.note,
             )
         return render(table).rstrip()
@@ -182,6 +194,7 @@ def rationale_stage(
         completion=min(typical, longest),
         longest=longest,
         note="asked twice where the first is no use" if check else "",
+        batches=True,
     )
 
 
@@ -209,6 +222,7 @@ def signal_stage(
         completion=min(TYPICAL_ANSWER_TOKENS, limit),
         longest=limit,
         note=f"{signal.name}; kept scores are not subtracted{rounds_note}",
+        batches=goes_into_batches(signal),
     )
 
 
@@ -278,17 +292,20 @@ def mean_stage(
     completion: int,
     longest: int,
     note: str,
+    batches: bool = False,
 ) -> StageEstimate:
     """A stage from the mean length of a prompt and of a reply."""
+    cost = price_of(model, round(calls * prompt), calls * completion)
     return StageEstimate(
         stage=stage,
         calls=calls,
         calls_at_most=at_most,
         prompt_tokens=round(calls * prompt),
         completion_tokens=calls * completion,
-        cost=price_of(model, round(calls * prompt), calls * completion),
+        cost=cost,
         cost_at_most=price_of(model, round(at_most * prompt), at_most * longest),
         note=note,
+        batch_cost=cost * BATCH_SHARE if batches and cost is not None else None,
     )
 
 

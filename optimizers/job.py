@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import dspy
 from radio_dspy.optimizers.pipeline import Pipeline
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
     from radio_dspy.distillation.rationales.settings import RationaleSettings
     from radio_dspy.distillation.teacher.signals import Signal
     from radio_dspy.distillation.training.settings import TrainingSettings
+    from radio_dspy.lm.limits import Budget
     from radio_dspy.models.bi_encoder import PassageVectors
+    from radio_dspy.models.engine import Engine
 
 
 logger = logger_of(__name__)
@@ -53,6 +56,13 @@ class Settings(Protocol):
     metric: Callable[..., Any] | None
     rounds: int
     retriever: Retriever | None
+    encoder: TextEncoder | None
+    budget: Budget
+    answer_field: str | None
+    run_dir: str | PathLike[str] | None
+    given_lm: dspy.LM | Literal[False] | None
+    batch: bool
+    engine: Engine | None
 
     @property
     def rationale_lm(self) -> dspy.LM | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import dspy
-from radio_dspy.optimizers.asked import check_asked
+from radio_dspy.optimizers.asked import check_asked, check_sent
 from radio_dspy.optimizers.job import (
     Job,
     check_corpus,
@@ -39,7 +39,7 @@ def open_job(
     *,
     encodes: bool = True,
 ) -> Job:
-    """Copy the student and sort the questions.
+    """Copy the student, sort the questions, and find whatever is wrong before anything is paid for.
 
     Args:
         optimizer: The settings.
@@ -60,12 +60,15 @@ def open_job(
     first_stage = optimizer.retriever or first_stage_of(program)
     check_corpus(first_stage, optimizer.preferences)
     encoder = optimizer.encoder or encoder_of(first_stage, slots)
+    if optimizer.engine is not None:
+        encoder = optimizer.engine.encoder(encoder)
     seed = optimizer.training.seed
     train, held_out = split_questions(trainset, valset, encoder if encodes else None, seed)
     pipeline = Pipeline(Run(optimizer.run_dir), optimizer.training, optimizer.gate, Ledger(optimizer.budget))
     job = Job(program, slots, train, held_out, first_stage, encoder, pipeline)
     check_ids(job, optimizer.rationales.given)
-    check_asked(optimizer._rationale_lm, optimizer.signals, questions_of(job.train), optimizer.rationales.given)
+    check_asked(optimizer.given_lm, optimizer.signals, questions_of(job.train), optimizer.rationales.given)
+    check_sent(optimizer.rationale_lm, optimizer.signals or (), batch=optimizer.batch, engine=optimizer.engine)
     job = without_lost_labels(job)
     if optimizer.gate is not None and optimizer.gate.retrieval:  # before anything is paid for
         for slot in slots:

@@ -11,7 +11,7 @@ from typing import Any
 import dspy
 from dspy.teleprompt.teleprompt import Teleprompter
 from radio_dspy.optimizers.arguments import with_moved, with_shortcuts
-from radio_dspy.optimizers.asked import RationaleLM, lm_of, opened_lm, threads_of
+from radio_dspy.optimizers.asked import RationaleLM, asked_elsewhere, lm_of, opened_lm, threads_of
 from radio_dspy.optimizers.diagnosis import Diagnosis
 from radio_dspy.optimizers.estimate import Estimate, estimate
 from radio_dspy.optimizers.job import Job, copies, explained, skipped, without_idle_slots
@@ -19,7 +19,7 @@ from radio_dspy.optimizers.mlflow_records import known_to_mlflow
 from radio_dspy.optimizers.opening import open_job
 from radio_dspy.optimizers.pipeline import NoGroupsError, untrained
 from radio_dspy.optimizers.provenance import model_name, settings_of
-from radio_dspy.optimizers.resume import described, keeping_scores, taken_up
+from radio_dspy.optimizers.resume import described, taken_up
 from radio_dspy.optimizers.teaching import (
     FurtherRounds,
     check_teacher,
@@ -40,6 +40,7 @@ from radio_dspy.distillation.training.settings import TrainingSettings
 from radio_dspy.evaluation.metric_values import check_metric
 from radio_dspy.lm.limits import Budget
 from radio_dspy.models.encoder import TextEncoder
+from radio_dspy.models.engine import Engine
 from radio_dspy.models.files import weights_name
 from radio_dspy.models.open_encoder import as_encoder
 from radio_dspy.reporting.report import Report
@@ -85,6 +86,8 @@ class RADIO(Teleprompter):
         answer_field: The examples' field that holds the gold answers; None looks for ``answers``, ``golden_answers``,
             ``answer``, ``response`` and ``output``.
         num_threads: LM calls in flight at the same time; None takes ``dspy.settings.num_threads``.
+        batch: Ask for rationales and LM signals in batches, at half the price and within a day.
+        engine: Where encoders and LM calls run, such as a ``RayEngine``; None is this process. Batches go from here.
         seed: Decides the order of training and the held-out part; like the next three a shortcut into ``training``.
         epochs: Passes over the groups; the paper's 2.
         learning_rate: The paper's 6e-5; small sets and bi-encoders do better with less.
@@ -128,6 +131,8 @@ class RADIO(Teleprompter):
         run_dir: str | PathLike[str] | None = None,
         answer_field: str | None = None,
         num_threads: int | None = None,
+        batch: bool = False,
+        engine: Engine | None = None,
         seed: int | None = None,
         epochs: int | None = None,
         learning_rate: float | None = None,
@@ -168,7 +173,7 @@ class RADIO(Teleprompter):
             )
         check_teacher(self.preferences, signals, rounds)
         self.rounds = rounds
-        self._rationale_lm = opened_lm(rationale_lm)
+        self.given_lm = opened_lm(rationale_lm)
         self.encoder = as_encoder(encoder) if encoder is not None else None
         self.signals = dict(signals) if signals is not None else None
         self.gate = as_gate(gate)
@@ -179,13 +184,15 @@ class RADIO(Teleprompter):
         self.retriever = retriever
         self.answer_field = answer_field
         self._num_threads = num_threads
+        self.batch = batch
+        self.engine = engine
         self.run_dir = run_dir
         self.report: Report | None = None
 
     @property
     def rationale_lm(self) -> dspy.LM | None:
         """Who is asked for rationales now; None where nobody is."""
-        return lm_of(self._rationale_lm, self.signals)
+        return lm_of(self.given_lm, self.signals)
 
     @property
     def num_threads(self) -> int:
@@ -271,7 +278,7 @@ class RADIO(Teleprompter):
             },
         )
         try:
-            with keeping_scores(signals, job.run):
+            with asked_elsewhere(signals, job.run, batch=self.batch, engine=self.engine):
                 parts = job.pipeline.align(
                     job.slots,
                     lambda number, slot: lesson_of(

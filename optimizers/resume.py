@@ -15,8 +15,6 @@ from radio_dspy.optimizers.provenance import model_name, settings_of
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.datasets.examples import answer_texts, relevant_of
 from radio_dspy.distillation.rationales.settings import PAPER_WEIGHT
-from radio_dspy.distillation.teacher.lm_signal import LMSignal
-from radio_dspy.distillation.teacher.signals import Signal
 from radio_dspy.lm.calls import call_key
 from radio_dspy.retrievers.requests import question_id
 from radio_dspy.runs.identity import hash_of, program_key, retriever_identity
@@ -52,16 +50,6 @@ def taken_up(run: Run, described: Mapping[str, Any], kind: str = "RADIO") -> Ite
         if changed:
             run.log("changed", settings={name: list(pair) for name, pair in changed.items()})
             logger.warning(changes(changed, run))
-        yield
-
-
-@contextlib.contextmanager
-def keeping_scores(signals: Iterable[Signal], run: Run) -> Iterator[None]:
-    """Have the LM's scores kept in the run's ``signals.jsonl``, unless a signal has a file of its own."""
-    with contextlib.ExitStack() as stack:
-        for signal in signals:
-            if isinstance(signal, LMSignal):
-                stack.enter_context(signal.kept_in(run))
         yield
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from radio_dspy.optimizers.asked import sent
 from radio_dspy.optimizers.job import Job, Settings, explained, questions_of, searchable, stored_vectors
 from radio_dspy.optimizers.pipeline import Lesson, NoGroupsError
 
@@ -51,11 +52,12 @@ def explain_questions(
     """The rationales of every question that the teacher is asked about."""
     labels = (one.relevant for seen in reached.held_out for one in seen.requests)
     asked = [*job.train, *job.held_out] if optimizer.judges_by_teacher(labels) else job.train
+    lm = optimizer.rationale_lm
     with job.stage("rationales"):
         return explain_several(
             questions_of(asked),
             job.run,
-            lm=optimizer.rationale_lm,
+            lm=sent(lm, job.run, batch=optimizer.batch, engine=optimizer.engine) if lm is not None else None,
             extractor=optimizer.rationales.open_extractor(),
             given=optimizer.rationales.given,
             encoder=job.encoder,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from radio_dspy.distillation.rationales.settings import RationaleSettings as RationaleSettings
     from radio_dspy.distillation.training.settings import LoraSettings as LoraSettings
     from radio_dspy.distillation.training.settings import TrainingSettings as TrainingSettings
+    from radio_dspy.engines.ray import RayEngine as RayEngine
     from radio_dspy.lm.adapters import PlainAdapter as PlainAdapter
     from radio_dspy.lm.limits import Budget as Budget
     from radio_dspy.lm.local import local_lm as local_lm
@@ -113,6 +114,7 @@ _HOMES = {
     "RadioError": "radio_dspy.core.errors",
     "RankRequest": "radio_dspy.core.passages",
     "Ranking": "radio_dspy.core.passages",
+    "RayEngine": "radio_dspy.engines.ray",
     "RationaleExtractor": "radio_dspy.distillation.rationales.extractor",
     "RationaleSettings": "radio_dspy.distillation.rationales.settings",
     "RationaleGuidedRerank": "radio_dspy.lm.signatures",

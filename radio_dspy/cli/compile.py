@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radio_dspy.cli.command import command, say, write_result
-from radio_dspy.cli.inputs import build_index, open_first_stage, open_retriever, read_rationales
+from radio_dspy.cli.inputs import build_index, open_engine, open_first_stage, open_retriever, read_rationales
 from radio_dspy.cli.options import (
     DEFAULT_ENCODER,
     Architecture,
     BaseWeights,
+    Batches,
     Candidates,
     CorpusFile,
     EncoderName,
@@ -26,6 +27,7 @@ from radio_dspy.cli.options import (
     Limit,
     Lm,
     Processes,
+    RayCluster,
     ReadPassages,
     RunDir,
     Scoring,
@@ -62,6 +64,7 @@ def index(
     ] = DEFAULT_ENCODER,
     query_prefix: Annotated[str | None, typer.Option(help='Put before queries, for example "query: " for E5.')] = None,
     passage_prefix: Annotated[str | None, typer.Option(help='Put before passages, for example "passage: ".')] = None,
+    ray: RayCluster = None,
     json_file: JsonFile = None,
 ) -> None:
     """Encode passages and write a FAISS index.
@@ -72,7 +75,9 @@ def index(
     from radio_dspy.retrievers.index_saving import check_place
 
     check_place(out)  # before anything is encoded
-    retriever = build_index(corpus, as_encoder(encoder, query_prefix=query_prefix, passage_prefix=passage_prefix))
+    chosen = as_encoder(encoder, query_prefix=query_prefix, passage_prefix=passage_prefix)
+    with open_engine(ray) as engine:
+        retriever = build_index(corpus, chosen, engine)
     retriever.save(out)
     write_result(json_file, {"passages": len(retriever), "index": str(out), "encoder": retriever.encoder.identity})
     say(f"{len(retriever)} passages indexed in {out}")
@@ -115,6 +120,8 @@ def compile_(
     num_threads: Annotated[int | None, typer.Option(help="LM calls in flight at the same time; else DSPy's 8.")] = None,
     estimate: Annotated[bool, typer.Option("--estimate", help="Say what it will ask of LMs, and do nothing.")] = False,
     max_tokens: Annotated[int, typer.Option(help="Longest rationale of the local LM.")] = 96,
+    batch: Batches = False,
+    ray: RayCluster = None,
     num_processes: Processes = 1,
     run_dir: RunDir = None,
     seed: Annotated[int, typer.Option(help="Seed of the LM and of training.")] = 42,
@@ -133,6 +140,8 @@ def compile_(
     from radio_dspy.programs.tasks import open_program
 
     check_new(out, _NEW_OUT)
+    if batch and run_dir is None:
+        raise SettingsError("--batch needs --run-dir: a batch is fetched from there, also after the command has ended.")
     say(
         f"settings: local_preset ({architecture}, {training.loss}, {training.num_train_epochs} epochs, learning rate "
         f"{training.learning_rate:g}, max_length {training.max_length}, {candidates} candidates)"
@@ -145,7 +154,7 @@ def compile_(
     retriever = open_first_stage(index_folder, corpus, encoder, store, table, column)
     rerank = radio.Rerank(reranker, architecture=architecture)
     student = open_program(task, retriever, rerank, candidates=candidates, k=k, hops=hops)
-    with open_lm(lm, seed=seed, max_tokens=max_tokens) as model:
+    with open_lm(lm, seed=seed, max_tokens=max_tokens) as model, open_engine(ray) as engine:
         optimizer = radio.RADIO(
             rationale_lm=False if model is None else model,
             encoder=retriever.encoder,
@@ -156,6 +165,8 @@ def compile_(
             budget=budget,
             run_dir=run_dir,
             num_threads=num_threads,
+            batch=batch,
+            engine=engine,
         )
         # A multihop question needs the LM before its second search.
         with dspy.context(lm=model) if task == "multihop" else nullcontext():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,18 +14,32 @@ from radio_dspy.core.errors import DataError, SettingsError
 if TYPE_CHECKING:
     import dspy
 
+    from radio_dspy.engines.ray import RayEngine
     from radio_dspy.models.encoder import TextEncoder
+    from radio_dspy.models.engine import Engine
     from radio_dspy.retrievers.faiss import FaissRetriever
     from radio_dspy.retrievers.vector import VectorRetriever
 
 _COLUMNS = ("id", "text", "title", "embedding", "metadata")
 
 
-def build_index(corpus: Path, encoder: TextEncoder | str) -> FaissRetriever:
+def build_index(corpus: Path, encoder: TextEncoder | str, engine: Engine | None = None) -> FaissRetriever:
     """Index a corpus file."""
     import radio_dspy as radio
 
-    return radio.FaissRetriever.build(radio.load_corpus(corpus), encoder=encoder, show_progress=True)
+    return radio.FaissRetriever.build(radio.load_corpus(corpus), encoder=encoder, engine=engine, show_progress=True)
+
+
+@contextlib.contextmanager
+def open_engine(address: str | None) -> Iterator[RayEngine | None]:
+    """The Ray cluster of an address, until the block ends; None where there is no address."""
+    import radio_dspy as radio
+
+    if address is None:
+        yield None
+        return
+    with radio.RayEngine(address) as engine:
+        yield engine
 
 
 def open_first_stage(

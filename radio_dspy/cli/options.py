@@ -70,6 +70,13 @@ GivenRationales = Annotated[Path | None, typer.Option(help='Precomputed rational
 Task = Annotated[TaskName, typer.Option(help="qa: short answers; choice: letters; multihop: several searches.")]
 GateSwitch = Annotated[bool, typer.Option(help="Return the base where nothing beats it on held-out questions.")]
 Processes = Annotated[int, typer.Option(help="Train in so many processes, by accelerate launch.", min=1)]
+Batches = Annotated[
+    bool, typer.Option("--batch", help="Ask the LM in batches: half the price, within a day; needs --run-dir.")
+]
+RayCluster = Annotated[
+    str | None,
+    typer.Option("--ray", help="Encode and ask LMs on this Ray cluster: `auto`, HOST:6379.", metavar="ADDRESS"),
+]
 RunDir = Annotated[Path | None, typer.Option(help="Keep records here; a run that stopped goes on from them.")]
 Limit = Annotated[int | None, typer.Option(help="Use only the first N questions.", min=1)]
 Program = Annotated[Path, typer.Argument(help="Folder that `radio-dspy compile` or radio_dspy.save wrote.")]

@@ -21,6 +21,7 @@ _UTF16 = ("\udcff\udcfe", "\udcfe\udcff")  # the mark at its start; UTF-32 has i
 _TABLES = (".csv", ".tsv", ".arrow", ".feather", ".xlsx")
 # What LangChain's, Haystack's and LlamaIndex's documents are made of.
 _DOCUMENT = ("id", "id_", "title", "page_content", "content", "text", "metadata", "meta")
+_PARTS = (".jsonl", ".parquet")  # of a folder
 _DOCUMENT_TEXTS = ("page_content", "content", "text")
 _FIELDS = {"_id", "title", "contents", "question", "query", "anchor", "answer", *_DOCUMENT}  # of one row
 Source = str | PathLike[str] | Iterable[Mapping[str, Any]]
@@ -76,8 +77,9 @@ def rows_of(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:
         DataError: If the source is neither a file name nor rows, or a row is no mapping.
     """
     if isinstance(source, str | PathLike):
-        read = _read_parquet if is_parquet(source) else read_jsonl
-        yield from ((where, _whole(row)) for where, row in read(source))
+        for path in parts_of(source):
+            read = _read_parquet if is_parquet(path) else read_jsonl
+            yield from ((where, _whole(row)) for where, row in read(path))
         return
     rows = _rows(source)
     if rows is None:
@@ -198,6 +200,24 @@ def _read_parquet(source: str | PathLike[str]) -> Iterator[tuple[str, Mapping[st
                     yield f"{path}: row {number}", _checked(f"{path}: row {number}", plain(row))
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: no Parquet file that can be read ({error!s:.120}).") from error
+
+
+def parts_of(source: str | PathLike[str]) -> list[Path]:
+    """The files of a folder of JSON Lines or Parquet, by name, as clusters write them; else the file itself.
+
+    Raises:
+        DataError: If a folder holds none.
+    """
+    path = Path(fspath(source))
+    try:
+        if not path.is_dir():
+            return [path]
+        found = sorted(one for one in path.iterdir() if one.name.removesuffix(".gz").endswith(_PARTS))
+    except (OSError, ValueError):  # told when it is opened
+        return [path]
+    if not found:
+        raise DataError(f"{path}: is a folder without a {' or '.join(_PARTS)} file.")
+    return found
 
 
 def read_jsonl(source: str | PathLike[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from radio_dspy.lm.adapters import LOCAL_PROVIDER
 from radio_dspy.lm.limits import Budget
 from radio_dspy.lm.secrets import hiding_secrets
 
+BATCH_SHARE = 0.5  # of the price: what OpenAI, Azure, Google, Amazon and Anthropic ask for requests in batches
 _TOKENS = ("prompt_tokens", "completion_tokens")  # what a server reports; less than none would pay for other calls
 
 
@@ -134,13 +136,35 @@ class Ledger:
             spent.failed += failed
             self._changed.notify_all()
 
-    def _charge(self, spent: Spending, model: str, usage: dict[str, Any]) -> None:
+    def _charge(self, spent: Spending, model: str, usage: dict[str, Any], share: float = 1.0) -> None:
         prompt, completion = (max(0, int(usage.get(name) or 0)) for name in _TOKENS)
         cost = price_of(model, prompt, completion) if prompt or completion else None  # not reported: not known
+        cost = None if cost is None else cost * share
         with self._changed:
             spent.prompt_tokens += prompt
             spent.completion_tokens += completion
             spent.cost = None if spent.cost is None or cost is None else spent.cost + cost
+
+    def _room(self, stage: str, model: str, sizes: Sequence[tuple[int, int]]) -> int:
+        """How many of these requests (tokens sent, received at most) a batch may hold; raises where it is none."""
+        with self._changed:
+            count, limits = len(sizes), self.budget
+            if limits.max_calls is not None:
+                count = min(count, limits.max_calls - self.total.calls - self._in_flight)
+                if count < 1:
+                    raise StopSpending(f"{stage}: max_calls={limits.max_calls} is reached.")
+            if limits.max_cost is None:
+                return count
+            spent, prices = self.total.cost, [price_of(model, *size) for size in sizes[:count]]
+            if spent is None or None in prices:
+                raise StopSpending(f"{stage}: max_cost is set, but the price of {model} is not known: set max_calls.")
+            dearest = itertools.accumulate((one or 0.0) * BATCH_SHARE for one in prices)
+            count = sum(spent + one <= limits.max_cost for one in dearest)
+            if count < 1:
+                raise StopSpending(
+                    f"{stage}: max_cost={limits.max_cost:g} leaves no room for one more in a batch: ${spent:.4f} spent."
+                )
+            return count
 
 
 class _Learning(BaseCallback):
@@ -185,6 +209,38 @@ class _Book(_Learning):
         made = exception is not None or call_id in self._used
         self._used.discard(call_id)
         self._ledger._end(self._spent, made=made, failed=exception is not None)
+
+    def room(self, model: str, sizes: Sequence[tuple[int, int]]) -> int:
+        """How many requests the next batch may hold; see ``Ledger``."""
+        return self._ledger._room(self._stage, model, sizes)
+
+    def settle(self, model: str, usage: dict[str, Any], *, failed: bool) -> None:
+        """Book a request of a batch, which costs half as much; one that failed costs nothing."""
+        with self._ledger._changed:
+            self._spent.calls += 1
+            self._spent.failed += failed
+        if not failed:
+            self._ledger._charge(self._spent, model, usage, BATCH_SHARE)
+
+
+@contextlib.contextmanager
+def unbooked() -> Iterator[_Book | None]:
+    """Inside the block no call is booked: what a batch answers is booked when it arrives. Yields who books outside."""
+    callbacks = dspy.settings.callbacks
+    book = next((one for one in reversed(callbacks) if isinstance(one, _Book)), None)
+    others = [one for one in callbacks if not isinstance(one, _Book)]
+    with dspy.context(callbacks=others, usage_tracker=None):
+        yield book
+
+
+@contextlib.contextmanager
+def booked_by(book: _Book | None) -> Iterator[None]:
+    """Inside a block of ``unbooked`` the calls of this one are booked."""
+    with dspy.context(usage_tracker=None):
+        tracker = _PassingTracker(book)
+    callbacks = [*dspy.settings.callbacks, *([book] if book else [])]
+    with dspy.context(callbacks=callbacks, usage_tracker=tracker):
+        yield
 
 
 class _PassingTracker(UsageTracker):

@@ -15,6 +15,7 @@ import dspy
 from radio_dspy.core.credentials import learn
 from radio_dspy.core.errors import BudgetError, LanguageModelError
 from radio_dspy.core.redaction import cause_of, hide_in, presentable, told
+from radio_dspy.lm.batches import ask_in_batches
 from radio_dspy.lm.budget import StopSpending, learning_secrets
 from radio_dspy.lm.parallel import each_in_threads
 from radio_dspy.lm.secrets import check_keys
@@ -112,8 +113,9 @@ def ask_each(
     quiet = dspy.context(lm=lm, trace=None, disable_history=True)
     with learning_secrets(lm), quiet, bar, _without_truncation_warnings():
         try:
-            call_each(one, items[:1], 1)
-            call_each(one, items[1:], num_threads)
+            if not ask_in_batches(lm, items, one, num_threads):
+                call_each(one, items[:1], 1)
+                call_each(one, items[1:], num_threads)
         except BudgetError as error:
             raise BudgetError(f"{error} {kept}") from None
         except dspy.LMError as error:

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     Vectors = npt.NDArray[np.float32]
 
 logger = logger_of(__name__)
+# Texts that are encoded together. Which ones a model reads in one batch decides the last bits of their vectors: a block
+# is always encoded alone, so that it comes out the same wherever it is encoded, and whatever else is.
+BLOCK = 512
 # One model is used by one thread at a time: torch already uses every core.
 MODEL_LOCK = ThreadLock()
 
@@ -61,6 +64,12 @@ def check_queries(queries: Any) -> None:
     """
     if isinstance(queries, str) or not isinstance(queries, Sequence):
         raise DataError(f"Queries must be a list of strings, got {type(queries).__name__}; give [query] for one.")
+
+
+def enumerate_blocks(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """The blocks of texts, each with the position of its first."""
+    for start in range(0, len(texts), BLOCK):
+        yield start, list(texts[start : start + BLOCK])
 
 
 class TextEncoder(ABC):
@@ -108,7 +117,7 @@ class TextEncoder(ABC):
         """Encode queries into a float32 array of shape (n, dimension) with rows of length 1."""
         check_queries(texts)
         texts = [checked_text(text, f"Query {position}") for position, text in enumerate(texts)]
-        return checked_vectors(self._encode(texts, query=True, show_progress=show_progress), len(texts), self.name)
+        return checked_vectors(self._encoded(texts, query=True, show_progress=show_progress), len(texts), self.name)
 
     def encode_passages(self, passages: Sequence[Passage | str], *, show_progress: bool = False) -> Vectors:
         """Encode passages (title and text) into a float32 array of shape (n, dimension) with rows of length 1."""
@@ -118,7 +127,24 @@ class TextEncoder(ABC):
             else checked_text(one, f"Passage {position}")
             for position, one in enumerate(passages)
         ]
-        return checked_vectors(self._encode(texts, query=False, show_progress=show_progress), len(texts), self.name)
+        return checked_vectors(self._encoded(texts, query=False, show_progress=show_progress), len(texts), self.name)
+
+    def _encoded(self, texts: list[str], *, query: bool, show_progress: bool) -> Vectors:
+        """The vectors of all texts, one block after the other."""
+        if len(texts) <= BLOCK:
+            return self._encode(texts, query=query, show_progress=show_progress)
+        import numpy as np
+        from tqdm.auto import tqdm
+
+        vectors: Vectors | None = None
+        with tqdm(total=len(texts), desc="encoding", unit="text", disable=not show_progress) as bar:
+            for start, block in enumerate_blocks(texts):
+                found = self._encode(block, query=query, show_progress=False)
+                if vectors is None:
+                    vectors = np.empty((len(texts), found.shape[1]), dtype=np.float32)
+                vectors[start : start + len(block)] = found
+                bar.update(len(block))
+        return vectors  # type: ignore[return-value]  # there is more than one block
 
     @abstractmethod
     def _encode(self, texts: list[str], *, query: bool, show_progress: bool) -> Vectors:

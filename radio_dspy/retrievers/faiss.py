@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from radio_dspy.models.encoder import Vectors
+    from radio_dspy.models.engine import Engine
     from radio_dspy.retrievers.base import Filter
     from radio_dspy.retrievers.index_layout import Kind, Precision
 
@@ -98,6 +99,7 @@ class FaissRetriever(VectorRetriever):
         dtype: Precision = "float32",
         recall: float = 0.98,
         sample_queries: Sequence[str] = (),
+        engine: Engine | None = None,
         show_progress: bool = False,
     ) -> FaissRetriever:
         """Encode passages and index them.
@@ -117,6 +119,7 @@ class FaissRetriever(VectorRetriever):
             recall: What an approximate index should reach.
             sample_queries: Questions with which recall is measured, of which 200 are enough; without any, passages
                 stand in for them, which are easier to find than what real questions ask for.
+            engine: Where passages are encoded, such as a ``RayEngine``, with the same vectors; None is this process.
             show_progress: Show a progress bar while encoding.
 
         Raises:
@@ -133,7 +136,8 @@ class FaissRetriever(VectorRetriever):
         if not isinstance(encoder, Encoder):  # before vectors are paid for that could not be loaded again
             described(encoder)
         if vectors is None:
-            vectors = encoder.encode_passages(passages, show_progress=show_progress)
+            working = encoder if engine is None else engine.encoder(encoder)
+            vectors = working.encode_passages(passages, show_progress=show_progress)
         vectors = checked_vectors(vectors, len(passages), encoder.name, of="passages")
         queries = None
         if sample_queries and (chosen, precision) != _EXACT:

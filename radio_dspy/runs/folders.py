@@ -22,11 +22,13 @@ FORMAT_VERSION = 1  # goes up when earlier releases could not go on from what is
 ADVICE = "take another run_dir"
 CHECKPOINT = re.compile(r"reranker-[0-9a-f]{16}")
 _RECORDS = (
-    r"(requests|rationales|samples|signals|judged|training|comparison|questions|checks|log|groups(-[0-9]+)?)\.jsonl"
+    r"(requests|batches|rationales|samples|signals|judged|training|comparison|questions|checks|log"
+    r"|groups(-[0-9]+)?(-round-[0-9]+)?)\.jsonl"
 )
 _FILE = re.compile(rf"{_RECORDS}|(manifest|command|report|summary|trained)\.json|report\.(html|md)|{LOCK}")
 _UNDERWAY = re.compile(r"training-[0-9a-f]{16}-[0-9]+")
-_OF_INDEX = re.compile(r"index(-[0-9a-f]{16})?\.faiss|passages(-[0-9a-f]{16})?\.jsonl|query-encoder(-[0-9a-f]{16})?")
+_TAG = "(-[0-9a-f]{16})?"
+_OF_INDEX = re.compile(rf"index{_TAG}\.faiss|passages{_TAG}\.jsonl|places{_TAG}\.npy|query-encoder{_TAG}")
 _STATE = "state.json"
 _UNDERWAY_FILES = {"model.safetensors", "optimizer.safetensors", "random.safetensors", "trainer_state.json", _STATE}
 _TEMPORARY_FILE = re.compile(r"\.(.+)\.[0-9a-f]{32}")
@@ -184,7 +186,7 @@ def check_folder(folder: Path, optimizer: str) -> None:
             raise RunError(
                 f"{folder}: not a run folder, and not empty (it holds {other.name!r}). Nothing was changed there; give "
                 "a new or empty folder as run_dir. If it is a run that lost its manifest.json, copy what was paid for "
-                "(requests, rationales, samples, signals and judged.jsonl) into a new folder, and give that."
+                "(requests, batches, rationales, samples, signals and judged.jsonl) into a new folder, and give that."
             )
     elif manifest["optimizer"] != optimizer:
         raise RunError(f"{folder}: a run of {manifest['optimizer']}, whose report {optimizer} would replace; {ADVICE}.")

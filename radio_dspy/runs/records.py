@@ -64,6 +64,15 @@ class SignalLine(TypedDict):
     scores: list[Score | None]
 
 
+class BatchLine(TypedDict):
+    """A line of ``batches.jsonl``: requests that are sent, the id under which they were, or that all is kept."""
+
+    tag: str
+    keys: NotRequired[list[str]]
+    batch: NotRequired[str]
+    done: NotRequired[bool]
+
+
 class JudgedLine(TypedDict):
     """A line of ``judged.jsonl``: a metric's value for a question."""
 

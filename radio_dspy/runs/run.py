@@ -45,7 +45,7 @@ from radio_dspy.runs.state import RunState, look_at, runs_in
 __all__ = ["BOUGHT", "FORMAT_VERSION", "MANIFEST", "STAGES", "Run", "RunState", "locked", "look_at", "runs_in"]
 logger = logger_of(__name__)
 # What was paid for or worked out: a folder in the cache that holds none of these is not worth keeping after a failure.
-BOUGHT = ("requests", "rationales", "signals", "judged", "training", "questions", "checks")
+BOUGHT = ("requests", "batches", "rationales", "signals", "judged", "training", "questions", "checks")
 # The stages in their order. A setting that decides one of them decides those that follow, too.
 STAGES = ("requests", "rationales", "signals", "groups", "training", "gate")
 _APPENDING = ThreadLock()  # one line at a time

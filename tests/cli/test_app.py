@@ -266,6 +266,7 @@ def test_a_folder_that_is_no_run_has_no_report(tmp_path):
         (["demo", "--lm", "locl"], 2, "error: --lm locl: no LM has this name; give `local`, `none`, a GGUF file, or a"),
         (["index", "only-one-argument"], 2, "Missing argument"),
         (["compile", "--train", "t", "--out", "o", "--sampling", "hard"], 2, "Invalid value for"),
+        (["compile", "--train", "t", "--out", "o", "--batch"], 2, "error: --batch needs --run-dir"),
     ],
 )
 def test_errors_are_one_line_and_the_code_says_whose_they_are(arguments, code, message):

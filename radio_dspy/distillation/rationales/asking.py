@@ -79,7 +79,7 @@ def write_rationales(
     Raises:
         LanguageModelError: If the LM fails; everything kept before that stays.
     """
-    asking = _Asking(extractor, lm, run, problem_of or (lambda text, question, answers: ""), first or {})
+    asking = _Asking(extractor, lm, run, problem_of or (lambda text, question, answers: ""), dict(first or {}))
     ask_each(
         lm,
         questions,
@@ -104,7 +104,7 @@ class _Asking:
     lm: dspy.LM
     run: Run
     problem_of: ProblemOf
-    first: Mapping[str, str]
+    first: dict[str, str]
     refusals: Refusals = field(default_factory=Refusals)
     doubtful: list[RationaleRecord] = field(default_factory=list)
     records: list[RationaleRecord] = field(default_factory=list)
@@ -125,6 +125,7 @@ class _Asking:
                             key, text, source, asked, False, problem=problem, retried=False, **used.tokens
                         )
                         self.run.append_record("samples", half.as_dict())
+                        self.first[asked] = text  # in batches a question is put again for its second sample
                     retried = True
                     second = self._sample(question, answers, 1, used)
                     if not self.problem_of(second, question, answers):

@@ -131,6 +131,15 @@ class LMSignal(ABC):
         finally:
             self._firsts = before
 
+    @contextlib.contextmanager
+    def asking(self, lm: dspy.LM) -> Iterator[None]:
+        """Inside the block another LM is asked in this one's place: one that is known by the same name and settings."""
+        before, self.lm = self.lm, lm
+        try:
+            yield
+        finally:
+            self.lm = before
+
     def call_sizes(self, candidates: int, answers: int) -> list[int]:
         """The calls that a question takes: how many passages the LM reads in each."""
         return [1] * self._asked(candidates)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from radio_dspy.core.passages import Ranking, RankRequest
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.text import contains_answer
 from radio_dspy.distillation.teacher.null_passage import reads_null, with_null
-from radio_dspy.models.encoder import TextEncoder
+from radio_dspy.models.encoder import BLOCK, TextEncoder
 from radio_dspy.models.open_encoder import as_encoder
 from radio_dspy.models.vector_cache import similarities
 from radio_dspy.rerankers.rationale import fitting_guide
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     Scores = npt.NDArray[np.float32]
 
 logger = logger_of(__name__)
-_PART = 2000  # questions whose vectors are held at a time
+_PART = 8 * BLOCK  # questions whose vectors are held at a time; whole blocks, which come out the same anywhere
 _FETCHED = 20  # questions whose candidates' vectors are asked of the index at a time
 
 
@@ -138,6 +139,15 @@ class RationaleSimilarity:
             similarities(encoded[found], query, self.encoder.name)
             for found, query in zip(positions, queries, strict=True)
         ]
+
+    @contextlib.contextmanager
+    def encoding(self, encoder: TextEncoder) -> Iterator[None]:
+        """Inside the block another encoder of the same identity works in this one's place."""
+        before, self.encoder = self.encoder, encoder
+        try:
+            yield
+        finally:
+            self.encoder = before
 
     def _guides(self, requests: Sequence[RankRequest]) -> Scores:
         guides = [

@@ -1,0 +1,1 @@
+"""Engines: where encoders and LM calls run, when not in this process."""

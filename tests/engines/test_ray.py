@@ -1,0 +1,196 @@
+"""Encoders and LM calls on a real Ray cluster: a head and two nodes, of which one is killed in each stage."""
+
+import contextlib
+import logging
+import shutil
+import tempfile
+import threading
+import time
+from collections import Counter
+
+import dspy
+import pytest
+
+import radio_dspy as radio
+from radio_dspy.core.errors import BudgetError, LanguageModelError, SettingsError
+from radio_dspy.distillation.rationales.extractor import RationaleExtractor
+from radio_dspy.distillation.rationales.writing import explain
+from radio_dspy.engines.pace import Pace
+from radio_dspy.lm.budget import Ledger
+from radio_dspy.models.encoder import BLOCK
+from radio_dspy.runs.run import Run
+from tests.settings import radio_of
+from tests.stub_servers import WRONG_KEY, StubServer
+
+NODE = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
+QUESTIONS = [(f"q{number}", f"Why is jug {number} cold?", [f"reason {number}"]) for number in range(60)]
+SECONDS = 0.05  # that the LM takes
+
+
+class Cluster:
+    """A head without room for workers, and two nodes with one core each."""
+
+    def __init__(self) -> None:
+        import ray
+        from ray.cluster_utils import Cluster
+
+        self.own = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0})
+        self.nodes = [self.own.add_node(**NODE) for _ in range(2)]
+        self.own.wait_for_nodes()
+        ray.init(address=self.own.address, log_to_driver=False, logging_level=logging.ERROR)
+
+    def kill_one(self) -> None:
+        """As a machine goes: with all that runs on it."""
+        self.own.remove_node(self.nodes.pop(0), allow_graceful=False)
+
+    def close(self) -> None:
+        import ray
+
+        ray.shutdown()
+        self.own.shutdown()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    pytest.importorskip("ray")
+    short = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # its sockets' names have a limit
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", short)
+        made = Cluster()
+        yield made
+        made.close()
+    shutil.rmtree(short, ignore_errors=True)
+
+
+@pytest.fixture
+def engine(cluster):
+    with radio.RayEngine(encoders=2, cpus_per_encoder=0.4, askers=2, cpus_per_asker=0.1) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def killing(cluster: Cluster, when) -> object:
+    """Kill a node as soon as ``when()`` says so."""
+
+    def watch() -> None:
+        end = time.monotonic() + 120
+        while not when() and time.monotonic() < end:
+            time.sleep(0.02)
+        cluster.kill_one()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    yield
+    thread.join()
+    cluster.nodes.append(cluster.own.add_node(**NODE))  # in the main thread, which alone may
+
+
+class Stub(StubServer):
+    """An LM that takes its time and counts what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(self._reply)
+        self.counts: Counter[str] = Counter()
+
+    def _reply(self, prompt: str) -> str:
+        self.counts[prompt] += 1
+        time.sleep(SECONDS)
+        number = prompt.partition("jug ")[2].partition(" ")[0]
+        return f"[[ ## rationale ## ]]\nIt is reason {number}.\n\n[[ ## completed ## ]]"
+
+
+def lm_of(server: StubServer) -> dspy.LM:
+    return dspy.LM("openai/gpt-4o-mini", api_base=f"{server.url}/v1", api_key="sk-MARKED-KEY", cache=False)
+
+
+def written(lm: dspy.LM, run: Run, budget: radio.Budget | None = None) -> tuple[dict[str, str], int]:
+    ledger = Ledger(budget)
+    how = {"extractor": RationaleExtractor(), "given": {}, "show_progress": False, "num_threads": 8}
+    with ledger.stage("rationales"):
+        found = explain(QUESTIONS, run, lm=lm, **how)[0]
+    return found, ledger.total.calls
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"), [({"encoders": 0}, "at least 1"), ({"gpus_per_encoder": -1}, "at least 0"),
+                           ({"calls_per_minute": 0}, "above 0")],
+)  # fmt: skip
+def test_settings_are_checked(given, problem):
+    with pytest.raises(SettingsError, match=problem):
+        radio.RayEngine(**given)
+
+
+def test_calls_begin_at_one_rate():
+    pace, began = Pace(6000), time.monotonic()
+    for _ in range(11):
+        pace.wait()
+    assert time.monotonic() - began >= 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+class TestCluster:
+    def test_encoding_goes_on_where_a_node_is_killed_and_gives_the_same_bytes(self, cluster, engine, small):
+        texts = [f"passage {number} tells of {number % 7} jugs and {number % 11} cats" for number in range(9 * BLOCK)]
+        expected = small.encode_passages(texts)
+        remote = engine.encoder(small)
+        assert remote.encode_queries(texts[:3]).tobytes() == small.encode_queries(texts[:3]).tobytes()
+        began = time.monotonic()
+        with killing(cluster, lambda: time.monotonic() - began > 0.3):
+            found = remote.encode_passages(texts)
+        assert found.tobytes() == expected.tobytes()
+        assert remote.identity == small.identity
+
+    def test_an_index_is_the_same_file(self, engine, small, topic, tmp_path):
+        for name, where in (("here", None), ("there", engine)):
+            radio.FaissRetriever.build(topic.passages, small, engine=where).save(tmp_path / name)
+        files = sorted(one.name for one in (tmp_path / "here").iterdir())
+        assert all((tmp_path / "here" / one).read_bytes() == (tmp_path / "there" / one).read_bytes() for one in files)
+
+    def test_rationales_are_asked_once_but_for_those_in_flight_on_a_dead_node(self, cluster, engine, tmp_path):
+        with Stub() as server:
+            lm = engine.lm(lm_of(server))
+            with killing(cluster, lambda: len(server.calls) > 20):
+                found, calls = written(lm, Run(tmp_path / "run"))
+            assert found == {key: f"It is reason {number}." for number, (key, _, _) in enumerate(QUESTIONS)}
+            assert len(server.counts) == calls == len(QUESTIONS)
+            assert sum(server.counts.values()) - len(QUESTIONS) <= 8  # those in flight
+            asked = sum(server.counts.values())
+            assert written(lm, Run(tmp_path / "run"))[0] == found
+            assert sum(server.counts.values()) == asked  # kept
+
+    def test_the_budget_holds_for_the_cluster(self, engine, tmp_path):
+        with Stub() as server:
+            with pytest.raises(BudgetError, match="max_calls=17"):
+                written(engine.lm(lm_of(server)), Run(tmp_path), radio.Budget(max_calls=17))
+            assert sum(server.counts.values()) == 17
+            assert len(Run(tmp_path).read_records("rationales")) == 17
+
+    def test_a_wrong_key_costs_one_call_and_is_not_told(self, engine, tmp_path):
+        with Stub() as server:
+            server.always = WRONG_KEY
+            with pytest.raises(LanguageModelError, match="gpt-4o-mini failed") as error:
+                written(engine.lm(lm_of(server)), Run(tmp_path))
+            assert len(server.calls) == 1
+            assert "MARKED" not in str(error.value)
+
+    def test_a_compile_makes_the_groups_of_one_process(self, engine, small, topic, tmp_path):
+        answers = {one.question: one.answers[0] for one in topic.train}
+
+        def brain(prompt: str) -> str:
+            asked = next(question for question in answers if question in prompt)
+            return f"[[ ## rationale ## ]]\nIt comes down to {answers[asked]}.\n\n[[ ## completed ## ]]"
+
+        retriever = radio.FaissRetriever.build(topic.passages, small)
+        student = radio.RetrieveRerankAnswer(retriever, radio.Rerank(small, "bi-encoder"), candidates=10)
+        with StubServer(brain) as server:
+            for name, where in (("here", None), ("there", engine)):
+                optimizer = radio_of(
+                    lm_of(server), engine=where, run_dir=tmp_path / name, num_threads=4, candidates=10,
+                    num_train_epochs=1, max_length=64,
+                )  # fmt: skip
+                optimizer.compile(student, trainset=topic.train[:20], valset=topic.test)
+        here, there = (tmp_path / name for name in ("here", "there"))
+        assert (here / "groups.jsonl").read_bytes() == (there / "groups.jsonl").read_bytes()
+        weights = [sorted(one.name for one in folder.glob("reranker-*")) for folder in (here, there)]
+        assert weights[0] == weights[1]
