@@ -5,13 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import dspy
 from radio_dspy.optimizers.asked import asked_elsewhere
 from radio_dspy.optimizers.diagnosis import Agreement, Diagnosis, agreement_of, recommend
 from radio_dspy.optimizers.estimate import StageEstimate, passage_length, rationale_stage, signal_stage
-from radio_dspy.optimizers.job import Job, explained, questions_of
+from radio_dspy.optimizers.job import Job, Settings, explained, questions_of
 from radio_dspy.optimizers.opening import open_job
 from radio_dspy.optimizers.teaching import explain_questions, teacher_of
 
@@ -30,14 +29,11 @@ from radio_dspy.evaluation.relevance import judge
 from radio_dspy.retrievers.requests import usable
 from radio_dspy.retrievers.vector import vector_part
 
-if TYPE_CHECKING:
-    from radio_dspy.optimizers.radio import RADIO
-
 NDCG = "ndcg@10"
 _DEPTH = 10  # of LM signals whose cost is told
 
 
-def diagnose(optimizer: RADIO, student: dspy.Module, trainset: Sequence[dspy.Example], questions: int) -> Diagnosis:
+def diagnose(optimizer: Settings, student: dspy.Module, trainset: Sequence[dspy.Example], questions: int) -> Diagnosis:
     """See ``RADIO.diagnose``."""
     if not is_whole(questions) or questions < 2:
         raise SettingsError(f"questions must be at least 2 and whole, got {shown(questions)}.")
@@ -53,7 +49,7 @@ def diagnose(optimizer: RADIO, student: dspy.Module, trainset: Sequence[dspy.Exa
 
 
 def _requests(
-    optimizer: RADIO, job: Job, signals: Mapping[Signal, float]
+    optimizer: Settings, job: Job, signals: Mapping[Signal, float]
 ) -> tuple[list[RankRequest], RationaleQuality | None]:
     """The questions with candidates and rationales, and what the rationales are worth."""
     with job.stage("retrieval"):
@@ -87,7 +83,7 @@ def _requests(
 
 
 def _diagnosed(
-    optimizer: RADIO,
+    optimizer: Settings,
     job: Job,
     requests: list[RankRequest],
     signals: Mapping[Signal, float],
@@ -164,7 +160,7 @@ def _agreement(requests: Sequence[RankRequest], signals: Mapping[Signal, float])
 
 
 def _stages(
-    optimizer: RADIO, job: Job, signals: Mapping[Signal, float], everyone: Sequence[tuple[str, str, Sequence[str]]]
+    optimizer: Settings, job: Job, signals: Mapping[Signal, float], everyone: Sequence[tuple[str, str, Sequence[str]]]
 ) -> dict[str, StageEstimate | None]:
     """What each teacher would cost on all training questions, by signal name: this one's, and others of the LM's."""
     lm = optimizer.rationale_lm or dspy.settings.lm

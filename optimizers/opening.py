@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import dspy
 from radio_dspy.optimizers.asked import check_asked, check_sent
 from radio_dspy.optimizers.job import (
     Job,
+    Settings,
     check_corpus,
     check_ids,
     encoder_of,
@@ -27,12 +27,9 @@ from radio_dspy.lm.secrets import check_keys, lms_of
 from radio_dspy.retrievers.embeddings import first_stage_of
 from radio_dspy.runs.run import Run
 
-if TYPE_CHECKING:
-    from radio_dspy.optimizers.radio import RADIO
-
 
 def open_job(
-    optimizer: RADIO,
+    optimizer: Settings,
     student: dspy.Module,
     trainset: Sequence[dspy.Example],
     valset: Sequence[dspy.Example] | None,

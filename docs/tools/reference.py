@@ -25,6 +25,8 @@ PACKAGES = {
     "rerankers": "Rerankers: the trainable one, and others to stand beside it or teach it.",
     "retrievers": "First stages: passages in memory, in a file, or in your vector store.",
     "distillation": "The steps of the method, each alone: signals, fusion, groups, losses, training, gate.",
+    "questions": "Questions made from documents, or from traces of what people asked.",
+    "engines": "Where the long steps run: the workers of a Ray cluster.",
     "lm": "Language models: the local one, budgets, signatures, adapters.",
     "models": "Encoders, local and hosted, and where weights are found.",
     "datasets": "Read your passages, questions and preference groups.",

@@ -145,11 +145,12 @@ def _judged(
     import radio_dspy as radio
     from radio_dspy.retrievers.requests import known_labels, rank_requests
 
+    if given.run is None:
+        examples = known_labels(examples, first_stage())
     aligned: Any = radio.load(program, retriever=first_stage()) if program is not None else None
     if given.run is not None:
         requests = given.of_run(examples, first_stage, reranks=reranks or aligned is not None)
         return aligned, requests, examples
-    examples = known_labels(examples, first_stage())
     count = given.candidates or (aligned.candidates if aligned else _CANDIDATES)
     return aligned, rank_requests(examples, first_stage(), count), examples
 

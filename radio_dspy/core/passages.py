@@ -321,10 +321,10 @@ class RankRequest:
     scores: Sequence[float]
     answers: tuple[str, ...] = ()
     rationale: str = ""
-    more_rationales: tuple[str, ...] = ()
     relevant: frozenset[str] = field(default_factory=frozenset)
     copies: frozenset[str] = field(default_factory=frozenset)
     grades: Mapping[str, float] = field(default_factory=dict)
+    more_rationales: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         checked_text(self.query, f"Question {self.id!r}")

@@ -30,6 +30,7 @@ MOVED = {
     "training.groups_per_step": "training.per_device_train_batch_size",
     "training.accumulation_steps": "training.gradient_accumulation_steps",
 }
+_LATER = ("relabel",)  # fields that records did not have from the first, of a settings class within settings
 # Keys that every record has; of later ones it has those that are not the default.
 _ALWAYS = {"loss", "tower", "learning_rate", "weight_decay", "max_length", "averaged_runs", "precision"}
 
@@ -124,6 +125,13 @@ def _put(settings: dict[str, Any], key: str, value: Any, where: str) -> None:
     inner[name] = value
 
 
+def _plain(value: Any) -> Any:
+    """A setting in JSON types; a field that records did not have from the first is there only where it is set."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    return {name: held for name, held in asdict(value).items() if name not in _LATER or held is not None}
+
+
 def recorded(parts: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """A row's settings under the keys that records have had from the first release on, in JSON types.
 
@@ -146,9 +154,7 @@ def recorded(parts: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping
             elif key == f"{part}.{name}" and name not in _ALWAYS and value == default:
                 continue
             place, _, kept = key.partition(".")
-            found.setdefault(place, {})[kept] = (
-                asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-            )
+            found.setdefault(place, {})[kept] = _plain(value)
     if "rationale" in found and found["rationale"]["check"] == found["sampling"]["guards"]:
         del found["rationale"]["check"]  # the first release had one key for both
     return found

@@ -5,6 +5,7 @@ import pickle
 import re
 import signal
 import sqlite3
+import sys
 import threading
 import traceback
 
@@ -574,7 +575,10 @@ def test_an_address_given_by_hand_has_to_be_given_again(stub, tmp_path):
     assert loaded.deepcopy()("yeast", k=1).passages[0].id == "1"
 
 
-def test_building_an_index_shows_progress(stub, capsys):
+def test_building_an_index_shows_progress_on_a_terminal(stub, capsys, monkeypatch):
+    FaissRetriever.build(PASSAGES, remote(stub, batch_size=1), show_progress=True)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     FaissRetriever.build(PASSAGES, remote(stub, batch_size=1), show_progress=True)
     shown = capsys.readouterr().err
     assert "hosted_vllm/words" in shown

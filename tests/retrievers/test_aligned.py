@@ -183,7 +183,7 @@ class TestSaved:
     def test_it_holds_nothing_but_plain_files_that_the_manifest_names(self, folder, tmp_path):
         manifest = json.loads((folder / "manifest.json").read_text())
         present = {one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()}
-        assert present == {*manifest["files"], "manifest.json"}
+        assert present == {*manifest["files"], *manifest["later_files"], "manifest.json"}
         assert "query-encoder/model.safetensors" in present
         assert str(tmp_path) not in (folder / "manifest.json").read_text()
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.passages import NULL_PASSAGE, Ranking, RankRequest
-
-if TYPE_CHECKING:
-    from radio_dspy.distillation.teacher.signals import Signal
 
 
 def with_null(request: RankRequest) -> RankRequest:
@@ -35,12 +31,12 @@ def bare(ranking: Ranking) -> Ranking:
     )
 
 
-def reads_null(signal: Signal) -> bool:
+def reads_null(signal: object) -> bool:
     """Whether a signal can score the null passage; for the others it lies at the mean of the candidates."""
     return bool(getattr(signal, "reads_null", False))
 
 
-def check_null(signals: Iterable[Signal] | None) -> None:
+def check_null(signals: Iterable[object] | None) -> None:
     """See that a teacher can tell a passage that helps from none.
 
     Raises:
