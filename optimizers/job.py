@@ -61,7 +61,6 @@ class Settings(Protocol):
     answer_field: str | None
     run_dir: str | PathLike[str] | None
     given_lm: dspy.LM | Literal[False] | None
-    rounds: int
     batch: bool
     engine: Engine | None
 

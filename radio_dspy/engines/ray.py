@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 from dspy import lm15
-from dspy._vendor.lm15.serde import request_to_dict, response_from_dict
 
 from radio_dspy.core.errors import MissingExtraError, RadioError, SettingsError
 from radio_dspy.core.redaction import logger_of, told
 from radio_dspy.engines.pace import Pace
 from radio_dspy.engines.workers import EncoderWorker, LMWorker, error_of
 from radio_dspy.lm.adapters import LOCAL_PROVIDER
-from radio_dspy.lm.elsewhere import Elsewhere, answered_by
+from radio_dspy.lm.elsewhere import Elsewhere, answered_by, serde
 from radio_dspy.models.encoder import TextEncoder, enumerate_blocks
 
 if TYPE_CHECKING:
@@ -156,7 +155,9 @@ class RayEngine:
         if ray.is_initialized():
             return
         address = self.address or os.environ.get("RAY_ADDRESS") or "local"
-        own = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE} if address == "local" else {}
+        own: dict[str, Any] = {}
+        if address == "local":
+            own = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except Exception as error:
@@ -178,8 +179,8 @@ class _Pool:
         self.owner = owner  # it is known by its place in memory, which must stay its own
         self._given = given = [ray.put(one) for one in held]  # held here: a worker that starts again reads them again
         lasting = {"max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": "SPREAD"}
-        remote = ray.remote(kind).options(**lasting, **options)
-        self.workers = [remote.remote(*given) for _ in range(size)]
+        remote: Any = ray.remote(kind).options(**lasting, **options)
+        self.workers: list[Any] = [remote.remote(*given) for _ in range(size)]
         self._load: Counter[int] = Counter()
         self._lock = threading.Lock()
         ready, _ = ray.wait([one.ready.remote() for one in self.workers], timeout=_PATIENCE)
@@ -299,10 +300,10 @@ class _RayLM(Elsewhere):
         pool = self._engine.lm_pool(self.lm)
         self._engine.pace()
         with pool.least_busy() as worker:
-            found = _got(worker.ask.remote(request_to_dict(request)))
+            found = _got(worker.ask.remote(serde.request_to_dict(request)))
         if "failure" in found:
             raise error_of(found["failure"])
-        return response_from_dict(found["response"])
+        return serde.response_from_dict(found["response"])
 
 
 def _got(reference: Any) -> Any:

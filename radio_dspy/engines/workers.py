@@ -6,11 +6,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import dspy
-from dspy._vendor.lm15.serde import request_from_dict, response_to_dict
 from dspy.utils import exceptions
 
 from radio_dspy.core.credentials import learn
 from radio_dspy.core.redaction import presentable
+from radio_dspy.lm.elsewhere import serde
 
 if TYPE_CHECKING:
     from radio_dspy.models.encoder import TextEncoder, Vectors
@@ -28,7 +28,9 @@ def ask_once(request: Row, lm: dspy.LM) -> Row:
     """Make one call: ``{"response": ...}``, or ``{"failure": ...}`` with an error as plain values, without secrets."""
     try:
         with dspy.context(disable_history=True, callbacks=[], usage_tracker=None):
-            return {"response": response_to_dict(lm(request_from_dict(request)), include_provider_data=True)}
+            return {
+                "response": serde.response_to_dict(lm(serde.request_from_dict(request)), include_provider_data=True)
+            }
     except dspy.LMError as error:
         details = {name: getattr(error, name, None) for name in _DETAILS}
         return {

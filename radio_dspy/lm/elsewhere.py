@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import dspy
 from dspy.clients.backend_selection import CLIENT_KEYS
 
 from radio_dspy.core.errors import SettingsError
+
+# Requests and responses as plain values. Imported by a statement, this one typed package within dspy would make mypy
+# take dspy itself for a package without names.
+serde: Any = import_module("dspy._vendor.lm15.serde")
 
 
 class Elsewhere:
