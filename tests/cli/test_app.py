@@ -63,12 +63,12 @@ def test_an_estimate_asks_nobody_and_writes_nothing(files, small, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_index_compile_evaluate_ask(files, small, tmp_path):
+def test_index_compile_evaluate_ask(files, tmp_path):
     radio("index", files / "corpus.jsonl", tmp_path / "index", "--json", tmp_path / "index.json")
     assert json.loads((tmp_path / "index.json").read_text())["passages"] == 52
     done = radio(
         "compile", "--index", tmp_path / "index", "--train", files / "train.jsonl", "--dev", files / "dev.jsonl",
-        "--reranker", small.name, "--limit", 6, "--max-tokens", 16, "--epochs", 1, "--k", 2,
+        "--limit", 6, "--max-tokens", 16, "--epochs", 1, "--k", 2,
         "--out", tmp_path / "aligned", "--run-dir", tmp_path / "run", "--json", tmp_path / "compile.json",
     )  # fmt: skip
     assert "aligned reranker" in done.stdout

@@ -33,5 +33,5 @@ def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(DataError, match=r"without a \.jsonl or \.parquet file"):
         radio.load_corpus(tmp_path / "empty")
     (tmp_path / "torn.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match="cannot be read as Parquet"):
+    with pytest.raises(DataError, match="no Parquet file that can be read"):
         radio.load_corpus(tmp_path / "torn.parquet")

@@ -578,6 +578,8 @@ def test_any_change_of_any_key_at_length(things, watch, data):
     ],
 )
 def test_a_pipe_is_never_waited_for(things, tmp_path, monkeypatch, kind, name):
+    for path, text in things.texts.items():  # which another test may have changed
+        path.write_text(text, encoding="utf-8")
     for one in ("program", "index"):
         shutil.copytree(things.folder / one, tmp_path / one)
     monkeypatch.setattr(things, "folder", tmp_path)

@@ -996,7 +996,7 @@ def test_bad_files_on_the_command_line(how, files):
 
 
 BAD_OPTIONS = {
-    "a folder as training questions": (["--train", "{folder}"], r"error: \S+: is a folder without a"),
+    "a folder as training questions": (["--train", "{folder}"], r"error: \S+corpus\.jsonl:1: needs 'question'"),
     "a file as run folder": (["--run-dir", "{corpus}"], r"corpus\.jsonl: is a file; run_dir must be a folder"),
     "a file as index": (["--index", "{corpus}"], r"Give either --index"),
     "a file as program": (["--out", "{corpus}"], r"corpus\.jsonl: already there; give a new folder"),

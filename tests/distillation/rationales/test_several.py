@@ -81,7 +81,7 @@ def test_a_passage_is_compared_with_each_rationale(monkeypatch, over, expected):
         "radio_dspy.distillation.teacher.signals.fitting_guide", lambda encoder, *parts: f"{parts[0]} {parts[2]}"
     )
     passages = (Passage("i", "ice"), Passage("s", "steam"))
-    request = RankRequest("q", "Why?", passages, (1.0, 0.9), ("it",), "ice", ("steam", "vapour"))
+    request = RankRequest("q", "Why?", passages, (1.0, 0.9), ("it",), "ice", more_rationales=("steam", "vapour"))
     signal = RationaleSimilarity(Pointing(), over=over)
     assert signal.score([request])[0] == pytest.approx(expected)
     assert signal.agreement([request]) == pytest.approx([2 / 3])
