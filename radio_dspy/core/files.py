@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +178,7 @@ def new_folder(folder: Path, advice: str) -> Iterator[Path]:
             yield making
             sync_folder(making)
             check_new(folder, advice)
-            if not (target.exists() and take_place(making, target)):
+            if not (target.exists() and take_place(making, target, of=SYSTEM_FILES)):
                 _move_into(making, target, folder, advice)
 
 
@@ -201,11 +201,16 @@ def _move_into(making: Path, target: Path, folder: Path, advice: str) -> None:
         raise SettingsError(f"{folder}: cannot be written ({error.strerror}); {advice}") from error
 
 
-def take_place(making: Path, target: Path) -> bool:
+def take_place(making: Path, target: Path, *, of: Collection[str] | None = None) -> bool:
     """Put a folder in the place of another one, which is removed with what it held under the same names.
 
     Files that only the other holds are in both, so that they are never missing. A reader and a kill find the one
     folder or the other.
+
+    Args:
+        making: The new one.
+        target: The other one.
+        of: The only names that the other may hold; None allows any.
 
     Returns:
         False where the system cannot do it, or the other holds more than files; then it is as it was.
@@ -219,7 +224,8 @@ def take_place(making: Path, target: Path) -> bool:
         return False
     if not _exchanged(making, target):
         return False
-    if {path.name for path in making.iterdir()} <= {path.name for path in target.iterdir()}:
+    held = {path.name for path in making.iterdir()}
+    if held <= {path.name for path in target.iterdir()} and (of is None or held <= set(of)):
         return True
     _exchanged(making, target)  # something came there meanwhile
     return False

@@ -67,6 +67,22 @@ def test_what_came_there_meanwhile_is_left(tmp_path, there):
     assert list(tmp_path.iterdir()) == [folder]
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs an exchange of two folders")
+def test_what_comes_there_at_the_last_moment_is_left_also_under_the_same_name(tmp_path, monkeypatch):
+    exchange, came = files._exchanged, []
+
+    def late(making, target):
+        if not came:
+            came.append((target / "a").write_text("another's"))
+        return exchange(making, target)
+
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(files, "_exchanged", late)
+    with pytest.raises(SettingsError, match=ADVICE):
+        made(tmp_path / "out")
+    assert (tmp_path / "out" / "a").read_text() == "another's"
+
+
 def test_of_two_that_write_at_once_one_is_refused(tmp_path):
     gate, ends = threading.Barrier(2, timeout=20), []
 
@@ -90,7 +106,7 @@ def test_of_two_that_write_at_once_one_is_refused(tmp_path):
 def test_a_rename_that_fails_puts_back_what_git_needs(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".gitkeep").write_text("kept")
-    monkeypatch.setattr(files, "take_place", lambda *_: False)
+    monkeypatch.setattr(files, "take_place", lambda *_, **__: False)
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(39, "Directory not empty")))
     with pytest.raises(SettingsError, match="cannot be written"):
         made(tmp_path / "out")
