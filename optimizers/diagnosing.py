@@ -12,12 +12,11 @@ from radio_dspy.optimizers.diagnosis import Agreement, Diagnosis, agreement_of, 
 from radio_dspy.optimizers.estimate import StageEstimate, passage_length, rationale_stage, signal_stage
 from radio_dspy.optimizers.job import Job, Settings, explained, questions_of
 from radio_dspy.optimizers.opening import open_job
-from radio_dspy.optimizers.teaching import explain_questions, teacher_of
+from radio_dspy.optimizers.teaching import candidates_of, explain_questions, teacher_of
 
 from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.passages import Ranking, RankRequest
 from radio_dspy.core.validation import is_whole, shown
-from radio_dspy.distillation.candidates.observing import observe
 from radio_dspy.distillation.teacher.gains import AnswerGain, SetGain
 from radio_dspy.distillation.teacher.lm_signal import LMSignal
 from radio_dspy.distillation.teacher.lm_signals import AnswerCorrectness, AnswerLikelihood
@@ -30,7 +29,7 @@ from radio_dspy.retrievers.requests import usable
 from radio_dspy.retrievers.vector import vector_part
 
 NDCG = "ndcg@10"
-_DEPTH = 10  # of LM signals whose cost is told
+_DEPTH = 10  # passages a question, of the LM signals in the table of costs
 
 
 def diagnose(optimizer: Settings, student: dspy.Module, trainset: Sequence[dspy.Example], questions: int) -> Diagnosis:
@@ -52,18 +51,7 @@ def _requests(
     optimizer: Settings, job: Job, signals: Mapping[Signal, float]
 ) -> tuple[list[RankRequest], RationaleQuality | None]:
     """The questions with candidates and rationales, and what the rationales are worth."""
-    with job.stage("retrieval"):
-        reached = observe(
-            job.program,
-            job.slots,
-            job.train,
-            job.held_out,
-            retriever=optimizer.retriever,
-            candidates=optimizer.preferences.candidates,
-            num_threads=optimizer.num_threads,
-            show_progress=not optimizer.training.disable_tqdm,
-            run=job.run,
-        )
+    reached = candidates_of(optimizer, job)
     found, reasons = usable(reached.train[0].requests)
     if not found:
         raise DataError(f"None of the {len(job.train)} questions looked at can be used: {reasons}.")

@@ -22,6 +22,7 @@ from radio_dspy.optimizers.provenance import model_name, settings_of
 from radio_dspy.optimizers.resume import described, taken_up
 from radio_dspy.optimizers.teaching import (
     FurtherRounds,
+    candidates_of,
     check_teacher,
     explain_questions,
     lesson_of,
@@ -30,7 +31,6 @@ from radio_dspy.optimizers.teaching import (
 )
 
 from radio_dspy.core.errors import DataError, SettingsError
-from radio_dspy.distillation.candidates.observing import observe
 from radio_dspy.distillation.gate.decision import Gate, as_gate, check_judging
 from radio_dspy.distillation.loss import Loss, LossName
 from radio_dspy.distillation.preferences.settings import PreferenceSettings
@@ -232,18 +232,7 @@ class RADIO(Teleprompter):
 
     def _compile(self, job: Job) -> Report:
         """Go through the stages; each reuses what the run folder holds."""
-        with job.stage("retrieval"):
-            reached = observe(
-                job.program,
-                job.slots,
-                job.train,
-                job.held_out,
-                retriever=self.retriever,
-                candidates=self.preferences.candidates,
-                num_threads=self.num_threads,
-                show_progress=not self.training.disable_tqdm,
-                run=job.run,
-            )
+        reached = candidates_of(self, job)
         job, reached = without_idle_slots(job, reached)
         used = [usable(seen.requests) for seen in reached.train]
         if not any(requests for requests, _ in used):

@@ -15,7 +15,7 @@ from radio_dspy.optimizers.pipeline import Lesson, NoGroupsError
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.passages import RankRequest
 from radio_dspy.core.validation import is_whole, shown
-from radio_dspy.distillation.candidates.observing import Reached
+from radio_dspy.distillation.candidates.observing import Reached, observe
 from radio_dspy.distillation.candidates.recording import Observed
 from radio_dspy.distillation.candidates.reranker_slots import Slot
 from radio_dspy.distillation.gate.decision import Judge
@@ -33,6 +33,22 @@ from radio_dspy.retrievers.requests import usable
 from radio_dspy.retrievers.vector import vector_part
 
 TRIED = 3  # questions on which a metric is tried before anything is paid for
+
+
+def candidates_of(optimizer: Settings, job: Job) -> Reached:
+    """What each question brings to each reranker, seen by running the program."""
+    with job.stage("retrieval"):
+        return observe(
+            job.program,
+            job.slots,
+            job.train,
+            job.held_out,
+            retriever=optimizer.retriever,
+            candidates=optimizer.preferences.candidates,
+            num_threads=optimizer.num_threads,
+            show_progress=not optimizer.training.disable_tqdm,
+            run=job.run,
+        )
 
 
 def try_metric(optimizer: Settings, job: Job) -> None:

@@ -93,7 +93,7 @@ class Materials:
         paths = {name: located(data, name) for name in named}
         weights = {name: _weights_of(name, data) for name in lms if name.endswith(LM_FILE)}
         for name, path in {**paths, **weights}.items():
-            if path.is_file():  # a row without its LM is told when it runs: the others go on
+            if path.is_file():  # a row whose LM is missing says so when it runs, and the others go on
                 if path not in self._hashes:
                     self._hashes[path] = sha256_of(path)[:16]
                 found[name] = self._hashes[path]
