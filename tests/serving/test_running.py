@@ -71,6 +71,18 @@ async def asked(url, count, act):
         return ended
 
 
+def wait_for_workers(process, count=2):
+    """The processes that serve, once there are so many and each has its model and listens."""
+    ends = time.monotonic() + 120
+    while time.monotonic() < ends:
+        children = [one for one in psutil.Process(process.pid).children() if one.status() != psutil.STATUS_ZOMBIE]
+        workers = [one for one in children if "spawn_main" in " ".join(one.cmdline())]
+        if len(workers) == count and all(one.net_connections("tcp") for one in workers):
+            return workers
+        time.sleep(0.2)
+    raise AssertionError(f"not {count} workers listen")
+
+
 @pytest.mark.slow
 def test_what_is_under_way_ends_at_sigterm_and_nothing_new_begins(folders):
     with command(folders) as (process, url):
@@ -100,18 +112,15 @@ def test_sighup_takes_over_another_program(folders, small, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_replaced_and_the_other_answers(folders, tmp_path):
+def test_a_killed_worker_is_replaced_and_the_other_answers(folders):
     with command(folders, "--workers", 2) as (process, url):
-        workers = [one for one in psutil.Process(process.pid).children() if "spawn_main" in " ".join(one.cmdline())]
-        assert len(workers) == 2
-        ends = time.monotonic() + 120
-        while not all(one.net_connections("tcp") for one in workers):  # each has its model, and listens
-            assert time.monotonic() < ends
-            time.sleep(0.2)
-        statuses = asyncio.run(asked(url, 16, lambda: os.kill(workers[0].pid, signal.SIGKILL)))
+        killed, other = wait_for_workers(process)
+        statuses = asyncio.run(asked(url, 16, lambda: os.kill(killed.pid, signal.SIGKILL)))
+        # Which worker takes a connection is the system's choice: the killed one may have held all of them, or none.
         assert set(statuses) <= {200, "ReadError", "RemoteProtocolError", "WriteError"}
-        assert statuses.count(200) >= 4  # the other worker's
         assert [httpx.post(f"{url}/v1/rerank", json=BODY, timeout=60).status_code for _ in range(5)] == [200] * 5
+        assert other.is_running()
+        assert killed.pid not in {one.pid for one in wait_for_workers(process)}
         process.send_signal(signal.SIGHUP)
         assert 'route="/v1/rerank",status="200"' in httpx.get(f"{url}/metrics", timeout=60).text
         process.terminate()
