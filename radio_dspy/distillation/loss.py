@@ -45,3 +45,14 @@ class Loss(Protocol):
         Returns:
             A scalar: the mean over the groups.
         """
+
+
+def needed(scores: torch.Tensor | None, loss: object) -> torch.Tensor:
+    """The teacher's scores, for a loss that goes by them.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if scores is None:
+        raise ValueError(f"{type(loss).__name__} goes by the teacher's scores: give a score for each logit.")
+    return scores

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.distillation.loss import Loss, LossName
+from radio_dspy.distillation.loss import Loss, LossName, needed
 
 
 def open_loss(loss: LossName | Loss, temperature: float = 1.0, target_temperature: float = 0.05) -> Loss:
@@ -112,8 +112,7 @@ class ListwiseKL(nn.Module):
         Raises:
             ValueError: If there are no teacher scores.
         """
-        if scores is None:
-            raise ValueError("ListwiseKL follows the teacher's scores: give a score for each logit.")
+        scores = needed(scores, self)
         inside = rows_of(torch.ones_like(logits), sizes, 0.0).bool()
         student = (rows_of(logits, sizes, -torch.inf) / self.temperature).log_softmax(-1)
         teacher = (rows_of(scores, sizes, -torch.inf) / self.target_temperature).log_softmax(-1)
@@ -149,8 +148,7 @@ class MarginInfoNCE(InfoNCE):
         Raises:
             ValueError: If there are no teacher scores.
         """
-        if scores is None:
-            raise ValueError("MarginInfoNCE weighs by the teacher's scores: give a score for each logit.")
+        scores = needed(scores, self)
         rows = rows_of(logits, sizes, -torch.inf) / self.temperature
         teacher = rows_of(scores, sizes, torch.inf)  # the padding gets no margin
         margins = (teacher[:, :1] - teacher[:, 1:]).clamp(min=0)
@@ -193,8 +191,7 @@ class MultiPositiveInfoNCE(InfoNCE):
         Raises:
             ValueError: If there are no teacher scores.
         """
-        if scores is None:
-            raise ValueError("MultiPositiveInfoNCE goes by the teacher's scores: give a score for each logit.")
+        scores = needed(scores, self)
         rows = rows_of(logits, sizes, -torch.inf) / self.temperature
         teacher = rows_of(scores, sizes, -torch.inf)  # the padding is no positive
         positives = rows.masked_fill(teacher < teacher[:, :1] - self.margin, -torch.inf)

@@ -12,6 +12,7 @@ from sentence_transformers.cross_encoder import losses
 from torch import nn
 
 from radio_dspy.core.errors import SettingsError
+from radio_dspy.distillation.loss import needed
 
 _LISTS = (losses.LambdaLoss, losses.ListNetLoss, losses.PListMLELoss, losses.ADRMSELoss)
 _KINDS: dict[str, Any] = {
@@ -88,9 +89,8 @@ class RankingLoss(nn.Module):
         Raises:
             ValueError: If there are no teacher scores.
         """
-        if scores is None:
-            raise ValueError(f"{self.about[0]} follows the teacher's scores: give a score for each logit.")
         loss, model = self._parts
+        scores = needed(scores, loss)
         model.logits = logits.view(-1).float() / self.temperature
         rows = list(torch.arange(len(model.logits)).split(list(sizes)))
         labels = list(scores.view(-1).float().split(list(sizes)))

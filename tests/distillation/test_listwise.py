@@ -61,7 +61,7 @@ def test_a_smaller_target_temperature_follows_the_best_more_sharply():
 
 
 def test_without_the_teachers_scores_there_is_nothing_to_follow():
-    with pytest.raises(ValueError, match="ListwiseKL follows the teacher's scores"):
+    with pytest.raises(ValueError, match="ListwiseKL goes by the teacher's scores"):
         ListwiseKL()(torch.zeros(2), [2])
 
 

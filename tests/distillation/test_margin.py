@@ -68,7 +68,7 @@ def test_the_scale_of_the_teachers_scores_does_not_matter():
 
 
 def test_without_the_teachers_scores_there_are_no_margins():
-    with pytest.raises(ValueError, match="MarginInfoNCE weighs by the teacher's scores"):
+    with pytest.raises(ValueError, match="MarginInfoNCE goes by the teacher's scores"):
         MarginInfoNCE()(torch.zeros(2), [2])
 
 

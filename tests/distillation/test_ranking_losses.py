@@ -100,5 +100,5 @@ def test_the_temperature_divides_the_logits():
 
 
 def test_without_scores_there_is_nothing_to_follow():
-    with pytest.raises(ValueError, match="LambdaLoss follows the teacher's scores"):
+    with pytest.raises(ValueError, match="LambdaLoss goes by the teacher's scores"):
         open_loss("lambda")(torch.zeros(2), [2])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -82,7 +81,7 @@ def judged(
         candidates = tuple(request.candidates[row] for row in rows)
         asked.append(replace(request, candidates=candidates, scores=tuple(request.scores[row] for row in rows)))
     signal = PassageVerdict(guard.relabel, num_threads=num_threads)
-    with signal.kept_in(run) if run is not None else contextlib.nullcontext():
+    with signal.kept_in(run):
         scores_of = signal.score(asked)
     means = {1.0: True, 0.0: False}
     return [

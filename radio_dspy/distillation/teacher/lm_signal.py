@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 
+from radio_dspy.core.attributes import set_inside
 from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.files import check_file
 from radio_dspy.core.passages import NULL_PASSAGE, Passage, RankRequest
@@ -109,36 +110,21 @@ class LMSignal(ABC):
             for request, own in zip(requests, parts, strict=True)
         ]
 
-    @contextlib.contextmanager
-    def kept_in(self, run: Run) -> Iterator[None]:
-        """Inside the block scores are kept in a run's ``signals.jsonl``, where no file was given."""
-        before, self._run = self._run, run
-        try:
-            yield
-        finally:
-            self._run = before
+    def kept_in(self, run: Run | None) -> AbstractContextManager[None]:
+        """Inside the block scores are kept in a run's ``signals.jsonl``, where there is one and no file was given."""
+        return set_inside(self, "_run", self._run if run is None else run)
 
-    @contextlib.contextmanager
-    def also_about(self, *firsts: Mapping[str, Sequence[str]]) -> Iterator[None]:
+    def also_about(self, *firsts: Mapping[str, Sequence[str]]) -> AbstractContextManager[None]:
         """Inside the block the LM is asked about further passages, too: the first ``depth`` of other rankings.
 
         Args:
             firsts: Rankings of the same candidates: passage ids, best first, by question id.
         """
-        before, self._firsts = self._firsts, firsts
-        try:
-            yield
-        finally:
-            self._firsts = before
+        return set_inside(self, "_firsts", firsts)
 
-    @contextlib.contextmanager
-    def asking(self, lm: dspy.LM) -> Iterator[None]:
+    def asking(self, lm: dspy.LM) -> AbstractContextManager[None]:
         """Inside the block another LM is asked in this one's place: one that is known by the same name and settings."""
-        before, self.lm = self.lm, lm
-        try:
-            yield
-        finally:
-            self.lm = before
+        return set_inside(self, "lm", lm)
 
     def call_sizes(self, candidates: int, answers: int) -> list[int]:
         """The calls that a question takes: how many passages the LM reads in each."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -95,7 +94,7 @@ def rationale_quality(
     if not requests:
         return None
     signal = AnswerCorrectness(lm, num_threads=num_threads)
-    with signal.kept_in(run) if run is not None else contextlib.nullcontext():
+    with signal.kept_in(run):
         pairs = [scores.tolist() for scores in signal.score(requests)]
     reached, known = ([pair[place] for pair in pairs] for place in (0, 1))
     difference = paired_bootstrap(known, reached)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import dspy
 
+from radio_dspy.core.attributes import set_inside
 from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.passages import Ranking, RankRequest
 from radio_dspy.core.redaction import logger_of
@@ -140,14 +141,9 @@ class RationaleSimilarity:
             for found, query in zip(positions, queries, strict=True)
         ]
 
-    @contextlib.contextmanager
-    def encoding(self, encoder: TextEncoder) -> Iterator[None]:
+    def encoding(self, encoder: TextEncoder) -> AbstractContextManager[None]:
         """Inside the block another encoder of the same identity works in this one's place."""
-        before, self.encoder = self.encoder, encoder
-        try:
-            yield
-        finally:
-            self.encoder = before
+        return set_inside(self, "encoder", encoder)
 
     def _guides(self, requests: Sequence[RankRequest]) -> Scores:
         guides = [
