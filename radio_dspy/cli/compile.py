@@ -48,6 +48,8 @@ from radio_dspy.lm.limits import Budget
 from radio_dspy.optimizers.presets import LOCAL_PREFERENCES, LOCAL_TRAINING
 
 if TYPE_CHECKING:
+    from radio_dspy.optimizers.diagnosis import Diagnosis
+    from radio_dspy.optimizers.estimate import Estimate
     from radio_dspy.reporting.report import Report
 
 _NEW_OUT = "give a new folder for --out."
@@ -119,6 +121,9 @@ def compile_(
     limit: Limit = None,
     num_threads: Annotated[int | None, typer.Option(help="LM calls in flight at the same time; else DSPy's 8.")] = None,
     estimate: Annotated[bool, typer.Option("--estimate", help="Say what it will ask of LMs, and do nothing.")] = False,
+    diagnose: Annotated[
+        bool, typer.Option("--diagnose", help="Say from 50 questions whether it is likely to help, and train nothing.")
+    ] = False,
     max_tokens: Annotated[int, typer.Option(help="Longest rationale of the local LM.")] = 96,
     batch: Batches = False,
     ray: RayCluster = None,
@@ -146,7 +151,7 @@ def compile_(
         f"settings: local_preset ({architecture}, {training.loss}, {training.num_train_epochs} epochs, learning rate "
         f"{training.learning_rate:g}, max_length {training.max_length}, {candidates} candidates)"
     )
-    if not estimate:
+    if not (estimate or diagnose):
         remember_command(run_dir, "compile", given)
     questions, valset = radio.load_questions(train), radio.load_questions(dev) if dev else []
     trainset = questions[:limit]
@@ -171,12 +176,17 @@ def compile_(
         # A multihop question needs the LM before its second search.
         with dspy.context(lm=model) if task == "multihop" else nullcontext():
             if estimate:
-                expected = optimizer.estimate(student, trainset=trainset, valset=valset or None)
-                write_result(json_file, expected.as_dict())
-                say(expected)
-                return
-            aligned = optimizer.compile(student, trainset=trainset, valset=valset or None)
-    _keep(aligned, optimizer.report, out, json_file)
+                _tell(optimizer.estimate(student, trainset=trainset, valset=valset or None), json_file)
+            elif diagnose:
+                _tell(optimizer.diagnose(student, trainset), json_file)
+            else:
+                aligned = optimizer.compile(student, trainset=trainset, valset=valset or None)
+                _keep(aligned, optimizer.report, out, json_file)
+
+
+def _tell(found: Estimate | Diagnosis, json_file: Path | None) -> None:
+    write_result(json_file, found.as_dict())
+    say(found)
 
 
 def _preferences(given: PreferenceSettings, training: TrainingSettings, guards: bool) -> PreferenceSettings:

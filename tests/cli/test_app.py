@@ -61,6 +61,17 @@ def test_an_estimate_asks_nobody_and_writes_nothing(files, small, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["estimate.json"]
 
 
+def test_a_diagnosis_trains_nothing_and_writes_its_result_alone(files, small, tmp_path):
+    arguments = ["compile", "--corpus", files / "corpus.jsonl", "--train", files / "train.jsonl", "--diagnose"]
+    arguments += ["--encoder", small.name, "--reranker", small.name, "--lm", "none", "--out", tmp_path / "aligned"]
+    shown = CliRunner().invoke(app, list(map(str, [*arguments, "--json", tmp_path / "found.json"])))
+    assert shown.exit_code == 0, shown.output
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["calls"], found["relevance"]) == (0, "labels")
+    assert found["recommendation"] in " ".join(shown.stdout.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_index_compile_evaluate_ask(files, tmp_path):
