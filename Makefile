@@ -6,7 +6,7 @@ export LITELLM_LOCAL_MODEL_COST_MAP := True
 UV := $(shell command -v uv 2>/dev/null)
 INSTALL := $(if $(UV),$(UV) pip install -q --python $(BIN)/python $(addprefix --find-links ,$(PIP_FIND_LINKS)),$(BIN)/python -m pip install -q --disable-pip-version-check) -c constraints.txt
 
-.PHONY: demo serve docs docs-serve drawings test test-slow lint wheel-check experiments results clean
+.PHONY: demo serve docs docs-serve drawings test test-slow browser lint wheel-check experiments results clean
 
 demo: .venv/.demo
 	$(BIN)/radio-dspy demo
@@ -25,6 +25,11 @@ test: .venv/.ready
 
 test-slow: .venv/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+# What the slow tests of pages need, without which they are skipped: Debian's Chromium (as root), Playwright, axe-core.
+browser: .venv/.browser
+	command -v chromium >/dev/null || { apt-get update -q; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends chromium; }
 
 lint: .venv/.ready
 	$(BIN)/ruff check .
@@ -67,6 +72,10 @@ drawings: .venv/.docs
 
 .venv/.ready: .venv/.demo
 	$(INSTALL) -e '.[local,serve,test,tracing,onnx,openvino,dev]'
+	touch $@
+
+.venv/.browser: .venv/.ready
+	$(INSTALL) -e '.[browser]'
 	touch $@
 
 .venv/.docs: .venv/.demo

@@ -38,7 +38,7 @@ def serve(path: Path, *, context_tokens: int, threads: int) -> Iterator[str]:
         The server's address, ``http://127.0.0.1:PORT``.
 
     Raises:
-        MissingExtraError: If llama.cpp is not installed.
+        MissingExtraError: If llama.cpp, or a library of the system that it needs, is not installed.
         CheckpointError: If llama.cpp cannot load the file.
     """
     if find_spec("xllamacpp") is None:
@@ -60,9 +60,14 @@ def serve(path: Path, *, context_tokens: int, threads: int) -> Iterator[str]:
         try:
             url = next((line for line in process.stdout or () if line.startswith(b"http")), b"").decode().strip()
             if not url:
+                said = _first_complaint(log) or f"exit code {process.wait()}"
+                if said.startswith("ImportError: "):
+                    raise MissingExtraError(
+                        f"llama.cpp cannot start ({said}): install the library that it names "
+                        "(on Debian: apt-get install libgomp1)."
+                    )
                 raise CheckpointError(
-                    f"{path}: llama.cpp cannot load it ({_first_complaint(log) or f'exit code {process.wait()}'}). "
-                    "Give a GGUF file of a language model."
+                    f"{path}: llama.cpp cannot load it ({said}). Give a GGUF file of a language model."
                 )
             yield url
             if process.poll() is not None:

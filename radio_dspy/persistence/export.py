@@ -16,6 +16,7 @@ from radio_dspy.datasets.groups import load_groups, rows_of_groups
 from radio_dspy.distillation.candidates.reranker_slots import slots_of
 from radio_dspy.models.encoder import quiet_loading
 from radio_dspy.models.weights import RerankerWeights
+from radio_dspy.persistence.classic_form import write_classic_form
 from radio_dspy.persistence.model_card import exported_card
 from radio_dspy.persistence.onnx import require_onnx, write_graph
 from radio_dspy.persistence.saving import load_weights
@@ -166,6 +167,8 @@ def _write_encoder(weights: RerankerWeights, folder: Path, format: Format) -> di
 
 def _write_sentence_transformer(scorer: Any, passages: Any, folder: Path) -> None:
     """One model: shared, or with a route for queries and one for documents."""
+    from radio_dspy.models.checks import window_of
+
     model = scorer.module
     by_tokens = not hasattr(model, "truncate_dim")
     if passages is not None:
@@ -177,6 +180,7 @@ def _write_sentence_transformer(scorer: Any, passages: Any, folder: Path) -> Non
     if not by_tokens:
         scorer.module.similarity_fn_name = "cosine"
     scorer.save(folder)
+    write_classic_form(folder, window_of(scorer.module))
 
 
 def _write_plain(module: Any, folder: Path, format: Format, *, pairs: bool) -> None:  # noqa: A002

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 EVENTS = "text/event-stream"
 Order = Literal["first_stage", "base", "aligned"]
 Text = Annotated[str, Field(min_length=1)]
+Texts = str | Annotated[list[str], Field(min_length=1)]
 TopN = Annotated[int | None, Field(ge=1, description="How many to return, best first; null returns all.")]
 Model = Annotated[str | None, Field(description="Any name: the server has one reranker.")]
 
@@ -92,10 +93,13 @@ AnyRerankRequest = Annotated[
 
 
 class ScoreRequest(_Shape):
-    """A request as vLLM's score route takes it: one text against each of several, or pair by pair."""
+    """A request as vLLM's score route takes it: one text against each of several, or pair by pair.
 
-    text_1: str | Annotated[list[str], Field(min_length=1)]
-    text_2: str | Annotated[list[str], Field(min_length=1)]
+    vLLM has several names for the two sides: `queries` and `documents` (or `items`), `data_1` and `data_2`.
+    """
+
+    text_1: Texts = Field(validation_alias=AliasChoices("text_1", "queries", "data_1"))
+    text_2: Texts = Field(validation_alias=AliasChoices("text_2", "documents", "items", "data_2"))
     model: Model = None
 
     @model_validator(mode="after")

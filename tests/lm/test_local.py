@@ -620,6 +620,13 @@ def test_missing_parts_name_the_command_that_brings_them(monkeypatch, tmp_path):
         pass
 
 
+def test_a_missing_library_of_the_system_is_no_fault_of_the_file(monkeypatch, tmp_path):
+    (tmp_path / "xllamacpp.py").write_text("raise ImportError('libgomp.so.1: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingExtraError, match=r"libgomp\.so\.1: cannot open.*apt-get install libgomp1"), local_lm():
+        pass
+
+
 def test_a_file_that_is_no_model_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "json.py").write_text("raise RuntimeError('a file of the user')")  # the server must not import it

@@ -1,6 +1,7 @@
 """Programs as MLflow's models: logged, loaded elsewhere, served."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -11,23 +12,26 @@ import sys
 import time
 from pathlib import Path
 
+import dspy
 import httpx
 import pytest
 from radio_dspy.programs import RetrieveRerankAnswer
 
 import radio_dspy as radio
-from radio_dspy import Rerank
+from radio_dspy import Rerank, save
 from radio_dspy.core.errors import CheckpointError, SettingsError
 from tests.settings import tracked
+from tests.stub_servers import KEY, StubServer
 
 mlflow = pytest.importorskip("mlflow")
 QUESTION = "Why did the dough not rise?"
 IN_ANOTHER_PROCESS = """
-import sys, mlflow, radio_dspy as radio
+import json, sys, dspy, mlflow, radio_dspy as radio
 mlflow.set_tracking_uri(sys.argv[1])
 program = radio.load_model(sys.argv[2])
-found = program.rerank(sys.argv[3], program.retriever(sys.argv[3], k=10).passages)
-print(*[one.id for one in found.passages], *found.scores, sep="\\n")
+with dspy.context(lm=dspy.LM("openai/any")):
+    found = program(question=sys.argv[3])
+print(json.dumps([str(found.answer), [one.id for one in found.passages], list(map(float, found.scores))]))
 """
 
 
@@ -41,37 +45,47 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def program(index, small, tmp_path_factory):
-    """A program whose weights lie in a folder of its own, as after training."""
-    folder = tmp_path_factory.mktemp("trained") / "reranker"
-    shutil.copytree(small.name, folder)
-    return RetrieveRerankAnswer(index, Rerank(str(folder), "bi-encoder"), candidates=10, k=3)
+def lm():
+    """The environment of a process that asks `openai/any`, whose answers are told apart by what was asked."""
+    reply = "[[ ## answer ## ]]\n{}\n\n[[ ## completed ## ]]"
+    with StubServer(lambda prompt: reply.format(hashlib.sha256(prompt.encode()).hexdigest())) as stub:
+        yield {"OPENAI_API_BASE": f"{stub.url}/v1", "OPENAI_API_KEY": KEY}
 
 
 @pytest.fixture(scope="module")
-def logged(store, program):
-    """The model's address, and the ranking that the program gave; what it was logged from is gone."""
-    found = program.rerank(QUESTION, program.retriever(QUESTION, k=10).passages)
-    uri = radio.log_model(program).model_uri
-    shutil.rmtree(program.rerank.weights.checkpoint)
-    return uri, [one.id for one in found.passages], found.scores
+def logged(store, lm, index, small, tmp_path_factory):
+    """The model's address, and what the program gave; the folders of its run and of the saved program are gone."""
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copytree(small.name, folder / "run" / "reranker")
+    compiled = RetrieveRerankAnswer(index, Rerank(str(folder / "run" / "reranker"), "bi-encoder"), candidates=10, k=3)
+    program = radio.load(save(compiled, folder / "aligned"), retriever=index)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in lm.items():
+            patch.setenv(name, value)
+        with dspy.context(lm=dspy.LM("openai/any")):
+            found = program(question=QUESTION)
+    uri = radio.log_model(program, lm="openai/any").model_uri
+    shutil.rmtree(folder)
+    return uri, [str(found.answer), [one.id for one in found.passages], list(map(float, found.scores))]
+
+
+def check(expected, answer, ids, scores):
+    assert [answer, ids] == expected[:2]
+    assert scores == pytest.approx(expected[2], abs=1e-6)
 
 
 @pytest.mark.slow
-def test_another_process_ranks_the_same(logged, store):
-    uri, ids, scores = logged
+def test_another_process_answers_the_same(logged, store, lm):
+    uri, expected = logged
     command = [sys.executable, "-c", IN_ANOTHER_PROCESS, store, uri, QUESTION]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    lines = done.stdout.split("\n")
-    assert lines[:10] == ids
-    assert list(map(float, lines[10:20])) == pytest.approx(scores, abs=1e-6)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **lm})
+    check(expected, *json.loads(done.stdout))
 
 
-def test_the_pyfunc_gives_the_passages(logged):
-    uri, ids, scores = logged
-    (row,) = mlflow.pyfunc.load_model(uri).predict([{"question": QUESTION}])
-    assert ([one["id"] for one in row["passages"]], row["answer"]) == (ids[:3], "")
-    assert row["scores"] == pytest.approx(scores[:3], abs=1e-6)
+def test_the_pyfunc_without_an_lm_gives_the_passages(logged):
+    uri, (_, ids, scores) = logged
+    (row,) = mlflow.pyfunc.load_model(uri, model_config={"lm": "none"}).predict([{"question": QUESTION}])
+    check(["", ids, scores], row["answer"], [one["id"] for one in row["passages"]], row["scores"])
 
 
 def test_what_cannot_be_logged_or_loaded(store, small, index):
@@ -121,13 +135,13 @@ def test_a_model_of_a_stranger_is_held_against_what_is_logged(logged, tmp_path, 
 
 
 @pytest.mark.slow
-def test_mlflow_serves_it(logged, store, tmp_path):
-    uri, ids, _ = logged
+def test_mlflow_serves_it(logged, store, lm, tmp_path):
+    uri, expected = logged
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", uri, "-p", str(port), "--env-manager", "local"]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": store, "PATH": path}
+    environment = {**os.environ, **lm, "MLFLOW_TRACKING_URI": store, "PATH": path}
     log = (tmp_path / "log").open("w+")
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -141,18 +155,11 @@ def test_mlflow_serves_it(logged, store, tmp_path):
                 assert time.monotonic() < ends
                 time.sleep(0.5)
         body = json.dumps({"dataframe_records": [{"question": QUESTION}]})
-        curl = [
-            "curl",
-            "-sS",
-            f"http://127.0.0.1:{port}/invocations",
-            "-d",
-            body,
-            "-H",
-            "Content-Type: application/json",
-        ]
+        kind = "Content-Type: application/json"
+        curl = ["curl", "-sS", f"http://127.0.0.1:{port}/invocations", "-H", kind, "-d", body]
         reply = json.loads(subprocess.run(curl, capture_output=True, text=True, check=True).stdout)
         (row,) = reply["predictions"]
-        assert [one["id"] for one in row["passages"]] == ids[:3]
+        check(expected, row["answer"], [one["id"] for one in row["passages"]], row["scores"])
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)

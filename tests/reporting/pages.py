@@ -93,6 +93,14 @@ def fits(page):
     return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+def violations(page):
+    """What axe-core, out of its package, finds wrong with a page."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    return [(one["id"], [node["html"] for node in one["nodes"]]) for one in found]
+
+
 # WCAG's contrast of an element's text to the first ground behind it that is not transparent.
 CONTRAST = """element => {
     const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);

@@ -76,8 +76,9 @@ def test_curl_as_for_text_embeddings_inference(server, texts, expected):
 
 
 def test_vllms_scores_keep_the_order_of_the_texts(server, texts, expected):
-    for first in (QUERY, [QUERY], [QUERY] * len(texts)):
-        reply = httpx.post(f"{server.url}/score", json={"text_1": first, "text_2": texts}).json()
+    named = [("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2")]
+    for (one, other), first in zip(named, (QUERY, [QUERY], [QUERY] * len(texts), QUERY), strict=True):
+        reply = httpx.post(f"{server.url}/score", json={one: first, other: texts}).json()
         assert [one["index"] for one in reply["data"]] == list(range(len(texts)))
         assert {one["index"]: one["score"] for one in reply["data"]} == pytest.approx(expected, abs=1e-5)
 

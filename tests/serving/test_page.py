@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.reporting.pages import EVIL, fits
+from tests.reporting.pages import EVIL, fits, violations
 
 pytestmark = pytest.mark.slow
 QUESTION = "Why did the dough not rise?"
@@ -33,13 +33,6 @@ def ask(page, question=QUESTION):
     page.get_by_label("Question", exact=True).fill(question)
     page.get_by_label("Question", exact=True).press("Enter")
     page.get_by_role("status").filter(has_text="Done.").wait_for()
-
-
-def violations(page):
-    """What axe-core finds wrong."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
-    found = axe.Axe().run(page).response["violations"]
-    return [(one["id"], [node["html"] for node in one["nodes"]]) for one in found]
 
 
 def test_both_orders_and_their_answers(page, server, tmp_path):
