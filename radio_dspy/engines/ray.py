@@ -8,7 +8,8 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dspy
@@ -17,10 +18,11 @@ from dspy import lm15
 from radio_dspy.core.errors import MissingExtraError, RadioError, SettingsError
 from radio_dspy.core.redaction import logger_of, told
 from radio_dspy.engines.pace import Pace
+from radio_dspy.engines.training import train_on_ray
 from radio_dspy.engines.workers import EncoderWorker, LMWorker, error_of
 from radio_dspy.lm.adapters import LOCAL_PROVIDER
 from radio_dspy.lm.elsewhere import Elsewhere, answered_by, serde
-from radio_dspy.models.encoder import TextEncoder, enumerate_blocks
+from radio_dspy.models.encoder import TextEncoder
 
 if TYPE_CHECKING:
     from radio_dspy.models.encoder import Vectors
@@ -32,12 +34,12 @@ _OBJECT_STORE = 200_000_000  # bytes, of a cluster that is started here: blocks 
 
 
 class RayEngine:
-    """Runs the two things that take long on the workers of a Ray cluster: encoding texts, and calling LMs.
+    """Runs what takes long on the workers of a Ray cluster: encoding texts, calling LMs and, if you ask, training.
 
-    All else stays in your process: the store, prompts and replies, budget, records, groups, training and the gate. So a
-    limit of calls or dollars holds for the whole cluster, a reply is on the disk before it counts, and the groups are
-    byte for byte those of one process. A worker that dies is started elsewhere and given its work again; an LM call is
-    made twice only where it was under way there. See docs/many-machines.md.
+    All else stays in your process: the store, prompts and replies, budget, records, groups and the gate. So a limit of
+    calls or dollars holds for the whole cluster, a reply is on the disk before it counts, and the groups are byte for
+    byte those of one process. A worker that dies is started elsewhere and given its work again; an LM call is made
+    twice only where it was under way there. See docs/many-machines.md.
 
     Args:
         address: Of a running cluster: ``"auto"``, ``"ray://HOST:10001"``, ``"HOST:6379"``; None takes the one that this
@@ -49,6 +51,10 @@ class RayEngine:
         cpus_per_asker: Cores of each: they wait most of the time.
         calls_per_asker: Calls that each has in flight at most; ``RADIO(num_threads=)`` bounds them all.
         calls_per_minute: At which rate calls of LMs begin, in the whole cluster; None has no limit.
+        trainers: Processes that train together, by Ray Train; ``run_dir`` must then lie where all machines see it. 0
+            trains as ``TrainingSettings`` says: in your process, or by ``launcher=``.
+        cpus_per_trainer: Cores of each.
+        gpus_per_trainer: GPUs of each: 1 where there are GPUs.
 
     Raises:
         MissingExtraError: Without Ray.
@@ -71,20 +77,26 @@ class RayEngine:
         cpus_per_asker: float = 0.1,
         calls_per_asker: int = 64,
         calls_per_minute: float | None = None,
+        trainers: int = 0,
+        cpus_per_trainer: float = 1.0,
+        gpus_per_trainer: float = 0.0,
     ) -> None:
         if min(encoders, askers, calls_per_asker) < 1 or (calls_per_minute is not None and not calls_per_minute > 0):
             raise SettingsError(
                 f"encoders, askers and calls_per_asker must be at least 1, and calls_per_minute above 0, got "
                 f"{encoders}, {askers}, {calls_per_asker} and {calls_per_minute}."
             )
-        if not min(cpus_per_encoder, gpus_per_encoder, cpus_per_asker) >= 0:
+        shares = (cpus_per_encoder, gpus_per_encoder, cpus_per_asker, cpus_per_trainer, gpus_per_trainer)
+        if trainers < 0 or not min(shares) >= 0:
             raise SettingsError(
-                f"Shares of CPUs and GPUs must be at least 0, got {cpus_per_encoder}, {gpus_per_encoder} and "
-                f"{cpus_per_asker}."
+                f"trainers and shares of CPUs and GPUs must be at least 0, got {trainers} and "
+                f"{', '.join(map(str, shares))}."
             )
         self.address = address
         self._encoders = (encoders, {"num_cpus": cpus_per_encoder, "num_gpus": gpus_per_encoder})
         self._askers = (askers, {"num_cpus": cpus_per_asker, "max_concurrency": calls_per_asker})
+        self.trainers = trainers
+        self._per_trainer = {"CPU": cpus_per_trainer, **({"GPU": gpus_per_trainer} if gpus_per_trainer else {})}
         self._pace = Pace(calls_per_minute)
         self._pools: dict[str, _Pool] = {}
         self._started = False
@@ -104,6 +116,16 @@ class RayEngine:
         """
         here = isinstance(getattr(lm, "engine", None), Elsewhere) or lm.model.startswith(LOCAL_PROVIDER)
         return lm if here else answered_by(_RayLM(lm, self))
+
+    def train(self, work: Callable[[Path], object], job: Path) -> None:
+        """See ``Engine``.
+
+        Raises:
+            RadioError: If the processes cannot be started, or die again and again.
+        """
+        with self._lock:
+            self._connect()
+        train_on_ray(work, job, self.trainers, self._per_trainer)
 
     def close(self) -> None:
         """Let the workers go, and a cluster that was started here."""
@@ -248,22 +270,7 @@ class RayEncoder(TextEncoder):
         """See ``TextEncoder``."""
         return self._inner.count_tokens(text)
 
-    def _encoded(self, texts: list[str], *, query: bool, show_progress: bool) -> Vectors:
-        import numpy as np
-        from tqdm.auto import tqdm
-
-        if not texts:
-            return self._inner._encode(texts, query=query, show_progress=False)
-        vectors: Vectors | None = None
-        with tqdm(total=len(texts), desc="encoding", unit="text", disable=not show_progress) as bar:
-            for start, found in self._blocks(texts, query):
-                if vectors is None:
-                    vectors = np.empty((len(texts), found.shape[1]), dtype=np.float32)
-                vectors[start : start + len(found)] = found
-                bar.update(len(found))
-        return vectors  # type: ignore[return-value]  # there is a text
-
-    def _blocks(self, texts: list[str], query: bool) -> Iterator[tuple[int, Vectors]]:
+    def _blocks(self, blocks: Iterable[tuple[int, Sequence[str]]], *, query: bool) -> Iterator[tuple[int, Vectors]]:
         """The vectors of each block and where it begins, in the order in which they come."""
         import ray
 
@@ -276,16 +283,18 @@ class RayEncoder(TextEncoder):
             pool.give_back(number)
             return start, _got(done)
 
-        for start, block in enumerate_blocks(texts):
+        for start, block in blocks:
             if len(under_way) == _AHEAD * len(pool.workers):
                 yield next_one()
             number = pool.take()
-            under_way[pool.workers[number].encode.remote(block, query)] = (start, number)
+            under_way[pool.workers[number].encode.remote(list(block), query)] = (start, number)
         while under_way:
             yield next_one()
 
     def _encode(self, texts: list[str], *, query: bool, show_progress: bool) -> Vectors:
-        return self._encoded(texts, query=query, show_progress=show_progress)
+        if not texts:
+            return self._inner._encode(texts, query=query, show_progress=False)
+        return next(vectors for _, vectors in self._blocks([(0, texts)], query=query))
 
 
 class _RayLM(Elsewhere):
