@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radio_dspy.cli.command import command, say, write_result
-from radio_dspy.cli.inputs import build_index, open_engine, open_first_stage, open_retriever, read_rationales
+from radio_dspy.cli.inputs import open_engine, open_first_stage, open_retriever, read_rationales
 from radio_dspy.cli.options import (
     DEFAULT_ENCODER,
     Architecture,
@@ -57,7 +57,9 @@ _PREFERENCES = ("sampling", "random_negatives", "confident_share")
 
 @command
 def index(
-    corpus: Annotated[Path, typer.Argument(help="Passages as FlashRAG or BEIR JSON Lines.")],
+    corpus: Annotated[
+        Path, typer.Argument(help="Passages as FlashRAG or BEIR JSON Lines or Parquet: a file, or a folder of them.")
+    ],
     out: Annotated[Path, typer.Argument(help="Folder for the index.")],
     encoder: Annotated[
         str, typer.Option(help="Folder, hub name or LiteLLM name (openai/text-embedding-3-small) of the text encoder.")
@@ -71,14 +73,12 @@ def index(
 
     Example: `radio-dspy index corpus.jsonl index/`
     """
+    import radio_dspy as radio
     from radio_dspy.models.open_encoder import as_encoder
-    from radio_dspy.retrievers.index_saving import check_place
 
-    check_place(out)  # before anything is encoded
     chosen = as_encoder(encoder, query_prefix=query_prefix, passage_prefix=passage_prefix)
     with open_engine(ray) as engine:
-        retriever = build_index(corpus, chosen, engine)
-    retriever.save(out)
+        retriever = radio.FaissRetriever.build_from(corpus, out, chosen, engine=engine, show_progress=True)
     write_result(json_file, {"passages": len(retriever), "index": str(out), "encoder": retriever.encoder.identity})
     say(f"{len(retriever)} passages indexed in {out}")
 
