@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import radio_dspy as radio
-from radio_dspy.core.errors import BudgetError, LanguageModelError, RadioError, SettingsError
+from radio_dspy.core.errors import BudgetError, LanguageModelError, SettingsError
 from radio_dspy.distillation import TrainingSettings, align
 from radio_dspy.distillation.rationales.extractor import RationaleExtractor
 from radio_dspy.distillation.rationales.writing import explain
@@ -137,7 +137,7 @@ def written(lm: dspy.LM, run: Run, budget: radio.Budget | None = None) -> tuple[
 
 @pytest.mark.parametrize(
     ("given", "problem"), [({"encoders": 0}, "at least 1"), ({"gpus_per_encoder": -1}, "at least 0"),
-                           ({"calls_per_minute": 0}, "above 0")],
+                           ({"calls_per_minute": 0}, "above 0"), ({"trainers": -1}, "at least 0")],
 )  # fmt: skip
 def test_settings_are_checked(given, problem):
     with pytest.raises(SettingsError, match=problem):
@@ -236,7 +236,9 @@ class TestCluster:
         assert counts["there"].total() - counts["here"].total() <= 4  # those in flight
 
     def test_training_goes_on_from_its_checkpoint_where_a_node_is_killed(self, cluster, without_dropout, tmp_path):
-        settings = TrainingSettings(**{**FAST, "num_train_epochs": 100, "learning_rate": 1e-4, "save_steps": 10})
+        settings = TrainingSettings(
+            **{**FAST, "num_train_epochs": 100, "learning_rate": 1e-4, "save_steps": 10, "disable_tqdm": True}
+        )
         here = align(without_dropout, GROUPS, Run(tmp_path / "here"), settings).training
         run = Run(tmp_path / "there")
 
@@ -249,10 +251,3 @@ class TestCluster:
         own, other = (load_file(one.checkpoint / "model.safetensors") for one in (here, there))
         assert all(torch.allclose(own[name], other[name], atol=1e-3) for name in own)
         assert not under_way()
-
-    def test_what_fails_in_training_is_an_error_here(self, cluster, without_dropout, tmp_path):
-        with (
-            radio.RayEngine(trainers=1, cpus_per_trainer=0.4) as engine,
-            pytest.raises(RadioError, match="listwise loss reads the teacher's scores"),
-        ):
-            align(without_dropout, GROUPS, Run(tmp_path), TrainingSettings(loss="listwise"), engine=engine)

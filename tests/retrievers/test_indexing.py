@@ -70,7 +70,7 @@ def test_a_corpus_that_cannot_be_used_leaves_no_index(tmp_path, rows, problem):
 
 
 def test_the_corpus_is_never_in_memory_as_a_whole(tmp_path):
-    rows = [{"id": f"p{number}", "text": f"{number} " * 500} for number in range(6 * BLOCK)]
+    rows = [{"id": f"p{number}", "text": f"{number} " * 500} for number in range(12 * BLOCK)]
     source = written(tmp_path / "corpus", rows)
     size = sum(one.stat().st_size for one in source.iterdir())
     del rows
