@@ -154,13 +154,14 @@ def compile_(
     retriever = open_first_stage(index_folder, corpus, encoder, store, table, column)
     rerank = radio.Rerank(reranker, architecture=architecture)
     student = open_program(task, retriever, rerank, candidates=candidates, k=k, hops=hops)
-    with open_lm(lm, seed=seed, max_tokens=max_tokens) as model, open_engine(ray) as engine:
+    with open_lm(lm, seed=seed, max_tokens=max_tokens) as model, open_engine(ray, num_processes) as engine:
+        launcher = _launcher(num_processes) if engine is None else ()
         optimizer = radio.RADIO(
             rationale_lm=False if model is None else model,
             encoder=retriever.encoder,
             rationales=replace(rationale, given=texts, check=guards),
             preferences=_preferences(preferences, training, guards),
-            training=replace(training, tower=_tower(tower, architecture), seed=seed, launcher=_launcher(num_processes)),
+            training=replace(training, tower=_tower(tower, architecture), seed=seed, launcher=launcher),
             gate=gate,
             budget=budget,
             run_dir=run_dir,

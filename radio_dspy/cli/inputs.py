@@ -22,14 +22,14 @@ _COLUMNS = ("id", "text", "title", "embedding", "metadata")
 
 
 @contextlib.contextmanager
-def open_engine(address: str | None) -> Iterator[RayEngine | None]:
-    """The Ray cluster of an address, until the block ends; None where there is no address."""
+def open_engine(address: str | None, processes: int = 1) -> Iterator[RayEngine | None]:
+    """The Ray cluster of an address, until the block ends; None where there is no address. It trains in processes."""
     import radio_dspy as radio
 
     if address is None:
         yield None
         return
-    with radio.RayEngine(address) as engine:
+    with radio.RayEngine(address, trainers=processes if processes > 1 else 0) as engine:
         yield engine
 
 

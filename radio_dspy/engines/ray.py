@@ -19,7 +19,7 @@ from radio_dspy.core.errors import MissingExtraError, RadioError, SettingsError
 from radio_dspy.core.redaction import logger_of, told
 from radio_dspy.engines.pace import Pace
 from radio_dspy.engines.training import train_on_ray
-from radio_dspy.engines.workers import EncoderWorker, LMWorker, error_of
+from radio_dspy.engines.workers import EncoderWorker, LMWorker, environment_of, error_of
 from radio_dspy.lm.adapters import LOCAL_PROVIDER
 from radio_dspy.lm.elsewhere import Elsewhere, answered_by, serde
 from radio_dspy.models.encoder import TextEncoder
@@ -46,7 +46,7 @@ class RayEngine:
             process is connected to or ``RAY_ADDRESS`` names, else starts one on this machine.
         encoders: Workers that hold an encoder.
         cpus_per_encoder: Cores of each; what Ray counts, not what torch takes.
-        gpus_per_encoder: GPUs of each; 0.5 has two of them share one.
+        gpus_per_encoder: GPUs of each; 0.5 has two of them share one. None is one where the cluster has any.
         askers: Workers that call LMs.
         cpus_per_asker: Cores of each: they wait most of the time.
         calls_per_asker: Calls that each has in flight at most; ``RADIO(num_threads=)`` bounds them all.
@@ -54,7 +54,7 @@ class RayEngine:
         trainers: Processes that train together, by Ray Train; ``run_dir`` must then lie where all machines see it. 0
             trains as ``TrainingSettings`` says: in your process, or by ``launcher=``.
         cpus_per_trainer: Cores of each.
-        gpus_per_trainer: GPUs of each: 1 where there are GPUs.
+        gpus_per_trainer: GPUs of each; None as above.
 
     Raises:
         MissingExtraError: Without Ray.
@@ -72,31 +72,31 @@ class RayEngine:
         *,
         encoders: int = 2,
         cpus_per_encoder: float = 1.0,
-        gpus_per_encoder: float = 0.0,
+        gpus_per_encoder: float | None = None,
         askers: int = 2,
         cpus_per_asker: float = 0.1,
         calls_per_asker: int = 64,
         calls_per_minute: float | None = None,
         trainers: int = 0,
         cpus_per_trainer: float = 1.0,
-        gpus_per_trainer: float = 0.0,
+        gpus_per_trainer: float | None = None,
     ) -> None:
         if min(encoders, askers, calls_per_asker) < 1 or (calls_per_minute is not None and not calls_per_minute > 0):
             raise SettingsError(
                 f"encoders, askers and calls_per_asker must be at least 1, and calls_per_minute above 0, got "
                 f"{encoders}, {askers}, {calls_per_asker} and {calls_per_minute}."
             )
-        shares = (cpus_per_encoder, gpus_per_encoder, cpus_per_asker, cpus_per_trainer, gpus_per_trainer)
+        shares = (cpus_per_encoder, gpus_per_encoder or 0, cpus_per_asker, cpus_per_trainer, gpus_per_trainer or 0)
         if trainers < 0 or not min(shares) >= 0:
             raise SettingsError(
                 f"trainers and shares of CPUs and GPUs must be at least 0, got {trainers} and "
                 f"{', '.join(map(str, shares))}."
             )
         self.address = address
-        self._encoders = (encoders, {"num_cpus": cpus_per_encoder, "num_gpus": gpus_per_encoder})
-        self._askers = (askers, {"num_cpus": cpus_per_asker, "max_concurrency": calls_per_asker})
         self.trainers = trainers
-        self._per_trainer = {"CPU": cpus_per_trainer, **({"GPU": gpus_per_trainer} if gpus_per_trainer else {})}
+        self._encoders, self._per_encoder = encoders, (cpus_per_encoder, gpus_per_encoder)
+        self._per_trainer = (cpus_per_trainer, gpus_per_trainer)
+        self._askers = (askers, {"num_cpus": cpus_per_asker, "max_concurrency": calls_per_asker})
         self._pace = Pace(calls_per_minute)
         self._pools: dict[str, _Pool] = {}
         self._started = False
@@ -125,7 +125,7 @@ class RayEngine:
         """
         with self._lock:
             self._connect()
-        train_on_ray(work, job, self.trainers, self._per_trainer)
+        train_on_ray(work, job, self.trainers, _share(*self._per_trainer))
 
     def close(self) -> None:
         """Let the workers go, and a cluster that was started here."""
@@ -151,14 +151,15 @@ class RayEngine:
     def encoder_pool(self, encoder: TextEncoder) -> _Pool:
         """The workers that hold an encoder."""
         key = json.dumps([encoder.identity, encoder.query_settings], sort_keys=True, default=str)
-        return self._pool(f"encoder {key}", lambda: _Pool(EncoderWorker, (encoder,), *self._encoders))
+        each = self._per_encoder
+        return self._pool(f"encoder {key}", lambda: _Pool(EncoderWorker, (encoder,), self._encoders, _share(*each)))
 
     def lm_pool(self, lm: dspy.LM) -> _Pool:
         """The workers that call an LM."""
 
         def made() -> _Pool:
             once = lm.copy(cache=False, num_retries=0, callbacks=[])
-            return _Pool(LMWorker, (once, _environment_of(lm)), *self._askers, owner=lm)
+            return _Pool(LMWorker, (once, environment_of(lm)), *self._askers, owner=lm)
 
         return self._pool(f"lm {id(lm)}", made)
 
@@ -332,12 +333,13 @@ def _got(reference: Any) -> Any:
         raise RadioError(f"A worker of the cluster failed ({told(cause or error)}); its log is in Ray's.") from None
 
 
-def _environment_of(lm: dspy.LM) -> dict[str, str]:
-    """The variables in which this process has the provider's key and address."""
-    provider = lm.model.partition("/")[0].upper() if "/" in lm.model else "OPENAI"
-    others = {"BEDROCK": ("AWS_",), "VERTEX_AI": ("GOOGLE_", "VERTEX"), "GEMINI": ("GOOGLE_",)}
-    beginnings = (f"{provider.partition('_')[0]}_", f"{provider}_", *others.get(provider, ()))
-    return {name: value for name, value in os.environ.items() if name.startswith(beginnings)}
+def _share(cpus: float, gpus: float | None) -> dict[str, float]:
+    """What a worker takes of its machine, by the names of actors' options."""
+    import ray
+
+    if gpus is None:
+        gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
+    return {"num_cpus": cpus, "num_gpus": gpus}
 
 
 def _counted(resources: dict[str, float]) -> str:

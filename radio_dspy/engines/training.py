@@ -20,7 +20,7 @@ def train_on_ray(work: Callable[[Path], object], job: Path, processes: int, shar
         work: What each does with its copy of the job; importable.
         job: A folder: each process gets a copy of its files, and what the first one adds comes back.
         processes: How many.
-        share: CPUs and GPUs of each.
+        share: ``num_cpus`` and ``num_gpus`` of each.
 
     Raises:
         MissingExtraError: Without Ray Train.
@@ -31,12 +31,13 @@ def train_on_ray(work: Callable[[Path], object], job: Path, processes: int, shar
         from ray.train.torch import TorchTrainer
     except ImportError:
         raise MissingExtraError("trainers= needs Ray Train: pip install 'radio-dspy[ray]'") from None
+    needs = {"CPU": share["num_cpus"], **({"GPU": share["num_gpus"]} if share["num_gpus"] else {})}
     files = {one.name: one.read_bytes() for one in job.iterdir()}
     with tempfile.TemporaryDirectory() as place:  # Ray's own notes; checkpoints are ours, in the run folder
         trainer = TorchTrainer(
             _in_each_process,
             train_loop_config={"work": work, "files": files},
-            scaling_config=ScalingConfig(num_workers=processes, use_gpu="GPU" in share, resources_per_worker=share),
+            scaling_config=ScalingConfig(num_workers=processes, use_gpu="GPU" in needs, resources_per_worker=needs),
             run_config=RunConfig(storage_path=place, failure_config=FailureConfig(max_failures=_STARTS_AGAIN)),
         )
         try:

@@ -151,6 +151,19 @@ def test_calls_begin_at_one_rate():
     assert time.monotonic() - began >= 0.1
 
 
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [({}, "give run_dir="), ({"launcher": ("--cpu",), "run_dir": "run"}, "give one of them"),
+     ({"callbacks": (object(),), "run_dir": "run"}, "settings as JSON")],
+)  # fmt: skip
+def test_trainers_are_checked_before_anything_is_sent(index, small, topic, tmp_path, monkeypatch, given, problem):
+    monkeypatch.chdir(tmp_path)
+    student = radio.RetrieveRerankAnswer(index, radio.Rerank(small, "bi-encoder"), candidates=6)
+    optimizer = radio_of(engine=radio.RayEngine(trainers=2), **given)
+    with pytest.raises(SettingsError, match=problem):
+        optimizer.compile(student, trainset=topic.train[:4])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(280)
 class TestCluster:
