@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 logger = logger_of(__name__)
 _AHEAD = 2  # blocks of texts that each encoder has: one in work, one that waits
 _PATIENCE = 30.0  # seconds for a first worker, before the log says what it waits for
+_INLINE = 50_000  # bytes that Ray keeps with what it knows of a worker
 _OBJECT_STORE = 200_000_000  # bytes, of a cluster that is started here: blocks pass through it, nothing stays
 
 
@@ -200,10 +201,12 @@ class _Pool:
         import ray
 
         self.owner = owner  # it is known by its place in memory, which must stay its own
-        self._given = given = [ray.put(one) for one in held]  # held here: a worker that starts again reads them again
+        if len(ray.cloudpickle.dumps(held)) > _INLINE:
+            held = tuple(ray.put(one) for one in held)
+        self._held = held  # a worker that starts again reads them again
         lasting = {"max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": "SPREAD"}
         remote: Any = ray.remote(kind).options(**lasting, **options)
-        self.workers: list[Any] = [remote.remote(*given) for _ in range(size)]
+        self.workers: list[Any] = [remote.remote(*held) for _ in range(size)]
         self._load: Counter[int] = Counter()
         self._lock = threading.Lock()
         ready, _ = ray.wait([one.ready.remote() for one in self.workers], timeout=_PATIENCE)
