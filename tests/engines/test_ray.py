@@ -1,6 +1,7 @@
 """Encoders and LM calls on a real Ray cluster: a head and two nodes, of which one is killed in each stage."""
 
 import contextlib
+import json
 import logging
 import shutil
 import tempfile
@@ -178,9 +179,12 @@ class TestCluster:
         assert found.tobytes() == expected.tobytes()
         assert remote.identity == small.identity
 
-    def test_an_index_is_the_same_file(self, engine, small, topic, tmp_path):
-        for name, where in (("here", None), ("there", engine)):
-            radio.FaissRetriever.build(topic.passages, small, engine=where).save(tmp_path / name)
+    def test_an_index_from_files_is_the_same_folder(self, engine, small, topic, tmp_path):
+        rows = [json.dumps({"id": one.id, "title": one.title, "text": one.text}) for one in topic.passages]
+        (tmp_path / "corpus").mkdir()
+        (tmp_path / "corpus" / "part-0.jsonl").write_text("\n".join(rows))
+        radio.FaissRetriever.build(radio.load_corpus(tmp_path / "corpus"), small).save(tmp_path / "here")
+        radio.FaissRetriever.build_from(tmp_path / "corpus", tmp_path / "there", small, engine=engine)
         files = sorted(one.name for one in (tmp_path / "here").iterdir())
         assert all((tmp_path / "here" / one).read_bytes() == (tmp_path / "there" / one).read_bytes() for one in files)
 
