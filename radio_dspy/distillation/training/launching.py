@@ -48,11 +48,14 @@ def launch(
     """As ``train_reranker``, in an engine's processes, or in those that ``settings.launcher`` says.
 
     Raises:
+        SettingsError: If the output is there already, or other processes cannot be told these settings.
         RadioError: If training fails there.
     """
     from safetensors.torch import save_file
 
     settings.check_portable()
+    if output.exists():
+        raise SettingsError(f"{output}: already there; checkpoints are never overwritten.")
     with tempfile.TemporaryDirectory() as place:
         job = Path(place)
         how = {one.name: getattr(settings, one.name) for one in fields(settings) if one.name != "launcher"}
