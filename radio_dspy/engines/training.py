@@ -34,8 +34,9 @@ def train_on_ray(work: Callable[[Path], object], job: Path, processes: int, shar
     needs = {"CPU": share["num_cpus"], **({"GPU": share["num_gpus"]} if share["num_gpus"] else {})}
     files = {one.name: one.read_bytes() for one in job.iterdir()}
     with tempfile.TemporaryDirectory() as place:  # Ray's own notes; checkpoints are ours, in the run folder
-        trainer = TorchTrainer(
-            _in_each_process,
+        each: Any = _in_each_process  # Ray's types know nothing of what it returns
+        trainer: Any = TorchTrainer(
+            each,
             train_loop_config={"work": work, "files": files},
             scaling_config=ScalingConfig(num_workers=processes, use_gpu="GPU" in needs, resources_per_worker=needs),
             run_config=RunConfig(storage_path=place, failure_config=FailureConfig(max_failures=_STARTS_AGAIN)),

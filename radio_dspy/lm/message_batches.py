@@ -40,7 +40,7 @@ class MessageBatches(BatchAPI):
 
     def __init__(self, lm: dspy.LM) -> None:
         super().__init__(lm)
-        self._dialect: Any = lm15.AnthropicLM(api_key="none", transport=_NoTransport())  # type: ignore[arg-type]
+        self._dialect: Any = lm15.AnthropicLM(api_key="none", transport=_NoTransport())
         given = [self.client.get(name) for name in ("api_base", "base_url")]
         host = next(filter(None, [*given, *map(os.environ.get, ("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL")), _HOST]))
         # DSPy's own engine is given an address with /v1, and LiteLLM one without.

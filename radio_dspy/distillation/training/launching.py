@@ -70,12 +70,16 @@ def launch(
         write_json(job / _JOB, described)
         if passage_vectors is not None:
             save_file({"vectors": passage_vectors.tensor(_texts(groups))}, job / _VECTORS)
-        ended = _accelerate(settings.launcher, place) if engine is None else engine.train(main, job)
+        if engine is not None:
+            engine.train(main, job)
+            ended, code = "The engine's processes ended", 0
+        else:
+            code = _accelerate(settings.launcher, place)
+            ended = f"accelerate launch {' '.join(settings.launcher)} ended with {code}"
         if (job / _ERROR).is_file():
             raise RadioError(json.loads((job / _ERROR).read_text(encoding="utf-8")))
-        if ended or not (job / _RESULT).is_file():
-            who = f"accelerate launch {' '.join(settings.launcher)}" if engine is None else "The engine"
-            raise RadioError(f"{who} ended with {ended}, and nothing was trained; what it wrote above says why.")
+        if code or not (job / _RESULT).is_file():
+            raise RadioError(f"{ended}, and nothing was trained; what it wrote above says why.")
         found = json.loads((job / _RESULT).read_text(encoding="utf-8"))
     return TrainingResult(output if found.pop("trained") else None, tuple(found.pop("losses")), **found)
 
