@@ -20,6 +20,7 @@ from radio_dspy.optimizers.job import (
 )
 from radio_dspy.optimizers.pipeline import Pipeline
 
+from radio_dspy.core.errors import SettingsError
 from radio_dspy.datasets.examples import with_answers
 from radio_dspy.distillation.candidates.reranker_slots import slots_of
 from radio_dspy.lm.budget import Ledger
@@ -58,10 +59,12 @@ def open_job(
     check_corpus(first_stage, optimizer.preferences)
     encoder = optimizer.encoder or encoder_of(first_stage, slots)
     if optimizer.engine is not None:
+        _check_trainers(optimizer)
         encoder = optimizer.engine.encoder(encoder)
     seed = optimizer.training.seed
     train, held_out = split_questions(trainset, valset, encoder if encodes else None, seed)
-    pipeline = Pipeline(Run(optimizer.run_dir), optimizer.training, optimizer.gate, Ledger(optimizer.budget))
+    run, ledger = Run(optimizer.run_dir), Ledger(optimizer.budget)
+    pipeline = Pipeline(run, optimizer.training, optimizer.gate, ledger, optimizer.engine)
     job = Job(program, slots, train, held_out, first_stage, encoder, pipeline)
     check_ids(job, optimizer.rationales.given)
     check_asked(optimizer.given_lm, optimizer.signals, questions_of(job.train), optimizer.rationales.given)
@@ -71,3 +74,18 @@ def open_job(
         for slot in slots:
             searchable(job, slot, optimizer.training.tower)
     return job
+
+
+def _check_trainers(optimizer: Settings) -> None:
+    """See that the processes of an engine can train.
+
+    Raises:
+        SettingsError: If not.
+    """
+    if optimizer.engine is None or not optimizer.engine.trainers:
+        return
+    optimizer.training.check_portable()
+    if optimizer.training.launcher:
+        raise SettingsError("Both launcher= and the engine's trainers= say where to train; give one of them.")
+    if optimizer.run_dir is None:
+        raise SettingsError("An engine's trainers= keep checkpoints where all machines see them: give run_dir=.")

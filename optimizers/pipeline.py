@@ -35,6 +35,7 @@ from radio_dspy.runs.run import Run
 if TYPE_CHECKING:
     from radio_dspy.distillation.train_and_gate import Alignment
     from radio_dspy.models.bi_encoder import PassageVectors
+    from radio_dspy.models.engine import Engine
     from radio_dspy.models.weights import RerankerWeights
 
 logger = logger_of(__name__)
@@ -127,13 +128,22 @@ class Pipeline:
         training: How to train.
         gate: The gate's rules; None returns what was trained.
         ledger: Books LM calls; None has no limit.
+        engine: Where to train, if it has trainers.
     """
 
-    def __init__(self, run: Run, training: TrainingSettings, gate: Gate | None, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        training: TrainingSettings,
+        gate: Gate | None,
+        ledger: Ledger | None = None,
+        engine: Engine | None = None,
+    ) -> None:
         self.run = run
         self.training = training
         self.gate = gate
         self.ledger = ledger or Ledger()
+        self.engine = engine
         self.clock = Clock()
 
     @contextmanager
@@ -205,6 +215,7 @@ class Pipeline:
                 metric=lesson.metric,
                 recall=lesson.recall,
                 passage_vectors=lesson.passage_vectors(),
+                engine=self.engine,
             )
 
     def conclude(

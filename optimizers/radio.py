@@ -87,7 +87,8 @@ class RADIO(Teleprompter):
             ``answer``, ``response`` and ``output``.
         num_threads: LM calls in flight at the same time; None takes ``dspy.settings.num_threads``.
         batch: Ask for rationales and LM signals in batches, at half the price and within a day.
-        engine: Where encoders and LM calls run, such as a ``RayEngine``; None is this process. Batches go from here.
+        engine: Where encoders, LM calls and, with its ``trainers``, training run, such as a ``RayEngine``; None is this
+            process. Batches go from here.
         seed: Decides the order of training and the held-out part; like the next three a shortcut into ``training``.
         epochs: Passes over the groups; the paper's 2.
         learning_rate: The paper's 6e-5; small sets and bi-encoders do better with less.

@@ -1,4 +1,4 @@
-"""A stub of OpenAI's files and batches on loopback: lines come back shuffled, some fail, and some expire."""
+"""A stub of OpenAI's and Anthropic's batches on loopback: lines come back shuffled, some fail, and some expire."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime, timezone
 from email.parser import BytesParser
 from typing import Any
 
-from tests.stub_servers import Call, StubServer, _Handler, _openai
+from tests.stub_servers import Call, StubServer, _anthropic, _Handler, _openai
 
 
 class _BatchHandler(_Handler):
@@ -19,7 +20,7 @@ class _BatchHandler(_Handler):
 
     def do_POST(self) -> None:
         path = self.path.split("?")[0]
-        if path == "/v1/files" and self.stub.refuses:
+        if path in ("/v1/files", "/v1/messages/batches") and self.stub.refuses:
             self.body()
             return self.send_json(401, {"error": {"message": "Incorrect API key provided: sk-MARKED-KEY."}})
         if path == "/v1/files":
@@ -29,6 +30,8 @@ class _BatchHandler(_Handler):
             return self.send_json(200, self.stub.file(data))
         if path == "/v1/batches":
             return self.send_json(200, self.stub.batch(json.loads(self.body())))
+        if path == "/v1/messages/batches":
+            return self.send_json(200, self.stub.message_batch(json.loads(self.body())["requests"]))
         return super().do_POST()
 
     def do_GET(self) -> None:
@@ -40,6 +43,14 @@ class _BatchHandler(_Handler):
             return self.send_json(200, {"object": "list", "data": data, "has_more": False})
         if found := re.fullmatch("/v1/batches/([^/]+)", path):
             return self.send_json(200, self.stub.state(found[1]))
+        if path == "/v1/messages/batches":
+            data = [self.stub.message_state(one) for one in reversed(self.stub.batches)]
+            return self.send_json(200, {"data": data, "has_more": False, "first_id": None, "last_id": None})
+        if found := re.fullmatch("/v1/messages/batches/([^/]+)", path):
+            return self.send_json(200, self.stub.message_state(found[1]))
+        if found := re.fullmatch("/v1/messages/batches/([^/]+)/results", path):
+            data = self.stub.files[self.stub.batches[found[1]]["files"][0]]
+            return self.send_data(200, data, {"content-type": "application/x-jsonl"})
         return self.send_json(404, {"error": f"no such path: {path}"})
 
 
@@ -102,6 +113,36 @@ class BatchServer(StubServer):
         files = [self.file("".join(json.dumps(one) + "\n" for one in rows).encode())["id"] for rows in (out, errors)]
         self.batches[key] = {"asked": asked, "files": files}
         return self.state(key)
+
+    def message_batch(self, requests: list[dict[str, Any]]) -> dict[str, Any]:
+        key = f"msgbatch_{len(self.batches)}"
+        rows = [{"custom_id": one["custom_id"], "result": self._result(one)} for one in requests]
+        random.Random(key).shuffle(rows)
+        file = self.file("".join(json.dumps(one) + "\n" for one in rows).encode())["id"]
+        moment = datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
+        self.batches[key] = {"count": len(rows), "files": [file], "created_at": moment}
+        return self.message_state(key)
+
+    def _result(self, line: dict[str, Any]) -> dict[str, Any]:
+        fate = self.fate(len(self.lines))
+        self.lines.append(line)
+        call = Call("/v1/messages", {}, line["params"])
+        if fate == 200:
+            return {"type": "succeeded", "message": _anthropic(call, self.brain(call.prompt))}
+        if fate == "expired":
+            return {"type": "expired"}
+        error = {"type": "api_error" if fate == 500 else "invalid_request_error", "message": "failed"}
+        return {"type": "errored", "error": {"type": "error", "error": error}}
+
+    def message_state(self, key: str) -> dict[str, Any]:
+        batch, done = self.batches[key], self.released.is_set()
+        counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
+        counts["succeeded" if done else "processing"] = batch["count"]
+        return {
+            "id": key, "type": "message_batch", "processing_status": "ended" if done else "in_progress",
+            "created_at": batch["created_at"], "request_counts": counts,
+            "results_url": "https://elsewhere.example/results" if done else None,
+        }  # fmt: skip
 
     def state(self, key: str) -> dict[str, Any]:
         batch, done = self.batches[key], self.released.is_set()

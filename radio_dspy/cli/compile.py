@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radio_dspy.cli.command import command, say, write_result
-from radio_dspy.cli.inputs import build_index, open_engine, open_first_stage, open_retriever, read_rationales
+from radio_dspy.cli.inputs import open_engine, open_first_stage, open_retriever, read_rationales
 from radio_dspy.cli.options import (
     DEFAULT_ENCODER,
     Architecture,
@@ -59,7 +59,9 @@ _PREFERENCES = ("sampling", "random_negatives", "confident_share")
 
 @command
 def index(
-    corpus: Annotated[Path, typer.Argument(help="Passages as FlashRAG or BEIR JSON Lines.")],
+    corpus: Annotated[
+        Path, typer.Argument(help="Passages as FlashRAG or BEIR JSON Lines or Parquet: a file, or a folder of them.")
+    ],
     out: Annotated[Path, typer.Argument(help="Folder for the index.")],
     encoder: Annotated[
         str, typer.Option(help="Folder, hub name or LiteLLM name (openai/text-embedding-3-small) of the text encoder.")
@@ -73,14 +75,12 @@ def index(
 
     Example: `radio-dspy index corpus.jsonl index/`
     """
+    import radio_dspy as radio
     from radio_dspy.models.open_encoder import as_encoder
-    from radio_dspy.retrievers.index_saving import check_place
 
-    check_place(out)  # before anything is encoded
     chosen = as_encoder(encoder, query_prefix=query_prefix, passage_prefix=passage_prefix)
     with open_engine(ray) as engine:
-        retriever = build_index(corpus, chosen, engine)
-    retriever.save(out)
+        retriever = radio.FaissRetriever.build_from(corpus, out, chosen, engine=engine, show_progress=True)
     write_result(json_file, {"passages": len(retriever), "index": str(out), "encoder": retriever.encoder.identity})
     say(f"{len(retriever)} passages indexed in {out}")
 
@@ -159,13 +159,14 @@ def compile_(
     retriever = open_first_stage(index_folder, corpus, encoder, store, table, column)
     rerank = radio.Rerank(reranker, architecture=architecture)
     student = open_program(task, retriever, rerank, candidates=candidates, k=k, hops=hops)
-    with open_lm(lm, seed=seed, max_tokens=max_tokens) as model, open_engine(ray) as engine:
+    with open_lm(lm, seed=seed, max_tokens=max_tokens) as model, open_engine(ray, num_processes) as engine:
+        launcher = _launcher(num_processes) if engine is None else ()
         optimizer = radio.RADIO(
             rationale_lm=False if model is None else model,
             encoder=retriever.encoder,
             rationales=replace(rationale, given=texts, check=guards),
             preferences=_preferences(preferences, training, guards),
-            training=replace(training, tower=_tower(tower, architecture), seed=seed, launcher=_launcher(num_processes)),
+            training=replace(training, tower=_tower(tower, architecture), seed=seed, launcher=launcher),
             gate=gate,
             budget=budget,
             run_dir=run_dir,

@@ -15,30 +15,21 @@ if TYPE_CHECKING:
     import dspy
 
     from radio_dspy.engines.ray import RayEngine
-    from radio_dspy.models.encoder import TextEncoder
-    from radio_dspy.models.engine import Engine
     from radio_dspy.retrievers.faiss import FaissRetriever
     from radio_dspy.retrievers.vector import VectorRetriever
 
 _COLUMNS = ("id", "text", "title", "embedding", "metadata")
 
 
-def build_index(corpus: Path, encoder: TextEncoder | str, engine: Engine | None = None) -> FaissRetriever:
-    """Index a corpus file."""
-    import radio_dspy as radio
-
-    return radio.FaissRetriever.build(radio.load_corpus(corpus), encoder=encoder, engine=engine, show_progress=True)
-
-
 @contextlib.contextmanager
-def open_engine(address: str | None) -> Iterator[RayEngine | None]:
-    """The Ray cluster of an address, until the block ends; None where there is no address."""
+def open_engine(address: str | None, processes: int = 1) -> Iterator[RayEngine | None]:
+    """The Ray cluster of an address, until the block ends; None where there is no address. It trains in processes."""
     import radio_dspy as radio
 
     if address is None:
         yield None
         return
-    with radio.RayEngine(address) as engine:
+    with radio.RayEngine(address, trainers=processes if processes > 1 else 0) as engine:
         yield engine
 
 
@@ -75,7 +66,8 @@ def open_retriever(index_folder: Path | None, corpus: Path | None, encoder: str 
         raise SettingsError("Give either --index (a folder that `radio-dspy index` wrote) or --corpus (JSON Lines).")
     if index_folder is not None:
         return radio.FaissRetriever.load(index_folder, encoder=encoder)
-    return build_index(Path(str(corpus)), encoder or DEFAULT_ENCODER)
+    passages = radio.load_corpus(Path(str(corpus)))
+    return radio.FaissRetriever.build(passages, encoder=encoder or DEFAULT_ENCODER, show_progress=True)
 
 
 def read_rationales(path: Path, questions: Sequence[dspy.Example], used: Sequence[dspy.Example]) -> dict[str, str]:

@@ -69,7 +69,7 @@ Judges = Annotated[Path | None, typer.Option(help="What to judge by; else a fift
 GivenRationales = Annotated[Path | None, typer.Option(help='Precomputed rationales: {"id", "rationale"} lines.')]
 Task = Annotated[TaskName, typer.Option(help="qa: short answers; choice: letters; multihop: several searches.")]
 GateSwitch = Annotated[bool, typer.Option(help="Return the base where nothing beats it on held-out questions.")]
-Processes = Annotated[int, typer.Option(help="Train in so many processes, by accelerate launch.", min=1)]
+Processes = Annotated[int, typer.Option(help="Train in so many processes, by accelerate launch or on --ray.", min=1)]
 Batches = Annotated[
     bool, typer.Option("--batch", help="Ask the LM in batches: half the price, within a day; needs --run-dir.")
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -64,20 +64,33 @@ def load_corpus(source: Source) -> list[Passage]:
     passages: dict[str, Passage] = {}
     places: dict[str, str] = {}
     left_out = LeftOut(source, "passages")
+    for where, passage in passages_of(source, left_out):
+        key = passage.id
+        if passages.get(key) == passage:
+            left_out.add(repr(key), BlankRowError(f"{where}: the same as {places[key]}."))
+        elif key in passages:
+            raise DataError(f"{where}: id {key!r} was already used at {places[key]}.")
+        else:
+            passages[key], places[key] = passage, where
+    left_out.tell(len(passages))
+    return list(passages.values())
+
+
+def passages_of(source: Source, left_out: LeftOut) -> Iterator[tuple[str, Passage]]:
+    """Yield the passages of ``load_corpus`` as they are read, each with its place; ids may come again.
+
+    Args:
+        source: As there.
+        left_out: Counts the rows that hold nothing.
+    """
     for where, row in rows_of(open_named(source, "corpus")[0]):
         key = identifier(where, _with_metadata(row, PASSAGE_IDS), PASSAGE_IDS)
         try:
             passage = _passage(where, key, row)
-            if passages.get(key) == passage:
-                raise BlankRowError(f"{where}: the same as {places[key]}.")
         except BlankRowError as error:
             left_out.add(repr(key), error)
-            continue
-        if key in passages:
-            raise DataError(f"{where}: id {key!r} was already used at {places[key]}.")
-        passages[key], places[key] = passage, where
-    left_out.tell(len(passages))
-    return list(passages.values())
+        else:
+            yield where, passage
 
 
 def _passage(where: str, key: str, row: Mapping[str, Any]) -> Passage:

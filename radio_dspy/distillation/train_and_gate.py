@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from radio_dspy.core.errors import RadioError
 from radio_dspy.core.redaction import logger_of
@@ -21,6 +23,9 @@ from radio_dspy.models.bi_encoder import PassageVectors
 from radio_dspy.models.weights import RerankerWeights
 from radio_dspy.runs.records import TrainingLine, reader_of
 from radio_dspy.runs.run import Run
+
+if TYPE_CHECKING:
+    from radio_dspy.models.engine import Engine
 
 logger = logger_of(__name__)
 
@@ -51,6 +56,7 @@ def align(
     metric: str = "",
     recall: Judge | None = None,
     passage_vectors: PassageVectors | None = None,
+    engine: Engine | None = None,
 ) -> Alignment:
     """Train a reranker on its groups and let the gate decide what is returned.
 
@@ -67,6 +73,7 @@ def align(
         metric: What the judge measures.
         recall: Judges the query encoder as a first stage.
         passage_vectors: As for ``train_reranker``.
+        engine: Where to train, if it has trainers.
 
     Raises:
         RadioError: If training diverges and there is no gate.
@@ -81,6 +88,7 @@ def align(
                 each,
                 passage_vectors=passage_vectors,
                 watch=gate is not None,
+                engine=engine,
             )
         )
         if results[-1].checkpoint is None:
@@ -123,12 +131,14 @@ def _trained(
     *,
     passage_vectors: PassageVectors | None,
     watch: bool,
+    engine: Engine | None,
 ) -> TrainingResult:
     """Train, or take what ``training.jsonl`` says of the same training."""
     key = training_key(base, groups, settings, watch=watch)
     if (known := _recorded(run, key)) is not None:
         return known
-    train = launch if settings.launcher else train_reranker
+    engine = engine if engine is not None and engine.trainers else None
+    train = train_reranker if engine is None and not settings.launcher else functools.partial(launch, engine=engine)
     with run.new_checkpoint() as path:
         result = train(
             base,

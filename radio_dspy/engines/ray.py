@@ -8,7 +8,8 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dspy
@@ -17,10 +18,11 @@ from dspy import lm15
 from radio_dspy.core.errors import MissingExtraError, RadioError, SettingsError
 from radio_dspy.core.redaction import logger_of, told
 from radio_dspy.engines.pace import Pace
-from radio_dspy.engines.workers import EncoderWorker, LMWorker, error_of
+from radio_dspy.engines.training import train_on_ray
+from radio_dspy.engines.workers import EncoderWorker, LMWorker, environment_of, error_of
 from radio_dspy.lm.adapters import LOCAL_PROVIDER
 from radio_dspy.lm.elsewhere import Elsewhere, answered_by, serde
-from radio_dspy.models.encoder import TextEncoder, enumerate_blocks
+from radio_dspy.models.encoder import TextEncoder
 
 if TYPE_CHECKING:
     from radio_dspy.models.encoder import Vectors
@@ -28,27 +30,32 @@ if TYPE_CHECKING:
 logger = logger_of(__name__)
 _AHEAD = 2  # blocks of texts that each encoder has: one in work, one that waits
 _PATIENCE = 30.0  # seconds for a first worker, before the log says what it waits for
+_INLINE = 50_000  # bytes that Ray keeps with what it knows of a worker
 _OBJECT_STORE = 200_000_000  # bytes, of a cluster that is started here: blocks pass through it, nothing stays
 
 
 class RayEngine:
-    """Runs the two things that take long on the workers of a Ray cluster: encoding texts, and calling LMs.
+    """Runs what takes long on the workers of a Ray cluster: encoding texts, calling LMs and, if you ask, training.
 
-    All else stays in your process: the store, prompts and replies, budget, records, groups, training and the gate. So a
-    limit of calls or dollars holds for the whole cluster, a reply is on the disk before it counts, and the groups are
-    byte for byte those of one process. A worker that dies is started elsewhere and given its work again; an LM call is
-    made twice only where it was under way there. See docs/many-machines.md.
+    All else stays in your process: the store, prompts and replies, budget, records, groups and the gate. So a limit of
+    calls or dollars holds for the whole cluster, a reply is on the disk before it counts, and the groups are byte for
+    byte those of one process. A worker that dies is started elsewhere and given its work again; an LM call is made
+    twice only where it was under way there. See docs/many-machines.md.
 
     Args:
         address: Of a running cluster: ``"auto"``, ``"ray://HOST:10001"``, ``"HOST:6379"``; None takes the one that this
             process is connected to or ``RAY_ADDRESS`` names, else starts one on this machine.
         encoders: Workers that hold an encoder.
         cpus_per_encoder: Cores of each; what Ray counts, not what torch takes.
-        gpus_per_encoder: GPUs of each; 0.5 has two of them share one.
+        gpus_per_encoder: GPUs of each; 0.5 has two of them share one. None is one where the cluster has any.
         askers: Workers that call LMs.
         cpus_per_asker: Cores of each: they wait most of the time.
         calls_per_asker: Calls that each has in flight at most; ``RADIO(num_threads=)`` bounds them all.
         calls_per_minute: At which rate calls of LMs begin, in the whole cluster; None has no limit.
+        trainers: Processes that train together, by Ray Train; ``run_dir`` must then lie where all machines see it. 0
+            trains as ``TrainingSettings`` says: in your process, or by ``launcher=``.
+        cpus_per_trainer: Cores of each.
+        gpus_per_trainer: GPUs of each; None as above.
 
     Raises:
         MissingExtraError: Without Ray.
@@ -66,24 +73,30 @@ class RayEngine:
         *,
         encoders: int = 2,
         cpus_per_encoder: float = 1.0,
-        gpus_per_encoder: float = 0.0,
+        gpus_per_encoder: float | None = None,
         askers: int = 2,
         cpus_per_asker: float = 0.1,
         calls_per_asker: int = 64,
         calls_per_minute: float | None = None,
+        trainers: int = 0,
+        cpus_per_trainer: float = 1.0,
+        gpus_per_trainer: float | None = None,
     ) -> None:
         if min(encoders, askers, calls_per_asker) < 1 or (calls_per_minute is not None and not calls_per_minute > 0):
             raise SettingsError(
                 f"encoders, askers and calls_per_asker must be at least 1, and calls_per_minute above 0, got "
                 f"{encoders}, {askers}, {calls_per_asker} and {calls_per_minute}."
             )
-        if not min(cpus_per_encoder, gpus_per_encoder, cpus_per_asker) >= 0:
+        shares = (cpus_per_encoder, gpus_per_encoder or 0, cpus_per_asker, cpus_per_trainer, gpus_per_trainer or 0)
+        if trainers < 0 or not min(shares) >= 0:
             raise SettingsError(
-                f"Shares of CPUs and GPUs must be at least 0, got {cpus_per_encoder}, {gpus_per_encoder} and "
-                f"{cpus_per_asker}."
+                f"trainers and shares of CPUs and GPUs must be at least 0, got {trainers} and "
+                f"{', '.join(map(str, shares))}."
             )
         self.address = address
-        self._encoders = (encoders, {"num_cpus": cpus_per_encoder, "num_gpus": gpus_per_encoder})
+        self.trainers = trainers
+        self._encoders, self._per_encoder = encoders, (cpus_per_encoder, gpus_per_encoder)
+        self._per_trainer = (cpus_per_trainer, gpus_per_trainer)
         self._askers = (askers, {"num_cpus": cpus_per_asker, "max_concurrency": calls_per_asker})
         self._pace = Pace(calls_per_minute)
         self._pools: dict[str, _Pool] = {}
@@ -104,6 +117,16 @@ class RayEngine:
         """
         here = isinstance(getattr(lm, "engine", None), Elsewhere) or lm.model.startswith(LOCAL_PROVIDER)
         return lm if here else answered_by(_RayLM(lm, self))
+
+    def train(self, work: Callable[[Path], object], job: Path) -> None:
+        """See ``Engine``.
+
+        Raises:
+            RadioError: If the processes cannot be started, or die again and again.
+        """
+        with self._lock:
+            self._connect()
+        train_on_ray(work, job, self.trainers, _share(*self._per_trainer))
 
     def close(self) -> None:
         """Let the workers go, and a cluster that was started here."""
@@ -129,14 +152,15 @@ class RayEngine:
     def encoder_pool(self, encoder: TextEncoder) -> _Pool:
         """The workers that hold an encoder."""
         key = json.dumps([encoder.identity, encoder.query_settings], sort_keys=True, default=str)
-        return self._pool(f"encoder {key}", lambda: _Pool(EncoderWorker, (encoder,), *self._encoders))
+        each = self._per_encoder
+        return self._pool(f"encoder {key}", lambda: _Pool(EncoderWorker, (encoder,), self._encoders, _share(*each)))
 
     def lm_pool(self, lm: dspy.LM) -> _Pool:
         """The workers that call an LM."""
 
         def made() -> _Pool:
             once = lm.copy(cache=False, num_retries=0, callbacks=[])
-            return _Pool(LMWorker, (once, _environment_of(lm)), *self._askers, owner=lm)
+            return _Pool(LMWorker, (once, environment_of(lm)), *self._askers, owner=lm)
 
         return self._pool(f"lm {id(lm)}", made)
 
@@ -177,10 +201,12 @@ class _Pool:
         import ray
 
         self.owner = owner  # it is known by its place in memory, which must stay its own
-        self._given = given = [ray.put(one) for one in held]  # held here: a worker that starts again reads them again
+        if len(ray.cloudpickle.dumps(held)) > _INLINE:
+            held = tuple(ray.put(one) for one in held)
+        self._held = held  # a worker that starts again reads them again
         lasting = {"max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": "SPREAD"}
         remote: Any = ray.remote(kind).options(**lasting, **options)
-        self.workers: list[Any] = [remote.remote(*given) for _ in range(size)]
+        self.workers: list[Any] = [remote.remote(*held) for _ in range(size)]
         self._load: Counter[int] = Counter()
         self._lock = threading.Lock()
         ready, _ = ray.wait([one.ready.remote() for one in self.workers], timeout=_PATIENCE)
@@ -248,22 +274,7 @@ class RayEncoder(TextEncoder):
         """See ``TextEncoder``."""
         return self._inner.count_tokens(text)
 
-    def _encoded(self, texts: list[str], *, query: bool, show_progress: bool) -> Vectors:
-        import numpy as np
-        from tqdm.auto import tqdm
-
-        if not texts:
-            return self._inner._encode(texts, query=query, show_progress=False)
-        vectors: Vectors | None = None
-        with tqdm(total=len(texts), desc="encoding", unit="text", disable=not show_progress) as bar:
-            for start, found in self._blocks(texts, query):
-                if vectors is None:
-                    vectors = np.empty((len(texts), found.shape[1]), dtype=np.float32)
-                vectors[start : start + len(found)] = found
-                bar.update(len(found))
-        return vectors  # type: ignore[return-value]  # there is a text
-
-    def _blocks(self, texts: list[str], query: bool) -> Iterator[tuple[int, Vectors]]:
+    def _blocks(self, blocks: Iterable[tuple[int, Sequence[str]]], *, query: bool) -> Iterator[tuple[int, Vectors]]:
         """The vectors of each block and where it begins, in the order in which they come."""
         import ray
 
@@ -276,16 +287,18 @@ class RayEncoder(TextEncoder):
             pool.give_back(number)
             return start, _got(done)
 
-        for start, block in enumerate_blocks(texts):
+        for start, block in blocks:
             if len(under_way) == _AHEAD * len(pool.workers):
                 yield next_one()
             number = pool.take()
-            under_way[pool.workers[number].encode.remote(block, query)] = (start, number)
+            under_way[pool.workers[number].encode.remote(list(block), query)] = (start, number)
         while under_way:
             yield next_one()
 
     def _encode(self, texts: list[str], *, query: bool, show_progress: bool) -> Vectors:
-        return self._encoded(texts, query=query, show_progress=show_progress)
+        if not texts:
+            return self._inner._encode(texts, query=query, show_progress=False)
+        return next(vectors for _, vectors in self._blocks([(0, texts)], query=query))
 
 
 class _RayLM(Elsewhere):
@@ -323,12 +336,13 @@ def _got(reference: Any) -> Any:
         raise RadioError(f"A worker of the cluster failed ({told(cause or error)}); its log is in Ray's.") from None
 
 
-def _environment_of(lm: dspy.LM) -> dict[str, str]:
-    """The variables in which this process has the provider's key and address."""
-    provider = lm.model.partition("/")[0].upper() if "/" in lm.model else "OPENAI"
-    others = {"BEDROCK": ("AWS_",), "VERTEX_AI": ("GOOGLE_", "VERTEX"), "GEMINI": ("GOOGLE_",)}
-    beginnings = (f"{provider.partition('_')[0]}_", f"{provider}_", *others.get(provider, ()))
-    return {name: value for name, value in os.environ.items() if name.startswith(beginnings)}
+def _share(cpus: float, gpus: float | None) -> dict[str, float]:
+    """What a worker takes of its machine, by the names of actors' options."""
+    import ray
+
+    if gpus is None:
+        gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
+    return {"num_cpus": cpus, "num_gpus": gpus}
 
 
 def _counted(resources: dict[str, float]) -> str:

@@ -81,3 +81,11 @@ class LMWorker:
     def ask(self, request: Row) -> Row:
         """See ``ask_once``."""
         return ask_once(request, self._lm)
+
+
+def environment_of(lm: dspy.LM) -> dict[str, str]:
+    """The variables in which this process has the provider's key and address."""
+    provider = lm.model.partition("/")[0].upper() if "/" in lm.model else "OPENAI"
+    others = {"BEDROCK": ("AWS_",), "VERTEX_AI": ("GOOGLE_", "VERTEX"), "GEMINI": ("GOOGLE_",)}
+    beginnings = (f"{provider.partition('_')[0]}_", f"{provider}_", *others.get(provider, ()))
+    return {name: value for name, value in os.environ.items() if name.startswith(beginnings)}

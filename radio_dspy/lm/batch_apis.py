@@ -1,4 +1,4 @@
-"""OpenAI's files and batches, which LiteLLM speaks to several providers."""
+"""Batches of providers: OpenAI's files and batches, which LiteLLM speaks to several, and what others are made from."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dspy import lm15
 from dspy.clients.backend_selection import CLIENT_KEYS
 from dspy.clients.lm15_boundary import request_kwargs
 
-from radio_dspy.core.errors import LanguageModelError, SettingsError
+from radio_dspy.core.errors import LanguageModelError
 from radio_dspy.core.redaction import cause_of, told
 
 _TAG = "radio_dspy"  # a batch's metadata, by which one is found whose id a kill has cost
-_PROVIDERS = ("openai", "azure", "vertex_ai", "bedrock", "hosted_vllm", "mistral", "xai")
+PROVIDERS = ("openai", "azure", "vertex_ai", "bedrock", "hosted_vllm", "mistral", "xai")
 _ENDED = ("completed", "failed", "expired", "cancelled")
-_LISTED = 100
+LISTED = 100
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Answered:
     """One request of a batch that has ended.
 
     Attributes:
-        body: OpenAI's shape of a reply; None where the request failed.
+        body: The provider's shape of a reply; None where the request failed.
         refused: Whether the provider refuses this request, so that it would refuse it again.
     """
 
@@ -40,7 +40,12 @@ class BatchAPI:
 
     Args:
         lm: Whose model, key and address are used.
+
+    Attributes:
+        marks: Whether a batch carries the tag that it was sent with.
     """
+
+    marks = True
 
     def __init__(self, lm: dspy.LM) -> None:
         provider, slash, model = lm.model.partition("/")
@@ -57,7 +62,7 @@ class BatchAPI:
         """Send requests; the batch's id."""
         litellm = _litellm()
         text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines)
-        with _named(self.lm, "takes no batch"):
+        with named(self.lm, "takes no batch"):
             file = litellm.create_file(file=(f"{tag}.jsonl", text.encode()), purpose="batch", **self.client)
             batch = litellm.create_batch(
                 completion_window="24h",
@@ -68,17 +73,23 @@ class BatchAPI:
             )
         return str(batch.id)
 
-    def find(self, tag: str) -> str | None:
-        """The id of a batch that was sent and whose id was not kept; None where there is none."""
+    def find(self, tag: str, count: int, since: float) -> list[str]:
+        """The ids of the batches that may be one whose id was not kept.
+
+        Args:
+            tag: It was sent with.
+            count: Its requests.
+            since: When it was sent, in seconds since 1970.
+        """
         litellm = _litellm()
-        with _named(self.lm, "does not list its batches"):
-            found = litellm.list_batches(limit=_LISTED, **self.client)
-        return next((str(one.id) for one in found.data if (one.metadata or {}).get(_TAG) == tag), None)
+        with named(self.lm, "does not list its batches"):
+            found = litellm.list_batches(limit=LISTED, **self.client)
+        return [str(one.id) for one in found.data if (one.metadata or {}).get(_TAG) == tag]
 
     def results(self, batch: str) -> dict[str, Answered] | None:
         """What became of each request, by its key; None while the batch is not done."""
         litellm = _litellm()
-        with _named(self.lm, f"gives no word of batch {batch}"):
+        with named(self.lm, f"gives no word of batch {batch}"):
             state = litellm.retrieve_batch(batch, **self.client)
             if state.status not in _ENDED:
                 return None
@@ -89,30 +100,9 @@ class BatchAPI:
             raise dspy.LMProviderError(f"the provider refused batch {batch}: {'; '.join(map(str, problems))}"[:500])
         return {key: answer for content in contents for key, answer in _answers(content)}
 
-
-def batch_api(lm: dspy.LM) -> BatchAPI:
-    """The interface for an LM's provider.
-
-    Raises:
-        SettingsError: If it is not known to have one.
-    """
-    api = BatchAPI(lm)
-    if api.provider not in _PROVIDERS:
-        raise SettingsError(
-            f"batch=True: {lm.model} has no batches that are known here; they are spoken with "
-            f"{', '.join(_PROVIDERS)}. Leave batch= out."
-        )
-    return api
-
-
-def read_reply(answer: Answered, model: str) -> lm15.Response | None:
-    """The reply that a request got; None where it failed, or where what came is none."""
-    if answer.body is None:
-        return None
-    try:
-        return lm15.response_from_openai_chat(answer.body, model=model)
-    except (lm15.LM15Error, ValueError, TypeError, LookupError, AttributeError):
-        return None
+    def read(self, body: dict[str, Any]) -> tuple[lm15.Response, dict[str, Any]]:
+        """What a reply says, and its tokens by OpenAI's names."""
+        return lm15.response_from_openai_chat(body, model=self.lm.model), body.get("usage") or {}
 
 
 def _answers(content: bytes) -> Iterator[tuple[str, Answered]]:
@@ -138,7 +128,7 @@ def _litellm() -> Any:
 
 
 @contextlib.contextmanager
-def _named(lm: dspy.LM, problem: str) -> Iterator[None]:
+def named(lm: dspy.LM, problem: str) -> Iterator[None]:
     """Turn whatever a client raises into an error that names the LM and hides its key."""
     try:
         yield

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,11 +17,12 @@ import dspy
 from dspy import lm15
 from dspy.utils.callback import BaseCallback
 
-from radio_dspy.core.errors import BudgetError, LanguageModelError
+from radio_dspy.core.errors import BudgetError, LanguageModelError, SettingsError
 from radio_dspy.core.redaction import logger_of
-from radio_dspy.lm.batch_apis import BatchAPI, batch_api, read_reply
+from radio_dspy.lm.batch_apis import PROVIDERS, Answered, BatchAPI
 from radio_dspy.lm.budget import StopSpending, booked_by, unbooked
 from radio_dspy.lm.elsewhere import Elsewhere, answered_by
+from radio_dspy.lm.message_batches import MessageBatches
 from radio_dspy.lm.parallel import each_in_threads, interrupt_later
 from radio_dspy.lm.waiting import bounded_waits, pause
 
@@ -60,7 +62,7 @@ class BatchLM(Elsewhere):
         api: BatchAPI | None = None,
     ) -> None:
         super().__init__(lm)
-        self._api = api or batch_api(lm)
+        self._api = api or _api_of(lm)
         self._keep, self._kept = keep, kept
         self._replies: dict[str, lm15.Response] = {}
         self._wanted: dict[str, lm15.Request] = {}
@@ -134,7 +136,7 @@ class BatchLM(Elsewhere):
         lines = {key: self._api.line(key, request) for key, request in missing.items()}
         sizes = {key: len(json.dumps(line, ensure_ascii=False).encode()) for key, line in lines.items()}
         if self._book is not None and lines:
-            limits = [_tokens(sizes[key], missing[key]) for key in lines]
+            limits = [_tokens(sizes[key], lines[key]) for key in lines]
             room = self._book.room(self.lm.model, limits)
             lines = dict(itertools.islice(lines.items(), room))
         part: dict[str, Any] = {}
@@ -151,7 +153,7 @@ class BatchLM(Elsewhere):
     def _send(self, part: dict[str, Any]) -> tuple[str, str, set[str]]:
         """Send a batch: a record says so before, and one with its id after it."""
         tag, keys = uuid.uuid4().hex, set(part)
-        self._keep({"tag": tag, "keys": list(part), "model": self.lm.model})
+        self._keep({"tag": tag, "keys": list(part), "model": self.lm.model, "sent": time.time()})
         batch = self._api.submit(list(part.values()), tag)
         self._keep({"tag": tag, "batch": batch})
         self._under_way()[tag] = (batch, keys)
@@ -171,8 +173,7 @@ class BatchLM(Elsewhere):
         self._taken.add(tag)
         for key in keys:
             answer = found.get(key)
-            response = read_reply(answer, self.lm.model) if answer is not None else None
-            usage = (answer.body or {}).get("usage") or {} if answer is not None else {}
+            response, usage = self._read(answer)
             if self._book is not None:
                 self._book.settle(self.lm.model, usage, failed=response is None)
             with self._lock:
@@ -182,6 +183,15 @@ class BatchLM(Elsewhere):
                     self._alone.add(key)  # the provider says why
                 else:
                     self._tries[key] += 1
+
+    def _read(self, answer: Answered | None) -> tuple[lm15.Response | None, dict[str, Any]]:
+        """The reply that a request got, and its tokens; None where it failed, or where what came is none."""
+        if answer is None or answer.body is None:
+            return None, {}
+        try:
+            return self._api.read(answer.body)
+        except (lm15.LM15Error, ValueError, TypeError, LookupError, AttributeError):
+            return None, {}
 
     def _waited(self, batch: str) -> Mapping[str, Any]:
         silent, seconds = 0, _FIRST_LOOK
@@ -204,29 +214,30 @@ class BatchLM(Elsewhere):
             self._sent = {}
             keys: dict[str, set[str]] = {}
             ids: dict[str, str] = {}
+            moments: dict[str, float] = {}
             for record in self._kept():
                 tag = record["tag"]
                 if record.get("done"):
                     keys.pop(tag, None)
                 elif "keys" in record:
-                    keys[tag] = set(record["keys"])
+                    keys[tag], moments[tag] = set(record["keys"]), record.get("sent") or 0.0
                 elif "batch" in record:
                     ids[tag] = record["batch"]
             for tag, own in keys.items():
-                if batch := ids.get(tag) or self._lost(tag):
+                if batch := ids.get(tag) or self._lost(tag, own, moments[tag]):
                     self._sent[tag] = (batch, own)
         return self._sent
 
-    def _lost(self, tag: str) -> str | None:
+    def _lost(self, tag: str, keys: set[str], since: float) -> str | None:
         """The batch of a start that was killed while it sent it."""
         try:
-            found = self._api.find(tag)
+            for batch in self._api.find(tag, len(keys), since):
+                if self._api.marks or not keys.isdisjoint(self._waited(batch)):
+                    self._keep({"tag": tag, "batch": batch})
+                    return batch
         except LanguageModelError as error:
             logger.warning("A batch may have been sent whose id is not known: %s", error)
-            return None
-        if found is not None:
-            self._keep({"tag": tag, "batch": found})
-        return found
+        return None
 
     def _key(self, request: lm15.Request) -> str:
         line = self._api.line("", request)
@@ -269,6 +280,22 @@ def ask_in_batches(lm: Any, items: Sequence[T], one: Callable[[T], None], num_th
     return True
 
 
-def _tokens(size: int, request: lm15.Request) -> tuple[int, int]:
+def _api_of(lm: dspy.LM) -> BatchAPI:
+    """How the batches of an LM's provider are spoken.
+
+    Raises:
+        SettingsError: If it is not known to have any.
+    """
+    api = MessageBatches(lm) if lm.model.startswith("anthropic/") else BatchAPI(lm)
+    if api.provider not in ("anthropic", *PROVIDERS):
+        raise SettingsError(
+            f"batch=True: {lm.model} has no batches that are known here; they are spoken with anthropic, "
+            f"{', '.join(PROVIDERS)}. Leave batch= out."
+        )
+    return api
+
+
+def _tokens(size: int, line: dict[str, Any]) -> tuple[int, int]:
     """Tokens sent and received at most."""
-    return size // _CHARACTERS, request.config.max_tokens or _LONGEST
+    asked = line.get("body") or line["params"]
+    return size // _CHARACTERS, asked.get("max_tokens") or asked.get("max_completion_tokens") or _LONGEST

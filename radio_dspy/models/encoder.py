@@ -7,9 +7,9 @@ import functools
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.locks import ThreadLock
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     Vectors = npt.NDArray[np.float32]
 
+T = TypeVar("T")
 logger = logger_of(__name__)
 # Texts that are encoded together. Which ones a model reads in one batch decides the last bits of their vectors: a block
 # is always encoded alone, so that it comes out the same wherever it is encoded, and whatever else is.
@@ -66,10 +67,10 @@ def check_queries(queries: Any) -> None:
         raise DataError(f"Queries must be a list of strings, got {type(queries).__name__}; give [query] for one.")
 
 
-def enumerate_blocks(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """The blocks of texts, each with the position of its first."""
-    for start in range(0, len(texts), BLOCK):
-        yield start, list(texts[start : start + BLOCK])
+def enumerate_blocks(items: Sequence[T]) -> Iterator[tuple[int, Sequence[T]]]:
+    """The blocks of texts or passages, each with the position of its first."""
+    for start in range(0, len(items), BLOCK):
+        yield start, items[start : start + BLOCK]
 
 
 class TextEncoder(ABC):
@@ -129,6 +130,15 @@ class TextEncoder(ABC):
         ]
         return checked_vectors(self._encoded(texts, query=False, show_progress=show_progress), len(texts), self.name)
 
+    def passage_blocks(self, passages: Sequence[Passage]) -> Iterator[tuple[int, Vectors]]:
+        """Encode passages without holding them all: yields where each block begins, with its vectors.
+
+        On a cluster the blocks come in another order.
+        """
+        texts = ((start, [one.contents for one in block]) for start, block in enumerate_blocks(passages))
+        for start, found in self._blocks(texts, query=False):
+            yield start, checked_vectors(found, min(BLOCK, len(passages) - start), self.name)
+
     def _encoded(self, texts: list[str], *, query: bool, show_progress: bool) -> Vectors:
         """The vectors of all texts, one block after the other."""
         if len(texts) <= BLOCK:
@@ -138,13 +148,17 @@ class TextEncoder(ABC):
 
         vectors: Vectors | None = None
         with tqdm(total=len(texts), desc="encoding", unit="text", disable=not show_progress) as bar:
-            for start, block in enumerate_blocks(texts):
-                found = self._encode(block, query=query, show_progress=False)
+            for start, found in self._blocks(enumerate_blocks(texts), query=query):
                 if vectors is None:
                     vectors = np.empty((len(texts), found.shape[1]), dtype=np.float32)
-                vectors[start : start + len(block)] = found
-                bar.update(len(block))
+                vectors[start : start + len(found)] = found
+                bar.update(len(found))
         return vectors  # type: ignore[return-value]  # there is more than one block
+
+    def _blocks(self, blocks: Iterable[tuple[int, Sequence[str]]], *, query: bool) -> Iterator[tuple[int, Vectors]]:
+        """The vectors of each block and where it begins; one is taken when there is something to encode it."""
+        for start, block in blocks:
+            yield start, self._encode(list(block), query=query, show_progress=False)
 
     @abstractmethod
     def _encode(self, texts: list[str], *, query: bool, show_progress: bool) -> Vectors:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,15 +19,8 @@ from radio_dspy.models.endpoint import shown_name
 from radio_dspy.models.files import copy_weights
 from radio_dspy.models.open_encoder import as_encoder, reopened_encoder
 from radio_dspy.models.vectors import checked_vectors
-from radio_dspy.retrievers.base import filter_key
-from radio_dspy.retrievers.faiss_index import (
-    build_index,
-    checked_layout,
-    read_index,
-    search_index,
-    search_rows,
-    stored_vectors,
-)
+from radio_dspy.retrievers.faiss_index import build_index, checked_layout, read_index
+from radio_dspy.retrievers.faiss_store import FaissStore, rows_by_id
 from radio_dspy.retrievers.index_files import check_index_file
 from radio_dspy.retrievers.index_folder import (
     INDEX,
@@ -40,16 +34,14 @@ from radio_dspy.retrievers.index_folder import (
 )
 from radio_dspy.retrievers.index_layout import PLAIN, IndexLayout
 from radio_dspy.retrievers.index_saving import new_index
+from radio_dspy.retrievers.indexing import check_source, encode_to_disk, write_corpus
 from radio_dspy.retrievers.named_encoder import check_encoder
-from radio_dspy.retrievers.passage_file import PassageFile, write_places
+from radio_dspy.retrievers.passage_file import PassageFile, as_row, write_places
 from radio_dspy.retrievers.vector import VectorRetriever
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from radio_dspy.models.encoder import Vectors
     from radio_dspy.models.engine import Engine
-    from radio_dspy.retrievers.base import Filter
     from radio_dspy.retrievers.index_layout import Kind, Precision
 
 _EXACT = (PLAIN.kind, PLAIN.dtype)
@@ -69,7 +61,7 @@ class FaissRetriever(VectorRetriever):
         ('a', 1)
     """
 
-    store: _Store
+    store: FaissStore
 
     def __len__(self) -> int:
         return len(self.store.held)
@@ -132,7 +124,7 @@ class FaissRetriever(VectorRetriever):
         chosen, precision = checked_layout(kind, dtype, recall, len(passages))
         if not passages:
             raise DataError("An index needs at least one passage, got none.")
-        rows = _rows_by_id(passages)
+        rows = rows_by_id(passages)
         if not isinstance(encoder, Encoder):  # before vectors are paid for that could not be loaded again
             described(encoder)
         if vectors is None:
@@ -140,11 +132,70 @@ class FaissRetriever(VectorRetriever):
             vectors = working.encode_passages(passages, show_progress=show_progress)
         vectors = checked_vectors(vectors, len(passages), encoder.name, of="passages")
         queries = None
-        if sample_queries and (chosen, precision) != _EXACT:
-            queries = encoder.encode_queries(sample_queries)
-            queries = checked_vectors(queries, len(sample_queries), encoder.name, dimension=vectors.shape[1])
+        if (chosen, precision) != _EXACT:
+            queries = _samples(encoder, sample_queries, vectors.shape[1])
         index, layout = build_index(vectors, chosen, precision, recall, queries)
-        return cls(_Store(tuple(passages), rows, index, layout), encoder, k)
+        return cls(FaissStore(tuple(passages), rows, index, layout), encoder, k)
+
+    @classmethod
+    def build_from(
+        cls,
+        source: str | PathLike[str],
+        path: str | PathLike[str],
+        encoder: TextEncoder | str,
+        *,
+        k: int = 20,
+        kind: Kind | Literal["auto"] = "flat",
+        dtype: Precision = "float32",
+        recall: float = 0.98,
+        sample_queries: Sequence[str] = (),
+        engine: Engine | None = None,
+        show_progress: bool = False,
+    ) -> FaissRetriever:
+        """Index a corpus from its files straight into a folder, for one that is too large for memory.
+
+        Makes the files of ``build`` and ``save``. Rows are read, encoded and written a part at a time; of all passages
+        only the index is in memory, while it is made.
+
+        Args:
+            source: As for ``load_corpus``: a file, a folder of JSON Lines or Parquet files, or a named data set.
+            path: As for ``save``. Beside the index it takes the space of the vectors once more while they are made.
+            encoder: As for ``build``, and so are the others.
+            k: How many passages a call returns when it does not say.
+            kind: Of the index.
+            dtype: Of its vectors.
+            recall: What an approximate index should reach.
+            sample_queries: Questions with which it is measured.
+            engine: Where passages are encoded.
+            show_progress: Show a progress bar while encoding.
+
+        Returns:
+            What ``load(path, encoder, memory_map=True)`` gives: vectors and passages stay on the disk.
+
+        Raises:
+            DataError: As for ``load_corpus``.
+            SettingsError: As for ``build`` and ``save``.
+            CheckpointError: If the disk is full, or refuses.
+        """
+        encoder = as_encoder(encoder)
+        checked_layout(kind, dtype, recall, 0)
+        described(encoder)
+        check_source(source)
+        working = encoder if engine is None else engine.encoder(encoder)
+        with new_index(Path(path)) as making:
+            texts, places = making.path(PASSAGES), making.path(PLACES)
+            count = write_corpus(source, texts, places)
+            chosen, precision = checked_layout(kind, dtype, recall, count)
+            with closing(PassageFile(texts, places)) as passages, tempfile.TemporaryFile(dir=making.folder) as file:
+                vectors = encode_to_disk(working, passages, file, show_progress=show_progress)
+                queries = None
+                if (chosen, precision) != _EXACT:
+                    queries = _samples(encoder, sample_queries, vectors.shape[1])
+                index, layout = build_index(vectors, chosen, precision, recall, queries)
+                del vectors  # it is a view of the file
+            _write_index(index, making.path(INDEX), layout, count)
+            making.manifest = _manifest(encoder, encoder.query_prefix, layout)
+        return cls.load(path, encoder, k=k, memory_map=True)
 
     def save(self, path: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Write ``passages.jsonl``, ``places.npy``, ``index.faiss`` and ``manifest.json`` into a folder.
@@ -160,34 +211,18 @@ class FaissRetriever(VectorRetriever):
             RunError: If another process is saving there.
             CheckpointError: If the disk is full, or refuses.
         """
-        identity, queries = described(self.encoder)
+        manifest = _manifest(self.encoder, self.query_encoder.query_prefix, self.layout)
         with new_index(Path(path)) as making:
-            self._write_index(making.path(INDEX))
-            write_lines(making.path(PASSAGES), map(_as_row, self.passages))
+            if self.store.mapped is not None:  # FAISS would write down where mapped lists lie, not what they hold
+                with replacing(making.path(INDEX)) as temporary:
+                    shutil.copyfile(self.store.mapped, temporary)
+            else:
+                _write_index(self.store.faiss, making.path(INDEX), self.layout, len(self))
+            write_lines(making.path(PASSAGES), map(as_row, self.passages))
             write_places(making.path(PASSAGES), making.path(PLACES))
             if self.query_encoder is not self.encoder:
                 copy_weights(self.query_encoder.name, making.path(QUERY_ENCODER))
-            making.manifest = {
-                **queries,
-                "format": 1 if self.layout.is_plain else 2,
-                "encoder": identity,
-                "query_prefix": self.query_encoder.query_prefix,  # may change without a new index
-            }
-            if not self.layout.is_plain:
-                making.manifest["index"] = self.layout.as_dict()
-
-    def _write_index(self, path: Path) -> None:
-        import faiss
-
-        with replacing(path) as temporary:
-            if self.store.mapped is not None:  # FAISS would write down where mapped lists lie, not what they hold
-                shutil.copyfile(self.store.mapped, temporary)
-                return
-            try:
-                faiss.write_index(self.store.faiss, str(temporary))
-                check_index_file(temporary, self.layout, len(self), contents=False)  # FAISS says nothing of a full disk
-            except (RuntimeError, CheckpointError) as error:
-                raise OSError(f"FAISS could not write it: {error!s:.200}") from error
+            making.manifest = manifest
 
     @classmethod
     def load(
@@ -247,7 +282,7 @@ class FaissRetriever(VectorRetriever):
             rows: Mapping[str, int] = on_disk.rows
         else:
             passages = tuple(load_corpus(texts))
-            rows = _rows_by_id(passages)
+            rows = rows_by_id(passages)
         query_encoder = None
         if manifest.query_encoder:
             query_encoder = Encoder(
@@ -258,95 +293,34 @@ class FaissRetriever(VectorRetriever):
         path = folder / manifest.file(INDEX)
         index = read_index(path, manifest.layout, len(passages), memory_map=memory_map)
         mapped = path.resolve() if memory_map else None
-        store = _Store(passages, rows, index, manifest.layout, mapped)
+        store = FaissStore(passages, rows, index, manifest.layout, mapped)
         return cls(store, encoder, k, query_encoder=query_encoder)
 
 
-def _rows_by_id(passages: Sequence[Passage]) -> dict[str, int]:
-    """Where each passage stands.
-
-    Raises:
-        DataError: If an id appears twice.
-    """
-    rows = {passage.id: row for row, passage in enumerate(passages)}
-    if len(rows) != len(passages):
-        doubled = next(one.id for row, one in enumerate(passages) if rows[one.id] != row)
-        raise DataError(f"Passage id {doubled!r} appears twice; give every passage its own id.")
-    return rows
+def _samples(encoder: TextEncoder, queries: Sequence[str], dimension: int) -> Vectors | None:
+    """The vectors of questions with which recall is measured; None where there are none."""
+    if not queries:
+        return None
+    return checked_vectors(encoder.encode_queries(queries), len(queries), encoder.name, dimension=dimension)
 
 
-def _as_row(passage: Passage) -> dict[str, Any]:
-    """A passage as ``load_corpus`` reads it."""
-    row: dict[str, Any] = {"id": passage.id, "title": passage.title, "text": passage.text}
-    return {**row, "metadata": dict(passage.metadata)} if passage.metadata else row
+def _write_index(index: Any, path: Path, layout: IndexLayout, count: int) -> None:
+    import faiss
+
+    with replacing(path) as temporary:
+        try:
+            faiss.write_index(index, str(temporary))
+            check_index_file(temporary, layout, count, contents=False)  # FAISS says nothing of a full disk
+        except (RuntimeError, CheckpointError) as error:
+            raise OSError(f"FAISS could not write it: {error!s:.200}") from error
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Store:
-    """A ``VectorStore`` of one machine: the passages, in the order of their vectors in a FAISS index."""
-
-    held: Sequence[Passage]
-    rows: Mapping[str, int]
-    faiss: Any
-    layout: IndexLayout
-    mapped: Path | None = None  # the file in which the vectors lie, if they are not in memory
-    by_value: dict[str, dict[tuple[bool, Any], list[int]]] = field(default_factory=dict)  # rows, by field and value
-
-    @property
-    def name(self) -> str:
-        return str(self.mapped or "the index")
-
-    @property
-    def dimension(self) -> int:
-        return int(self.faiss.d)
-
-    def search(self, vectors: Vectors, k: int, filter: Filter | None = None) -> list[list[tuple[Passage, float]]]:
-        import numpy as np
-
-        if filter:
-            among = self._matching(filter)
-            k = min(k, len(among))
-            if k == 0:
-                return [[] for _ in vectors]
-            scores, rows = search_rows(self.faiss, self.layout, among, vectors, k)
-        else:
-            scores, rows = search_index(self.faiss, self.layout, vectors, min(k, len(self.held)))
-        if not ((rows >= -1) & (rows < len(self.held))).all() or not np.isfinite(scores[rows >= 0]).all():
-            raise CheckpointError(
-                f"{self.mapped or 'The index'}: holds what is no vector of a passage; build it again."
-            )
-        return [  # row -1 where an approximate index found too little
-            [(self.held[row], value) for row, value in zip(found, values, strict=True) if row >= 0]
-            for found, values in zip(rows.tolist(), scores.tolist(), strict=True)
-        ]
-
-    def vectors(self, ids: Sequence[str]) -> Vectors:
-        unknown = next((one for one in ids if one not in self.rows), None)
-        if unknown is not None:
-            raise DataError(f"Passage {unknown!r} is not in the index.")
-        return stored_vectors(self.faiss, [self.rows[one] for one in ids])
-
-    def passages(self, ids: Sequence[str]) -> list[Passage]:
-        return [self.held[self.rows[one]] for one in ids if one in self.rows]
-
-    def _matching(self, filter: Filter) -> NDArray[Any]:
-        """The rows of the passages whose metadata holds all that is asked for, ascending."""
-        import numpy as np
-
-        found = np.arange(len(self.held), dtype=np.int64)
-        for name, wanted in filter.items():
-            rows = self._rows_by_value(name)
-            values = wanted if isinstance(wanted, list) else [wanted]
-            matching = [row for value in values for row in rows.get(filter_key(value), ())]
-            found = np.intersect1d(found, np.array(matching, dtype=np.int64))
-        return found
-
-    def _rows_by_value(self, name: str) -> dict[tuple[bool, Any], list[int]]:
-        if name not in self.by_value:
-            rows: dict[tuple[bool, Any], list[int]] = {}
-            for row, passage in enumerate(self.held):
-                value = passage.metadata.get(name)
-                if isinstance(value, str | int | float):
-                    rows.setdefault(filter_key(value), []).append(row)
-            self.by_value[name] = rows
-        return self.by_value[name]
+def _manifest(encoder: TextEncoder, query_prefix: str | None, layout: IndexLayout) -> dict[str, Any]:
+    identity, queries = described(encoder)
+    about = {
+        **queries,
+        "format": 1 if layout.is_plain else 2,
+        "encoder": identity,
+        "query_prefix": query_prefix,  # may change without a new index
+    }
+    return about if layout.is_plain else {**about, "index": layout.as_dict()}

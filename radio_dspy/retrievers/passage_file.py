@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 _START, _KEY, _ROW = range(3)  # columns of the places: where a row's line starts; hashes of ids, ascending; their rows
 
 
+def as_row(passage: Passage) -> dict[str, Any]:
+    """A passage as ``load_corpus`` reads it."""
+    row: dict[str, Any] = {"id": passage.id, "title": passage.title, "text": passage.text}
+    return {**row, "metadata": dict(passage.metadata)} if passage.metadata else row
+
+
 def write_places(passages: Path, places: Path) -> None:
     """Write down where each line of ``passages.jsonl`` starts and where each id stands: 24 bytes a passage.
 
@@ -28,7 +35,7 @@ def write_places(passages: Path, places: Path) -> None:
     """
     import numpy as np
 
-    starts, keys, position = [], [], 0
+    starts, keys, position = array("q"), array("q"), 0
     with passages.open("rb") as file:
         for line in file:
             starts.append(position)
@@ -88,6 +95,36 @@ class PassageFile(Sequence[Passage]):
     def __iter__(self) -> Iterator[Passage]:
         starts = (*self._places[:, _START].tolist(), len(self._text))
         return (self._read(row, *ends) for row, ends in enumerate(pairwise(starts)))
+
+    def copies(self) -> list[int]:
+        """The rows that say again what an earlier row says.
+
+        Raises:
+            DataError: If two rows have one id and different texts.
+        """
+        import numpy as np
+
+        keys = self._places[:, _KEY]
+        again = np.flatnonzero(keys[1:] == keys[:-1])
+        rows = np.unique(self._places[np.concatenate([again, again + 1]), _ROW])
+        first: dict[str, tuple[int, Passage]] = {}
+        found = []
+        for row in rows.tolist():
+            one = self[row]
+            number, before = first.setdefault(one.id, (row, one))
+            if before != one:
+                raise DataError(
+                    f"id {one.id!r} was used for passage {number + 1} and for another one, passage {row + 1}; give "
+                    "every passage its own id."
+                )
+            if number != row:
+                found.append(row)
+        return found
+
+    def close(self) -> None:
+        """Let go of the files, after which nothing can be read."""
+        self._text.close()
+        self._places = self._places[:0].copy()
 
     def found(self, passage_id: str) -> int | None:
         """The row of an id, None where there is none."""

@@ -303,12 +303,10 @@ def test_debug_shows_the_traceback():
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch, tmp_path):
-    import radio_dspy.datasets.loading
-
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(radio_dspy.datasets.loading, "load_corpus", interrupted)
+    monkeypatch.setattr("radio_dspy.retrievers.faiss.check_source", interrupted)
     result = CliRunner().invoke(app, ["index", "corpus.jsonl", str(tmp_path)])
     assert result.exit_code == 130
     assert "with the same --run-dir to go on" in result.output

@@ -23,6 +23,9 @@ from tests.conftest import ROOT
 from tests.stub_batches import BatchServer
 from tests.stub_servers import COMPLETION_TOKENS, PROMPT_TOKENS
 
+MODELS = {"openai": "openai/gpt-4o-mini", "anthropic": "anthropic/claude-sonnet-4-5"}
+PRICES = {"openai": (0.15, 0.6), "anthropic": (3, 15)}  # of a million tokens
+both = pytest.mark.parametrize("provider", MODELS)
 QUESTIONS = [(f"q{number}", f"Why is jug {number} cold?", [f"reason {number}"]) for number in range(40)]
 
 
@@ -40,7 +43,7 @@ def _fresh():
     brain.useless = True
 
 
-def lm_of(server: BatchServer, model: str = "openai/gpt-4o-mini") -> dspy.LM:
+def lm_of(server: BatchServer, model: str = MODELS["openai"]) -> dspy.LM:
     return dspy.LM(model, api_base=f"{server.url}/v1", api_key="sk-MARKED-KEY", cache=False, num_retries=0)
 
 
@@ -60,13 +63,14 @@ def fate(number: int) -> int | str:
     return {3: 500, 6: "expired", 9: 400}.get(number % 20, 200) if number < len(QUESTIONS) else (500, 200)[number % 2]
 
 
-def test_failed_and_expired_lines_are_asked_again_and_then_alone(tmp_path):
+@both
+def test_failed_and_expired_lines_are_asked_again_and_then_alone(tmp_path, provider):
     with BatchServer(brain) as server:
-        expected, _ = written(lm_of(server), Run(tmp_path / "singly"))
+        expected, _ = written(lm_of(server, MODELS[provider]), Run(tmp_path / "singly"))
     brain.useless = True
     with BatchServer(brain, fate) as server:
         run = Run(tmp_path / "run")
-        found, ledger = written(in_batches(lm_of(server), run), run)
+        found, ledger = written(in_batches(lm_of(server, MODELS[provider]), run), run)
         paid = [count for prompt, count in server.bought.items() if "jug 7 " not in prompt]
         alone = len(server.calls)
     assert found == expected
@@ -75,7 +79,8 @@ def test_failed_and_expired_lines_are_asked_again_and_then_alone(tmp_path):
     spent = ledger.stages["rationales"]
     assert spent.failed == sum(fate(number) != 200 for number in range(len(server.lines)))
     assert spent.calls == len(server.lines) + alone
-    price = (PROMPT_TOKENS * 0.15 + COMPLETION_TOKENS * 0.6) / 1e6
+    sent, received = PRICES[provider]
+    price = (PROMPT_TOKENS * sent + COMPLETION_TOKENS * received) / 1e6
     answered = len(server.lines) - spent.failed
     assert spent.cost == pytest.approx(price * (answered / 2 + alone))
 
@@ -115,34 +120,40 @@ def test_what_cannot_be_asked_in_batches_is_refused_before_it_is_asked(tmp_path)
     with BatchServer(brain) as server:
         with pytest.raises(SettingsError, match="no batches that are known"):
             in_batches(lm_of(server, "ollama_chat/x"), Run(tmp_path))
-        run = Run(tmp_path / "run")
         server.refuses = True
-        with pytest.raises(LanguageModelError, match="takes no batch") as error:
-            written(in_batches(lm_of(server), run), run)
-        assert "MARKED" not in str(error.value)
+        for provider, model in MODELS.items():
+            run = Run(tmp_path / provider)
+            with pytest.raises(LanguageModelError, match="takes no batch") as error:
+                written(in_batches(lm_of(server, model), run), run)
+            assert "MARKED" not in str(error.value)
 
 
+PARAMS = {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "Another's jug 1."}]}
 CHILD = """
 import sys, dspy
 from tests.lm.test_batches import lm_of, in_batches, written
 from types import SimpleNamespace
 from radio_dspy.runs.run import Run
 run = Run(sys.argv[2])
-found, ledger = written(in_batches(lm_of(SimpleNamespace(url=sys.argv[1])), run), run)
+found, ledger = written(in_batches(lm_of(SimpleNamespace(url=sys.argv[1]), sys.argv[3]), run), run)
 print(len([one for one in found.values() if one]))
 """
 
 
-def child(server: BatchServer, run: str) -> subprocess.Popen:
-    command = [sys.executable, "-c", CHILD, server.url, run]
+def child(server: BatchServer, run: str, model: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", CHILD, server.url, run, model]
     return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE)
 
 
 @pytest.mark.parametrize("id_lost", [False, True])
-def test_a_kill_between_sending_and_fetching_loses_nothing(tmp_path, id_lost):
+@both
+def test_a_kill_between_sending_and_fetching_loses_nothing(tmp_path, provider, id_lost):
+    model = MODELS[provider]
     with BatchServer(brain) as server:
+        if provider == "anthropic":  # another program's, of as many requests
+            server.message_batch([{"custom_id": f"{number}", "params": PARAMS} for number in range(len(QUESTIONS))])
         server.released.clear()
-        first = child(server, str(tmp_path / "run"))
+        first = child(server, str(tmp_path / "run"), model)
         journal = tmp_path / "run" / "batches.jsonl"
         end = time.monotonic() + 60
         while not (journal.exists() and '"batch":' in journal.read_text()) and time.monotonic() < end:
@@ -154,9 +165,11 @@ def test_a_kill_between_sending_and_fetching_loses_nothing(tmp_path, id_lost):
         if id_lost:  # killed after the provider took the batch, and before its id was written
             journal.write_text(records[0])
         server.released.set()
-        second = child(server, str(tmp_path / "run"))
+        second = child(server, str(tmp_path / "run"), model)
         out, _ = second.communicate(timeout=120)
         assert out.split()[-1] == b"40"
-        assert len(server.batches) == 2  # the second sample of jug 7 is a batch of its own
-        assert {count for prompt, count in server.bought.items() if "jug 7 " not in prompt} == {1}
+        assert len(server.batches) == 2 + (provider == "anthropic")  # the second sample of jug 7 has one of its own
+        assert {
+            count for prompt, count in server.bought.items() if "Why is jug" in prompt and "jug 7 " not in prompt
+        } == {1}
         assert not server.calls

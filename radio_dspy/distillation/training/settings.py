@@ -200,13 +200,21 @@ class TrainingSettings:
 
     def _check_launcher(self) -> None:
         object.__setattr__(self, "launcher", tuple(self.launcher))
-        if not self.launcher:
-            return
+        if self.launcher:
+            self.check_portable()
+
+    def check_portable(self) -> None:
+        """Make sure that other processes can be told these settings.
+
+        Raises:
+            SettingsError: If something in them is no JSON.
+        """
         own_lora = self.lora is not None and not isinstance(self.lora, LoraSettings)
         if not isinstance(self.loss, str) or self.callbacks or own_lora:
             raise SettingsError(
-                "launcher= trains in other processes, which get settings as JSON: give loss= by its name, lora= as "
-                "LoraSettings and no callbacks=; or call train_reranker in a script that you start with accelerate."
+                "launcher= and an engine's trainers= train in other processes, which get settings as JSON: give loss= "
+                "by its name, lora= as LoraSettings and no callbacks=; or call train_reranker in a script that you "
+                "start with accelerate."
             )
 
     def check(self, architecture: str) -> None:
