@@ -22,14 +22,16 @@ class Reranked(dspy.Module):
     """A first stage whose passages come in the reranker's order; called as the first stage itself.
 
     Args:
-        search: The first stage: a module, a retriever of any library, or a function. Copies share what is no module.
+        search: The first stage: a module, a retriever of any library, or a function. Copies share what is neither a
+            module nor a method of one.
         rerank: Orders what it finds.
         method: The method of ``search`` that finds passages, as ``invoke`` of LangChain's retrievers; "" calls it.
     """
 
     def __init__(self, search: Any, rerank: dspy.Module, method: str = "") -> None:
         super().__init__()
-        self.search = search if isinstance(search, dspy.Module) else Shared(search)
+        copied = isinstance(search, dspy.Module) or isinstance(getattr(search, "__self__", None), dspy.Module)
+        self.search = search if copied else Shared(search)
         self.rerank = rerank
         self.method = method
 
@@ -77,9 +79,10 @@ class Reranked(dspy.Module):
         fields: dict[str, Any] = dict(found.items()) if hasattr(found, "items") else {}
         name = next((one for one in _LISTS if isinstance(fields.get(one), list | tuple)), None)
         if name is None:
+            held = f" with {sorted(fields)}" if fields else ""
             raise SettingsError(
-                f"What was found is {type(found).__name__} with {sorted(fields)}; with_rerank needs a list of passages "
-                f"or something that holds one as {', '.join(_LISTS)}."
+                f"What was found is {type(found).__name__}{held}; with_rerank needs a list of passages or something "
+                f"that holds one as {', '.join(_LISTS)}."
             )
         passages: list[Any] = [*fields[name]]
         scores = fields.get("scores")
@@ -106,7 +109,8 @@ def with_rerank(program: dspy.Module, rerank: dspy.Module, *, after: str) -> dsp
         program: A program of your own; it stays as it is.
         rerank: A ``Rerank``, which ``RADIO`` can then train.
         after: The first stage: an attribute (``"search"``, ``"inner.search"``), a method of one
-            (``"search.invoke"``), or the global or local name of a function or retriever that the methods read.
+            (``"search.invoke"``), the name of a tool of a ``dspy.ReAct`` that returns a list of passages, or the global
+            or local name of a function or retriever that the methods read.
 
     Raises:
         SettingsError: If the program has nothing of that name.
@@ -134,13 +138,15 @@ def with_rerank(program: dspy.Module, rerank: dspy.Module, *, after: str) -> dsp
         if isinstance(holder, dspy.Module) and path[-1] in vars(holder):
             setattr(holder, path[-1], Reranked(owner, rerank, name))
             return copied
+    if not path and _tool_reranked(copied, name, rerank):
+        return copied
     if not path or len(path) == 1:
         named, method = (after, "") if not path else (path[0], name)
         if _read_reranked(copied, named, rerank, method):
             return copied
     raise SettingsError(
-        f"{type(program).__name__} has no attribute {after!r}, and no method of it reads a global of that name; give "
-        "with_rerank(after=) the name of what finds the passages."
+        f"{type(program).__name__} has no attribute and no tool {after!r}, and no method of it reads a global of that "
+        "name; give with_rerank(after=) the name of what finds the passages."
     )
 
 
@@ -148,6 +154,22 @@ def _attribute(item: Any, path: Sequence[str]) -> Any:
     for name in path:
         item = getattr(item, name, None)
     return item
+
+
+def _tool_reranked(program: dspy.Module, name: str, rerank: dspy.Module) -> bool:
+    """Have every agent that has a tool of this name call a reranked one; whether there is any."""
+    agents = [module for _, module, _ in _modules(program, program) if isinstance(_tools(module).get(name), dspy.Tool)]
+    for agent in agents:
+        tools = _tools(agent)
+        # An attribute, too: only what is one is saved and loaded with the program.
+        agent.__dict__[f"reranked_{name}"] = stage = Reranked(tools[name].func, rerank)
+        tools[name] = tools[name].model_copy(update={"func": stage.__call__})
+    return bool(agents)
+
+
+def _tools(module: dspy.Module) -> dict[str, Any]:
+    tools = vars(module).get("tools")
+    return tools if isinstance(tools, dict) else {}
 
 
 def _read_reranked(program: dspy.Module, name: str, rerank: dspy.Module, method: str) -> bool:

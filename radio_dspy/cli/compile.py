@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radio_dspy.cli.command import command, say, write_result
-from radio_dspy.cli.inputs import build_index, open_engine, open_first_stage, open_retriever, read_rationales
+from radio_dspy.cli.inputs import build_index, open_engine, open_first_stage, read_rationales
 from radio_dspy.cli.options import (
     DEFAULT_ENCODER,
     Architecture,
@@ -218,6 +218,9 @@ def train(
     training: TrainingSettings,
     corpus: CorpusFile = None,
     index_folder: IndexFolder = None,
+    store: StoreAddress = None,
+    table: StoreTable = None,
+    column: StoreColumns = None,
     dev: Judges = None,
     encoder: EncoderName = None,
     reranker: BaseWeights = DEFAULT_ENCODER,
@@ -250,8 +253,8 @@ def train(
     training = replace(training, tower=_tower(tower, architecture), seed=seed)
     training.check(architecture)
     optimizer = radio.GroupFinetune(training, negatives=negatives, gate=gate, run_dir=run_dir)
-    retriever = open_retriever(index_folder, corpus, encoder)
-    trainset, valset = (radio.load_groups(path, retriever.passages) if path else [] for path in (groups, dev))
+    retriever = open_first_stage(index_folder, corpus, encoder, store, table, column)
+    trainset, valset = (radio.load_groups(path, retriever) if path else [] for path in (groups, dev))
     student = open_program("qa", retriever, rerank, candidates=candidates, k=k, hops=1)
     aligned = optimizer.compile(student, trainset=trainset, valset=valset or None)
     _keep(aligned, optimizer.report, out, json_file)

@@ -8,8 +8,18 @@ from typing import Annotated
 import typer
 
 from radio_dspy.cli.command import command, say, write_result
-from radio_dspy.cli.inputs import open_retriever
-from radio_dspy.cli.options import EncoderName, IndexFolder, JsonFile, Lm, RunDir, declared
+from radio_dspy.cli.inputs import open_first_stage
+from radio_dspy.cli.options import (
+    EncoderName,
+    IndexFolder,
+    JsonFile,
+    Lm,
+    RunDir,
+    StoreAddress,
+    StoreColumns,
+    StoreTable,
+    declared,
+)
 from radio_dspy.lm.limits import Budget
 
 
@@ -36,6 +46,9 @@ def questions(
         str | None, typer.Option(help="Field of the metadata that names a passage's document; else the usual ones.")
     ] = None,
     index_folder: IndexFolder = None,
+    store: StoreAddress = None,
+    table: StoreTable = None,
+    column: StoreColumns = None,
     encoder: EncoderName = None,
     k: Annotated[int, typer.Option("-k", "--k", help="The first stage must find the passage among so many.")] = 20,
     num_threads: Annotated[int | None, typer.Option(help="LM calls in flight at the same time; else DSPy's 8.")] = None,
@@ -59,7 +72,8 @@ def questions(
     for path in filter(None, (out, dev_out)):
         check_questions_file(path)
     passages = radio.load_corpus(corpus)
-    retriever = open_retriever(index_folder, None if index_folder else corpus, encoder)
+    indexed = None if index_folder or store else corpus
+    retriever = open_first_stage(index_folder, indexed, encoder, store, table, column)
     with open_lm(lm, seed=seed, max_tokens=max_tokens) as model:
         if model is None:
             raise SettingsError("--lm none writes no questions; give `local` or a LiteLLM name.")

@@ -14,6 +14,7 @@ from dspy.clients.backend_selection import CLIENT_KEYS
 from dspy.clients.lm15_boundary import request_kwargs
 
 from radio_dspy.core.errors import LanguageModelError, SettingsError
+from radio_dspy.core.quiet import quiet_litellm
 from radio_dspy.core.redaction import cause_of, told
 
 _TAG = "radio_dspy"  # a batch's metadata, by which one is found whose id a kill has cost
@@ -55,7 +56,7 @@ class BatchAPI:
 
     def submit(self, lines: list[dict[str, Any]], tag: str) -> str:
         """Send requests; the batch's id."""
-        litellm = _litellm()
+        litellm = quiet_litellm()
         text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines)
         with _named(self.lm, "takes no batch"):
             file = litellm.create_file(file=(f"{tag}.jsonl", text.encode()), purpose="batch", **self.client)
@@ -70,14 +71,14 @@ class BatchAPI:
 
     def find(self, tag: str) -> str | None:
         """The id of a batch that was sent and whose id was not kept; None where there is none."""
-        litellm = _litellm()
+        litellm = quiet_litellm()
         with _named(self.lm, "does not list its batches"):
             found = litellm.list_batches(limit=_LISTED, **self.client)
         return next((str(one.id) for one in found.data if (one.metadata or {}).get(_TAG) == tag), None)
 
     def results(self, batch: str) -> dict[str, Answered] | None:
         """What became of each request, by its key; None while the batch is not done."""
-        litellm = _litellm()
+        litellm = quiet_litellm()
         with _named(self.lm, f"gives no word of batch {batch}"):
             state = litellm.retrieve_batch(batch, **self.client)
             if state.status not in _ENDED:
@@ -128,13 +129,6 @@ def _answers(content: bytes) -> Iterator[tuple[str, Answered]]:
             yield key, Answered(dict(body))
         else:
             yield key, Answered(None, refused=400 <= status < 500 and status not in (408, 409, 429))
-
-
-def _litellm() -> Any:
-    import litellm
-
-    litellm.suppress_debug_info = True  # else it prints a list of providers
-    return litellm
 
 
 @contextlib.contextmanager

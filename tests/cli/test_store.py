@@ -1,13 +1,16 @@
-"""compile and evaluate over a vector store, given by its address."""
+"""Commands over a vector store, given by its address."""
 
+import contextlib
 import json
 
 import pytest
+from dspy.utils import DummyLM
 from typer.testing import CliRunner
 
+import radio_dspy
 from radio_dspy import Rerank, RetrieveRerankAnswer, save
 from radio_dspy.cli.app import app
-from tests.retrievers.stores.engines import SECRET, LanceDB, PgVector
+from tests.retrievers.stores.engines import SECRET, Chroma, LanceDB, Milvus, PgVector
 
 
 def question(example):
@@ -63,6 +66,70 @@ def test_the_main_job_from_postgresql(files, topic, small, vectors, tmp_path_fac
         assert SECRET not in failed.output
     finally:
         engine.close()
+
+
+@pytest.fixture(params=[PgVector, Chroma, LanceDB, Milvus], ids=lambda kind: kind.__name__)
+def store(request, topic, small, vectors, tmp_path):
+    """The options that name a filled store."""
+    engine = request.param(tmp_path)
+    engine.fill("passages", topic.passages, vectors)
+    local = {Chroma: "chroma://{}/chroma", LanceDB: "lancedb://{}/lancedb", Milvus: "milvus://{}/milvus.db"}
+    address = local[request.param].format(tmp_path) if request.param in local else engine.uri
+    if request.param is Milvus:
+        engine.close()  # its file is opened once
+    yield ["--store", address, "--table", "passages", "--encoder", small.name, "--column", "title=title"]
+    engine.close()
+
+
+def test_groups_questions_and_answers_take_their_passages_from_the_store(store, topic, small, tmp_path, monkeypatch):
+    names = [one.id for one in topic.passages]
+    kept = [
+        {
+            "id": one.id,
+            "query": one.question,
+            "positive": one.relevant[0],
+            "negatives": names[row : row + 3],
+            "random": [],
+        }
+        for row, one in enumerate(topic.train[:6])
+        if one.relevant[0] not in names[row : row + 3]
+    ]
+    (tmp_path / "groups.jsonl").write_text("\n".join(map(json.dumps, kept)))
+    trained = run(
+        "train", tmp_path / "groups.jsonl", *store, "--no-gate", "--epochs", 1, "--max-length", 32, "--reranker",
+        small.name, "--out", tmp_path / "trained", "--json", tmp_path / "train.json",
+    )  # fmt: skip
+    assert trained.exit_code == 0, trained.output
+    assert json.loads((tmp_path / "train.json").read_text())["groups"] == len(kept)
+
+    model = DummyLM({"": {"answer": "hot water"}})
+    monkeypatch.setattr("radio_dspy.lm.opening.open_lm", lambda *_, **__: contextlib.nullcontext(model))
+    asked = run("ask", tmp_path / "trained", topic.test[0].question, *store, "--json", tmp_path / "ask.json")
+    assert asked.exit_code == 0, asked.output
+    found = [one["id"] for one in json.loads((tmp_path / "ask.json").read_text())["passages"]]
+    assert len(found) == 5
+    assert set(found) <= set(names)
+
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("\n".join(json.dumps({"id": one.id, "contents": one.contents}) for one in topic.passages))
+    first_stages = []
+    monkeypatch.setattr(
+        radio_dspy, "make_questions", lambda *_, retriever, **__: first_stages.append(retriever) or 1 / 0, raising=False
+    )
+    run("questions", corpus, *store, "--out", tmp_path / "questions.jsonl")
+    ((first,),) = [one("yeast", k=1).passages for one in first_stages]
+    assert first == next(one for one in topic.passages if one.id == first.id)
+
+
+def test_groups_of_another_store_are_named(topic, small, vectors, tmp_path):
+    LanceDB(tmp_path).fill("passages", topic.passages, vectors)
+    (tmp_path / "groups.jsonl").write_text('{"query": "why?", "positive": "x-1", "negatives": ["x-2"], "random": []}')
+    done = run(
+        "train", tmp_path / "groups.jsonl", "--store", f"lancedb://{tmp_path}/lancedb", "--table", "passages",
+        "--encoder", small.name, "--reranker", small.name, "--out", tmp_path / "trained",
+    )  # fmt: skip
+    assert done.exit_code == 1
+    assert "holds none of the 2 passages that the groups name, such as 'x-1'" in " ".join(done.output.split())
 
 
 def test_a_folder_of_lancedb(files, topic, small, index, vectors, tmp_path):
