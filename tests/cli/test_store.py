@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 
 import pytest
 from dspy.utils import DummyLM
@@ -70,15 +71,18 @@ def test_the_main_job_from_postgresql(files, topic, small, vectors, tmp_path_fac
 
 @pytest.fixture(params=[PgVector, Chroma, LanceDB, Milvus], ids=lambda kind: kind.__name__)
 def store(request, topic, small, vectors, tmp_path):
-    """The options that name a filled store."""
+    """The options that name a filled store, where passages have a year."""
     engine = request.param(tmp_path)
-    engine.fill("passages", topic.passages, vectors)
+    dated = [replace(one, metadata={"year": 2024 + row % 2}) for row, one in enumerate(topic.passages)]
+    engine.fill("passages", dated, vectors)
     local = {Chroma: "chroma://{}/chroma", LanceDB: "lancedb://{}/lancedb", Milvus: "milvus://{}/milvus.db"}
     address = local[request.param].format(tmp_path) if request.param in local else engine.uri
     if request.param is Milvus:
         engine.close()  # its file is opened once
-    yield ["--store", address, "--table", "passages", "--encoder", small.name, "--column", "title=title"]
-    engine.close()
+    named = ["--column", "metadata=metadata"] if request.param is PgVector else []
+    yield ["--store", address, "--table", "passages", "--encoder", small.name, "--column", "title=title", *named]
+    if request.param is not Milvus:
+        engine.close()
 
 
 def test_groups_questions_and_answers_take_their_passages_from_the_store(store, topic, small, tmp_path, monkeypatch):
@@ -104,11 +108,14 @@ def test_groups_questions_and_answers_take_their_passages_from_the_store(store, 
 
     model = DummyLM({"": {"answer": "hot water"}})
     monkeypatch.setattr("radio_dspy.lm.opening.open_lm", lambda *_, **__: contextlib.nullcontext(model))
-    asked = run("ask", tmp_path / "trained", topic.test[0].question, *store, "--json", tmp_path / "ask.json")
-    assert asked.exit_code == 0, asked.output
-    found = [one["id"] for one in json.loads((tmp_path / "ask.json").read_text())["passages"]]
-    assert len(found) == 5
-    assert set(found) <= set(names)
+    for wanted, fits in (([], names), (["--filter", "year=2025"], names[1::2])):
+        asked = run(
+            "ask", tmp_path / "trained", topic.test[0].question, *store, *wanted, "--json", tmp_path / "ask.json"
+        )
+        assert asked.exit_code == 0, asked.output
+        found = [one["id"] for one in json.loads((tmp_path / "ask.json").read_text())["passages"]]
+        assert len(found) == 5
+        assert set(found) <= set(fits)
 
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("\n".join(json.dumps({"id": one.id, "contents": one.contents}) for one in topic.passages))
@@ -118,7 +125,7 @@ def test_groups_questions_and_answers_take_their_passages_from_the_store(store, 
     )
     run("questions", corpus, *store, "--out", tmp_path / "questions.jsonl")
     ((first,),) = [one("yeast", k=1).passages for one in first_stages]
-    assert first == next(one for one in topic.passages if one.id == first.id)
+    assert first.contents == next(one.contents for one in topic.passages if one.id == first.id)
 
 
 def test_groups_of_another_store_are_named(topic, small, vectors, tmp_path):
@@ -148,11 +155,28 @@ def test_a_folder_of_lancedb(files, topic, small, index, vectors, tmp_path):
         (["--store", "postgresql://host/db", "--encoder", "x"], "--store needs --table and --encoder"),
         (["--store", "postgresql://host/db", "--table", "t"], "--store needs --table and --encoder"),
         (["--table", "t", "--corpus", "FILE"], "belong to a store"),
+        (["--filter", "year=2025", "--corpus", "FILE"], "belong to a store"),
+        (["--store", "lancedb:///no", "--table", "t", "--encoder", "x", "--filter", "2025"], "--filter '2025' must be"),
         (["--store", "postgresql://host/db", "--corpus", "FILE"], "Give one of --store, --index and --corpus"),
         (["--store", "lancedb:///no/such", "--table", "t", "--encoder", "x"], "no such store"),
         (
             ["--store", "chroma:///no/such", "--table", "t", "--encoder", "x", "--column", "body"],
             "--column 'body' must",
+        ),
+        (
+            [
+                "--store",
+                "chroma:///no/such",
+                "--table",
+                "t",
+                "--encoder",
+                "x",
+                "--column",
+                "text=a",
+                "--column",
+                "text=b",
+            ],
+            "--column names text twice (a and b)",
         ),
     ],
 )
