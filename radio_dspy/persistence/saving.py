@@ -155,8 +155,8 @@ def _fresh(folder: Path, manifest: Mapping[str, Any], retriever: dspy.Module | N
     name, settings = manifest["program"], manifest["settings"]
     if name not in programs.__all__:
         raise SettingsError(
-            f"{folder}: holds a {name}; give load(..., program=) a fresh instance of it, in Python: the command line opens "
-            "programs of this library alone."
+            f"{folder}: holds a {name}; give load(..., program=) a fresh instance of it, in Python: the command line "
+            "opens programs of this library alone."
         )
     if retriever is None:
         raise SettingsError(f"{folder}: give load(..., retriever=) the first stage that the program searches.")
