@@ -104,7 +104,8 @@ def test_groups_questions_and_answers_take_their_passages_from_the_store(store, 
         small.name, "--out", tmp_path / "trained", "--json", tmp_path / "train.json",
     )  # fmt: skip
     assert trained.exit_code == 0, trained.output
-    assert json.loads((tmp_path / "train.json").read_text())["groups"] == len(kept)
+    report = json.loads((tmp_path / "train.json").read_text())
+    assert report["groups"] + report["questions"]["judged"] == len(kept)
 
     model = DummyLM({"": {"answer": "hot water"}})
     monkeypatch.setattr("radio_dspy.lm.opening.open_lm", lambda *_, **__: contextlib.nullcontext(model))
