@@ -15,6 +15,7 @@ from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.modules import _modules, methods_of, read_by
 
 _QUERIES = ("query", "question", "search_query", "input", "text", "q")
+_METHODS = ("invoke", "retrieve", "run", "search", "query", "get_relevant_documents")
 _LISTS = ("passages", "documents", "docs", "nodes", "contexts", "results")
 
 
@@ -131,7 +132,7 @@ def with_rerank(program: dspy.Module, rerank: dspy.Module, *, after: str) -> dsp
     *path, name = after.split(".")
     owner = _attribute(copied, path)
     if isinstance(owner, dspy.Module) and name in vars(owner):
-        setattr(owner, name, Reranked(vars(owner)[name], rerank))
+        setattr(owner, name, Reranked(_searched(vars(owner)[name], after), rerank))
         return copied
     if path and owner is not None and callable(getattr(owner, name, None)):
         holder = _attribute(copied, path[:-1])
@@ -177,11 +178,24 @@ def _read_reranked(program: dspy.Module, name: str, rerank: dspy.Module, method:
     readers = [module for _, module, _ in _modules(program, program) if name in _names_read(type(module))]
     for module in readers:
         stage = _names_read(type(module))[name]
-        if not callable(getattr(stage, method) if method else stage):
-            raise SettingsError(f"{name!r} is a {type(stage).__name__}, which finds no passages.")
+        _searched(stage, name, method)
         module.__class__ = _reading(type(module), name)
         setattr(module, name, Reranked(stage, rerank, method))
     return bool(readers)
+
+
+def _searched(stage: Any, name: str, method: str = "") -> Any:
+    """The first stage, of which something can be called.
+
+    Raises:
+        SettingsError: If not; the message names its methods that may be meant.
+    """
+    if callable(getattr(stage, method, None) if method else stage):
+        return stage
+    meant = [repr(f"{name}.{one}") for one in _METHODS if callable(getattr(stage, one, None))]
+    advice = f"give its method, after={' or '.join(meant)}" if meant else "it finds no passages"
+    how = method or "it is"
+    raise SettingsError(f"{name!r} is a {type(stage).__name__}, which cannot be called as {how}; {advice}.")
 
 
 def _names_read(kind: type) -> dict[str, Any]:

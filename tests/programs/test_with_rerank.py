@@ -217,6 +217,14 @@ def test_a_tool_of_an_agent(program, tmp_path):
     assert slot.weights.checkpoint == str(tmp_path / "saved" / "reranker")
 
 
+@pytest.mark.parametrize("method", ["invoke", "retrieve", "run"])
+def test_a_retriever_of_another_library_is_named_by_its_method(method):
+    """Else the program would go on calling the method, past the reranker."""
+    found = type("Library", (), {method: lambda self, query: CORPUS})()
+    with pytest.raises(SettingsError, match=rf"'search' is a Library.*after='search\.{method}'"):
+        radio.with_rerank(RAG(found), rerank(), after="search")
+
+
 def test_what_stands_beside_the_passages_moves_with_them(stock):
     wrapped = radio.with_rerank(GlobalRAG(), rerank(k=2), after="search")
     found = wrapped.search(QUESTION)

@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 
-from radio_dspy.core.errors import DataError
+from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.passages import Passage, RankRequest
 from radio_dspy.distillation import AnswerContainment, AnswerSimilarity, Labels, RationaleSimilarity, RetrievalScore
 from radio_dspy.distillation.preferences.building import build_groups
 from radio_dspy.distillation.teacher.ranking import fused_rankings
 from radio_dspy.models.encoder import Encoder
 from radio_dspy.rerankers import RationaleRerank
+from radio_dspy.retrievers import BM25Retriever, HybridRetriever
 from radio_dspy.retrievers.requests import rank_requests, usable
 from tests.conftest import ENCODER
 
@@ -44,6 +45,10 @@ def test_an_index_of_another_encoder_is_not_used(index):
     other = Encoder(ENCODER, passage_prefix="passage: ")
     assert RationaleSimilarity(other, index=index)._index is None
     assert RationaleSimilarity(index.encoder, index=index)._index is index
+    words = BM25Retriever(index.passages)
+    assert RationaleSimilarity(index.encoder, index=HybridRetriever([words, index]))._index is index
+    with pytest.raises(SettingsError, match="index= needs a retriever that searches by vectors, got BM25Retriever"):
+        RationaleSimilarity(index.encoder, index=words)
 
 
 def test_the_other_signals():
