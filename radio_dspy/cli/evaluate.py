@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from radio_dspy.cli.command import command, say, write_result
-from radio_dspy.cli.inputs import PLACES, FirstStage
+from radio_dspy.cli.inputs import PLACES, FirstStage, load_program
 from radio_dspy.cli.judging import Inputs
 from radio_dspy.cli.options import JsonFile, Limit, Lm, Program, declared
 from radio_dspy.core.errors import SettingsError
@@ -97,7 +97,7 @@ def evaluate(
     given.check(reranks=program is not None or bool(rerankers))
     first_stage = functools.cache(place.open)
     examples = given.examples()
-    aligned, requests, examples = _judged(program, given, examples, first_stage, reranks=bool(rerankers))
+    aligned, requests, examples = _judged(program, place, given, examples, first_stage, reranks=bool(rerankers))
     base, rows = _rows(aligned.rerank if aligned else None, requests, rerankers)
     after = "aligned" if aligned else list(rows)[-1]
     compared = radio.Comparison(requests, rows, "base" if base else "first_stage", after, measures)
@@ -120,6 +120,7 @@ def evaluate(
 
 def _judged(
     program: Path | None,
+    place: FirstStage,
     given: Inputs,
     examples: list[dspy.Example],
     first_stage: Callable[[], VectorRetriever],
@@ -127,12 +128,11 @@ def _judged(
     reranks: bool,
 ) -> tuple[Any, list[RankRequest], list[dspy.Example]]:
     """The program, if there is one; the questions with their candidates; and the questions as examples."""
-    import radio_dspy as radio
     from radio_dspy.retrievers.requests import known_labels, rank_requests
 
+    aligned = load_program(program, place, first_stage) if program is not None else None
     if given.run is None:
         examples = known_labels(examples, first_stage())
-    aligned: Any = radio.load(program, retriever=first_stage()) if program is not None else None
     if given.run is not None:
         requests = given.of_run(examples, first_stage, reranks=reranks or aligned is not None)
         return aligned, requests, examples
@@ -198,8 +198,7 @@ def ask(
     import radio_dspy as radio
     from radio_dspy.lm.opening import open_lm
 
-    retriever = place.open()
-    aligned = radio.load(program, retriever=retriever)
+    aligned = load_program(program, place)
     if isinstance(aligned, radio.MultipleChoice) != bool(choice):
         raise SettingsError(
             f"{program} holds a {type(aligned).__name__}: --choice is for multiple choice, which needs at least two."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,21 +65,42 @@ class FirstStage:
     filter: StoreFilter = None
     encoder: EncoderName = None
 
+    def check(self) -> None:
+        """See that the options go together, before anything is opened.
+
+        Raises:
+            SettingsError: If not.
+        """
+        if self.store is None:
+            if self.table or self.column or self.filter:
+                raise SettingsError("--table, --column and --filter belong to a store; give its address with --store.")
+            _check_index(self.index_folder, self.corpus)
+        elif self.index_folder or self.corpus:
+            raise SettingsError("Give one of --store, --index and --corpus.")
+        elif not self.table or not self.encoder:
+            raise SettingsError("--store needs --table and --encoder: the encoder that made the table's vectors.")
+        _names(self.column or ()), _filter(self.filter or ())
+
     def open(self) -> VectorRetriever:
         """A vector store; else a saved index, or a new one of a corpus file."""
         from radio_dspy.retrievers.stores.opening import open_store
 
+        self.check()
         if self.store is None:
-            if self.table or self.column or self.filter:
-                raise SettingsError("--table, --column and --filter belong to a store; give its address with --store.")
             return open_retriever(self.index_folder, self.corpus, self.encoder)
-        if self.index_folder or self.corpus:
-            raise SettingsError("Give one of --store, --index and --corpus.")
-        if not self.table or not self.encoder:
-            raise SettingsError("--store needs --table and --encoder: the encoder that made the table's vectors.")
         names: dict[str, Any] = _names(self.column or ())
         wanted = {"filter": _filter(self.filter)} if self.filter else {}
-        return open_store(self.store, self.table, self.encoder, names={**names, **wanted})
+        return open_store(self.store, str(self.table), str(self.encoder), names={**names, **wanted})
+
+
+def load_program(folder: Path, place: FirstStage, first_stage: Callable[[], VectorRetriever] | None = None) -> Any:
+    """A saved program; its first stage is opened, by ``first_stage`` if given, once all else is seen to be right."""
+    import radio_dspy as radio
+    from radio_dspy.persistence.saving import check_kind
+
+    place.check()
+    check_kind(folder)
+    return radio.load(folder, retriever=(first_stage or place.open)())
 
 
 PLACES = tuple(one.name for one in fields(FirstStage))
@@ -126,12 +147,19 @@ def _value(text: str) -> Any:
     return value if isinstance(value, str | int | float) else text
 
 
+def _check_index(index_folder: Path | None, corpus: Path | None) -> None:
+    if (index_folder is None) == (corpus is None):
+        raise SettingsError(
+            "Give either --index (a folder that `radio-dspy index` wrote), --corpus (JSON Lines) or --store (the "
+            "address of a vector store)."
+        )
+
+
 def open_retriever(index_folder: Path | None, corpus: Path | None, encoder: str | None) -> FaissRetriever:
     """A saved index, or a new one of a corpus file."""
     import radio_dspy as radio
 
-    if (index_folder is None) == (corpus is None):
-        raise SettingsError("Give either --index (a folder that `radio-dspy index` wrote) or --corpus (JSON Lines).")
+    _check_index(index_folder, corpus)
     if index_folder is not None:
         return radio.FaissRetriever.load(index_folder, encoder=encoder)
     return build_index(Path(str(corpus)), encoder or DEFAULT_ENCODER)

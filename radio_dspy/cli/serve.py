@@ -44,7 +44,7 @@ def serve(
     Example: `radio-dspy serve aligned --index index/ --lm local`
     """
     from radio_dspy.lm.opening import open_lm
-    from radio_dspy.persistence.saving import load_weights
+    from radio_dspy.persistence.saving import check_kind, load_weights
 
     try:
         from radio_dspy.serving.running import serve as run
@@ -53,6 +53,8 @@ def serve(
         if (error.name or "").partition(".")[0] not in ("fastapi", "prometheus_client", "starlette", "uvicorn"):
             raise
         raise MissingExtraError("Serving needs a package more: pip install 'radio-dspy[serve]'") from None
+    place.check()
+    check_kind(program)
     load_weights(program)  # refuses a folder that cannot be loaded, before anything is opened
     source = Source(
         program,

@@ -129,6 +129,20 @@ def test_groups_questions_and_answers_take_their_passages_from_the_store(store, 
     assert first.contents == next(one.contents for one in topic.passages if one.id == first.id)
 
 
+@pytest.mark.parametrize("command", ["ask", "evaluate", "serve"])
+def test_a_program_of_ones_own_is_refused_before_its_store_is_looked_for(command, index, small, tmp_path):
+    class Own(RetrieveRerankAnswer):
+        pass
+
+    save(Own(index, Rerank(small, "bi-encoder")), tmp_path / "own")
+    store = ["--store", "lancedb:///no/such", "--table", "t", "--encoder", "x"]
+    more = {"ask": ["why?"], "evaluate": ["--questions", tmp_path / "q.jsonl"], "serve": []}[command]
+    (tmp_path / "q.jsonl").write_text('{"question": "why?", "golden_answers": ["so"]}')
+    done = run(command, tmp_path / "own", *more, *store)
+    assert done.exit_code == 2
+    assert "holds a Own" in " ".join(done.output.split())
+
+
 def test_groups_of_another_store_are_named(topic, small, vectors, tmp_path):
     LanceDB(tmp_path).fill("passages", topic.passages, vectors)
     (tmp_path / "groups.jsonl").write_text('{"query": "why?", "positive": "x-1", "negatives": ["x-2"], "random": []}')

@@ -75,7 +75,7 @@ def test_lancedb_numbers_and_a_struct(tmp_path, vectors, small):
 
 
 @pytest.mark.parametrize("nested", [True, False])
-def test_milvus_numbers_and_json(tmp_path, vectors, small, nested):
+def test_milvus_numbers_and_json(tmp_path, vectors, small, nested, caplog):
     milvus = pytest.importorskip("pymilvus")
     client = milvus.MilvusClient(str(tmp_path / "milvus.db"))
     schema = milvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=not nested)
@@ -92,6 +92,11 @@ def test_milvus_numbers_and_json(tmp_path, vectors, small, nested):
     client.insert("pages", [{**row, **said} for row, said in zip(rows, more, strict=True)])
     names = {"id": "pk", "text": "body", "embedding": "embedding", "metadata": "metadata" if nested else None}
     check(MilvusRetriever(client, "pages", small, **names), [str(row) for row in range(9)], vectors)
+    client.release_collection("pages")  # as it is in another process
+    assert MilvusRetriever(client, "pages", small, **names)("why?", k=1).passages
+    with pytest.raises(StoreError, match="nowhere"):
+        MilvusRetriever(client, "nowhere", small, **names)
+    assert "Traceback" not in caplog.text
     with pytest.raises(SettingsError, match="'body' is not its primary key"):
         MilvusRetriever(client, "pages", small, **{**names, "id": "body"})
     client.close()
