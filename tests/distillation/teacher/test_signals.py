@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from radio_dspy import BM25Retriever, HybridRetriever
 from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.passages import Passage, RankRequest
 from radio_dspy.distillation import AnswerContainment, AnswerSimilarity, Labels, RationaleSimilarity, RetrievalScore
@@ -8,7 +9,6 @@ from radio_dspy.distillation.preferences.building import build_groups
 from radio_dspy.distillation.teacher.ranking import fused_rankings
 from radio_dspy.models.encoder import Encoder
 from radio_dspy.rerankers import RationaleRerank
-from radio_dspy.retrievers import BM25Retriever, HybridRetriever
 from radio_dspy.retrievers.requests import rank_requests, usable
 from tests.conftest import ENCODER
 
