@@ -59,7 +59,7 @@ def load_groups(source: Source, passages: Iterable[Passage] | Lookup = ()) -> li
         >>> one.question, one.pos, len(one.neg)
         ('why?', ['Yeast dies.'], 2)
     """
-    rows = rows_of(source)
+    rows: Iterable[tuple[str, Mapping[str, Any]]] = rows_of(source)
     if isinstance(passages, Lookup):
         rows = list(rows)
         passages = _fetched(passages, _named_in(row for _, row in rows))
