@@ -10,7 +10,7 @@ from radio_dspy.distillation.training.settings import TrainingSettings
 if TYPE_CHECKING:
     from radio_dspy.distillation.teacher.signals import Signal
     from radio_dspy.models.encoder import TextEncoder
-    from radio_dspy.retrievers.vector import VectorRetriever
+    from radio_dspy.retrievers.base import Retriever
 
 
 class Preset(TypedDict, total=False):
@@ -34,7 +34,7 @@ LOCAL_TRAINING = TrainingSettings(
 )
 
 
-def local_preset(retriever: VectorRetriever) -> Preset:
+def local_preset(retriever: Retriever) -> Preset:
     """For a small LM on this machine, and a bi-encoder that is also the first stage.
 
     The query side alone is trained, which encodes no passage. Of the teachers without labels these three signals
@@ -42,7 +42,11 @@ def local_preset(retriever: VectorRetriever) -> Preset:
     gained as much, which is what they come to with ``rationale_lm=False``: try that first.
 
     Args:
-        retriever: The program's first stage, built by the reranker's own encoder.
+        retriever: The program's first stage, built by the reranker's own encoder; of a hybrid, the part over vectors
+            counts.
+
+    Raises:
+        SettingsError: If it does not search by vectors.
 
     Example:
         >>> import radio_dspy as radio
@@ -53,13 +57,15 @@ def local_preset(retriever: VectorRetriever) -> Preset:
         {'rationale': 0.25, 'answer': 0.25, 'retrieval': 0.5}
     """
     from radio_dspy.distillation.teacher.signals import AnswerSimilarity, RationaleSimilarity, RetrievalScore
+    from radio_dspy.retrievers.vector import needed_vectors
 
-    encoder = retriever.encoder
+    stored = needed_vectors(retriever, "local_preset")
+    encoder = stored.encoder
     return {
         "encoder": encoder,
         "signals": {
-            RationaleSimilarity(encoder, index=retriever): 0.25,
-            AnswerSimilarity(encoder, index=retriever): 0.25,
+            RationaleSimilarity(encoder, index=stored): 0.25,
+            AnswerSimilarity(encoder, index=stored): 0.25,
             RetrievalScore(): 0.5,
         },
         "preferences": LOCAL_PREFERENCES,

@@ -14,7 +14,9 @@ from radio_dspy.optimizers.pipeline import Lesson, NoGroupsError
 
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.passages import RankRequest
+from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.validation import is_whole, shown
+from radio_dspy.datasets.examples import relevant_of
 from radio_dspy.distillation.candidates.observing import Reached, observe
 from radio_dspy.distillation.candidates.recording import Observed
 from radio_dspy.distillation.candidates.reranker_slots import Slot
@@ -32,6 +34,7 @@ from radio_dspy.rerankers.rerank import rank_with
 from radio_dspy.retrievers.requests import usable
 from radio_dspy.retrievers.vector import vector_part
 
+logger = logger_of(__name__)
 TRIED = 3  # questions on which a metric is tried before anything is paid for
 
 
@@ -248,6 +251,13 @@ def _judging(
     elif any(one.relevant for one in judged):
         found = {"judge": judges.by_labels(judged, device, gate), "metric": judges.judged_by(gate, "labels")}
     else:
+        if any(relevant_of(one) for one in job.held_out):
+            logger.warning(
+                "%s: the labels (relevant) of the held-out questions are not used, the gate follows the teacher: they "
+                "name passages by id, and the passages that reach this reranker bring none. Give it passages with "
+                "their ids, or the passages' texts as labels.",
+                slot.name,
+            )
         judged = usable(judged)[0]
         by = judges.by_teacher(judged, fused_rankings(judged, teacher), device, gate)
         found = {"judge": by, "metric": judges.judged_by(gate, "the teacher")}

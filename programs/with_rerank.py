@@ -15,6 +15,7 @@ from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.modules import _modules, methods_of, read_by
 
 _QUERIES = ("query", "question", "search_query", "input", "text", "q")
+_METHODS = ("invoke", "retrieve", "run", "search", "query", "get_relevant_documents")
 _LISTS = ("passages", "documents", "docs", "nodes", "contexts", "results")
 
 
@@ -22,14 +23,16 @@ class Reranked(dspy.Module):
     """A first stage whose passages come in the reranker's order; called as the first stage itself.
 
     Args:
-        search: The first stage: a module, a retriever of any library, or a function. Copies share what is no module.
+        search: The first stage: a module, a retriever of any library, or a function. Copies share what is neither a
+            module nor a method of one.
         rerank: Orders what it finds.
         method: The method of ``search`` that finds passages, as ``invoke`` of LangChain's retrievers; "" calls it.
     """
 
     def __init__(self, search: Any, rerank: dspy.Module, method: str = "") -> None:
         super().__init__()
-        self.search = search if isinstance(search, dspy.Module) else Shared(search)
+        copied = isinstance(search, dspy.Module) or isinstance(getattr(search, "__self__", None), dspy.Module)
+        self.search = search if copied else Shared(search)
         self.rerank = rerank
         self.method = method
 
@@ -77,9 +80,10 @@ class Reranked(dspy.Module):
         fields: dict[str, Any] = dict(found.items()) if hasattr(found, "items") else {}
         name = next((one for one in _LISTS if isinstance(fields.get(one), list | tuple)), None)
         if name is None:
+            held = f" with {sorted(fields)}" if fields else ""
             raise SettingsError(
-                f"What was found is {type(found).__name__} with {sorted(fields)}; with_rerank needs a list of passages "
-                f"or something that holds one as {', '.join(_LISTS)}."
+                f"What was found is {type(found).__name__}{held}; with_rerank needs a list of passages or something "
+                f"that holds one as {', '.join(_LISTS)}."
             )
         passages: list[Any] = [*fields[name]]
         scores = fields.get("scores")
@@ -106,7 +110,8 @@ def with_rerank(program: dspy.Module, rerank: dspy.Module, *, after: str) -> dsp
         program: A program of your own; it stays as it is.
         rerank: A ``Rerank``, which ``RADIO`` can then train.
         after: The first stage: an attribute (``"search"``, ``"inner.search"``), a method of one
-            (``"search.invoke"``), or the global or local name of a function or retriever that the methods read.
+            (``"search.invoke"``), the name of a tool of a ``dspy.ReAct`` that returns a list of passages, or the global
+            or local name of a function or retriever that the methods read.
 
     Raises:
         SettingsError: If the program has nothing of that name.
@@ -127,20 +132,22 @@ def with_rerank(program: dspy.Module, rerank: dspy.Module, *, after: str) -> dsp
     *path, name = after.split(".")
     owner = _attribute(copied, path)
     if isinstance(owner, dspy.Module) and name in vars(owner):
-        setattr(owner, name, Reranked(vars(owner)[name], rerank))
+        setattr(owner, name, Reranked(_searched(vars(owner)[name], after), rerank))
         return copied
     if path and owner is not None and callable(getattr(owner, name, None)):
         holder = _attribute(copied, path[:-1])
         if isinstance(holder, dspy.Module) and path[-1] in vars(holder):
             setattr(holder, path[-1], Reranked(owner, rerank, name))
             return copied
+    if not path and _tool_reranked(copied, name, rerank):
+        return copied
     if not path or len(path) == 1:
         named, method = (after, "") if not path else (path[0], name)
         if _read_reranked(copied, named, rerank, method):
             return copied
     raise SettingsError(
-        f"{type(program).__name__} has no attribute {after!r}, and no method of it reads a global of that name; give "
-        "with_rerank(after=) the name of what finds the passages."
+        f"{type(program).__name__} has no attribute and no tool {after!r}, and no method of it reads a global of that "
+        "name; give with_rerank(after=) the name of what finds the passages."
     )
 
 
@@ -150,16 +157,45 @@ def _attribute(item: Any, path: Sequence[str]) -> Any:
     return item
 
 
+def _tool_reranked(program: dspy.Module, name: str, rerank: dspy.Module) -> bool:
+    """Have every agent that has a tool of this name call a reranked one; whether there is any."""
+    agents = [module for _, module, _ in _modules(program, program) if isinstance(_tools(module).get(name), dspy.Tool)]
+    for agent in agents:
+        tools = _tools(agent)
+        # An attribute, too: only what is one is saved and loaded with the program.
+        agent.__dict__[f"reranked_{name}"] = stage = Reranked(tools[name].func, rerank)
+        tools[name] = tools[name].model_copy(update={"func": stage.__call__})
+    return bool(agents)
+
+
+def _tools(module: dspy.Module) -> dict[str, Any]:
+    tools = vars(module).get("tools")
+    return tools if isinstance(tools, dict) else {}
+
+
 def _read_reranked(program: dspy.Module, name: str, rerank: dspy.Module, method: str) -> bool:
     """Have every module whose methods read ``name`` read a reranked one; whether there is any."""
     readers = [module for _, module, _ in _modules(program, program) if name in _names_read(type(module))]
     for module in readers:
         stage = _names_read(type(module))[name]
-        if not callable(getattr(stage, method) if method else stage):
-            raise SettingsError(f"{name!r} is a {type(stage).__name__}, which finds no passages.")
+        _searched(stage, name, method)
         module.__class__ = _reading(type(module), name)
         setattr(module, name, Reranked(stage, rerank, method))
     return bool(readers)
+
+
+def _searched(stage: Any, name: str, method: str = "") -> Any:
+    """The first stage, of which something can be called.
+
+    Raises:
+        SettingsError: If not; the message names its methods that may be meant.
+    """
+    if callable(getattr(stage, method, None) if method else stage):
+        return stage
+    meant = [repr(f"{name}.{one}") for one in _METHODS if callable(getattr(stage, one, None))]
+    advice = f"give its method, after={' or '.join(meant)}" if meant else "it finds no passages"
+    how = method or "it is"
+    raise SettingsError(f"{name!r} is a {type(stage).__name__}, which cannot be called as {how}; {advice}.")
 
 
 def _names_read(kind: type) -> dict[str, Any]:

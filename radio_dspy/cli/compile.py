@@ -10,18 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radio_dspy.cli.command import command, say, write_result
-from radio_dspy.cli.inputs import open_engine, open_first_stage, open_retriever, read_rationales
+from radio_dspy.cli.inputs import PLACES, FirstStage, open_engine, read_rationales
 from radio_dspy.cli.options import (
     DEFAULT_ENCODER,
     Architecture,
     BaseWeights,
     Batches,
     Candidates,
-    CorpusFile,
-    EncoderName,
     GateSwitch,
     GivenRationales,
-    IndexFolder,
     JsonFile,
     Judges,
     Limit,
@@ -31,9 +28,6 @@ from radio_dspy.cli.options import (
     ReadPassages,
     RunDir,
     Scoring,
-    StoreAddress,
-    StoreColumns,
-    StoreTable,
     Task,
     TrainedTower,
     declared,
@@ -91,6 +85,7 @@ def index(
     preferences=(LOCAL_PREFERENCES, _PREFERENCES),
     training=(LOCAL_TRAINING, _TRAINING),
     budget=(Budget(), ("max_calls", "max_cost")),
+    place=(FirstStage(), PLACES),
 )
 def compile_(
     train: Annotated[Path, typer.Option(help="Questions with answers, as JSON Lines.")],
@@ -99,16 +94,11 @@ def compile_(
     preferences: PreferenceSettings,
     training: TrainingSettings,
     budget: Budget,
+    place: FirstStage,
     given: dict[str, Any],
-    corpus: CorpusFile = None,
-    index_folder: IndexFolder = None,
-    store: StoreAddress = None,
-    table: StoreTable = None,
-    column: StoreColumns = None,
     dev: Judges = None,
     lm: Lm = "local",
     rationales: GivenRationales = None,
-    encoder: EncoderName = None,
     reranker: BaseWeights = DEFAULT_ENCODER,
     architecture: Scoring = "bi-encoder",
     task: Task = "qa",
@@ -156,7 +146,7 @@ def compile_(
     questions, valset = radio.load_questions(train), radio.load_questions(dev) if dev else []
     trainset = questions[:limit]
     texts = read_rationales(rationales, [*questions, *valset], [*trainset, *valset]) if rationales else {}
-    retriever = open_first_stage(index_folder, corpus, encoder, store, table, column)
+    retriever = place.open()
     rerank = radio.Rerank(reranker, architecture=architecture)
     student = open_program(task, retriever, rerank, candidates=candidates, k=k, hops=hops)
     with open_lm(lm, seed=seed, max_tokens=max_tokens) as model, open_engine(ray, num_processes) as engine:
@@ -220,17 +210,18 @@ def _keep(aligned: Any, report: Report | None, out: Path, json_file: Path | None
 
 
 @command
-@declared(training=(LOCAL_TRAINING, ("loss", "num_train_epochs", "learning_rate", "max_length")))
+@declared(
+    training=(LOCAL_TRAINING, ("loss", "num_train_epochs", "learning_rate", "max_length")),
+    place=(FirstStage(), PLACES),
+)
 def train(
     groups: Annotated[
         Path, typer.Argument(help='FlagEmbedding\'s {"query", "pos", "neg"} lines, or a run\'s groups.jsonl.')
     ],
     out: Annotated[Path, typer.Option(help="New folder for the program with the trained reranker.")],
     training: TrainingSettings,
-    corpus: CorpusFile = None,
-    index_folder: IndexFolder = None,
+    place: FirstStage,
     dev: Judges = None,
-    encoder: EncoderName = None,
     reranker: BaseWeights = DEFAULT_ENCODER,
     architecture: Scoring = "bi-encoder",
     tower: TrainedTower = None,
@@ -261,8 +252,8 @@ def train(
     training = replace(training, tower=_tower(tower, architecture), seed=seed)
     training.check(architecture)
     optimizer = radio.GroupFinetune(training, negatives=negatives, gate=gate, run_dir=run_dir)
-    retriever = open_retriever(index_folder, corpus, encoder)
-    trainset, valset = (radio.load_groups(path, retriever.passages) if path else [] for path in (groups, dev))
+    retriever = place.open()
+    trainset, valset = (radio.load_groups(path, retriever) if path else [] for path in (groups, dev))
     student = open_program("qa", retriever, rerank, candidates=candidates, k=k, hops=1)
     aligned = optimizer.compile(student, trainset=trainset, valset=valset or None)
     _keep(aligned, optimizer.report, out, json_file)

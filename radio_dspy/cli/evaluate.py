@@ -10,20 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from radio_dspy.cli.command import command, say, write_result
-from radio_dspy.cli.inputs import open_first_stage
+from radio_dspy.cli.inputs import PLACES, FirstStage, load_program
 from radio_dspy.cli.judging import Inputs
-from radio_dspy.cli.options import (
-    CorpusFile,
-    EncoderName,
-    IndexFolder,
-    JsonFile,
-    Limit,
-    Lm,
-    Program,
-    StoreAddress,
-    StoreColumns,
-    StoreTable,
-)
+from radio_dspy.cli.options import JsonFile, Limit, Lm, Program, declared
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.files import check_file
 
@@ -40,7 +29,9 @@ Format = Literal["sentence-transformers", "flagembedding", "onnx"]
 
 
 @command
+@declared(place=(FirstStage(), PLACES))
 def evaluate(
+    place: FirstStage,
     program: Annotated[
         Path | None, typer.Argument(help="Folder that `radio-dspy compile` or radio_dspy.save wrote; else --reranker.")
     ] = None,
@@ -52,12 +43,6 @@ def evaluate(
         Path | None,
         typer.Option("--run", help="Candidates from this TREC run, in place of a search.", metavar="FILE"),
     ] = None,
-    corpus: CorpusFile = None,
-    index_folder: IndexFolder = None,
-    store: StoreAddress = None,
-    table: StoreTable = None,
-    column: StoreColumns = None,
-    encoder: EncoderName = None,
     lm: Lm = "none",
     baseline: Annotated[
         list[str] | None,
@@ -108,11 +93,11 @@ def evaluate(
         check_file(run_out, "give another file for --write-run.")
     if program is None and lm != "none":
         raise SettingsError("--lm answers with a program; give one, or leave out --lm.")
-    given = Inputs(questions, qrels, run_file, corpus, candidates, limit)
+    given = Inputs(questions, qrels, run_file, place.corpus, candidates, limit)
     given.check(reranks=program is not None or bool(rerankers))
-    first_stage = functools.cache(lambda: open_first_stage(index_folder, corpus, encoder, store, table, column))
+    first_stage = functools.cache(place.open)
     examples = given.examples()
-    aligned, requests, examples = _judged(program, given, examples, first_stage, reranks=bool(rerankers))
+    aligned, requests, examples = _judged(program, place, given, examples, first_stage, reranks=bool(rerankers))
     base, rows = _rows(aligned.rerank if aligned else None, requests, rerankers)
     after = "aligned" if aligned else list(rows)[-1]
     compared = radio.Comparison(requests, rows, "base" if base else "first_stage", after, measures)
@@ -135,6 +120,7 @@ def evaluate(
 
 def _judged(
     program: Path | None,
+    place: FirstStage,
     given: Inputs,
     examples: list[dspy.Example],
     first_stage: Callable[[], VectorRetriever],
@@ -142,12 +128,11 @@ def _judged(
     reranks: bool,
 ) -> tuple[Any, list[RankRequest], list[dspy.Example]]:
     """The program, if there is one; the questions with their candidates; and the questions as examples."""
-    import radio_dspy as radio
     from radio_dspy.retrievers.requests import known_labels, rank_requests
 
+    aligned = load_program(program, place, first_stage) if program is not None else None
     if given.run is None:
         examples = known_labels(examples, first_stage())
-    aligned: Any = radio.load(program, retriever=first_stage()) if program is not None else None
     if given.run is not None:
         requests = given.of_run(examples, first_stage, reranks=reranks or aligned is not None)
         return aligned, requests, examples
@@ -193,18 +178,14 @@ def _answers(
 
 
 @command
+@declared(place=(FirstStage(), PLACES))
 def ask(
     program: Program,
     question: Annotated[str, typer.Argument(help="What you want to know.")],
+    place: FirstStage,
     choice: Annotated[
         list[str] | None, typer.Option(help="An option of a multiple-choice question; give it once for each.")
     ] = None,
-    corpus: CorpusFile = None,
-    index_folder: IndexFolder = None,
-    store: StoreAddress = None,
-    table: StoreTable = None,
-    column: StoreColumns = None,
-    encoder: EncoderName = None,
     lm: Lm = "local",
     json_file: JsonFile = None,
 ) -> None:
@@ -217,8 +198,7 @@ def ask(
     import radio_dspy as radio
     from radio_dspy.lm.opening import open_lm
 
-    retriever = open_first_stage(index_folder, corpus, encoder, store, table, column)
-    aligned = radio.load(program, retriever=retriever)
+    aligned = load_program(program, place)
     if isinstance(aligned, radio.MultipleChoice) != bool(choice):
         raise SettingsError(
             f"{program} holds a {type(aligned).__name__}: --choice is for multiple choice, which needs at least two."

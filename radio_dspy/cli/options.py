@@ -54,8 +54,17 @@ StoreColumns = Annotated[
     typer.Option(
         "--column",
         help="Name of a column or field of the store, such as text=body (id, text, title, embedding, metadata). Give "
-        "it once for each.",
+        "it once for each, and for each column of metadata.",
         metavar="PART=NAME",
+    ),
+]
+StoreFilter = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        help="Only passages of the store with this metadata, such as year=2025. Give it once for each field, and again "
+        "for another value that will do.",
+        metavar="FIELD=VALUE",
     ),
 ]
 BaseWeights = Annotated[str, typer.Option(help="Folder or hub name of the weights to start from.")]
@@ -126,17 +135,15 @@ def declared(**parts: tuple[Any, tuple[str, ...]]) -> Callable[[Callable[..., No
 def _options_of(base: Any, fields: tuple[str, ...]) -> dict[str, inspect.Parameter]:
     kind, docs = type(base), field_docs(type(base))
     known = vars(sys.modules[kind.__module__])
-    return {
-        field: inspect.Parameter(
-            FLAGS.get(field, field),
-            inspect.Parameter.KEYWORD_ONLY,
-            default=getattr(base, field),
-            annotation=Annotated[
-                _plain_type(eval(kind.__annotations__[field], known)), typer.Option(help=_first_sentence(docs[field]))
-            ],
+    found = {}
+    for field in fields:
+        hint: Any = eval(kind.__annotations__[field], known)
+        if get_origin(hint) is not Annotated:  # else the field is an option already
+            hint = Annotated[_plain_type(hint), typer.Option(help=_first_sentence(docs[field]))]
+        found[field] = inspect.Parameter(
+            FLAGS.get(field, field), inspect.Parameter.KEYWORD_ONLY, default=getattr(base, field), annotation=hint
         )
-        for field in fields
-    }
+    return found
 
 
 def _plain_type(hint: Any) -> Any:

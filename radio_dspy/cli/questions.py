@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from radio_dspy.cli.command import command, say, write_result
-from radio_dspy.cli.inputs import open_retriever
-from radio_dspy.cli.options import EncoderName, IndexFolder, JsonFile, Lm, RunDir, declared
+from radio_dspy.cli.inputs import PLACES, FirstStage
+from radio_dspy.cli.options import (
+    JsonFile,
+    Lm,
+    RunDir,
+    declared,
+)
 from radio_dspy.lm.limits import Budget
 
 
 @command
-@declared(budget=(Budget(), ("max_calls", "max_cost")))
+@declared(budget=(Budget(), ("max_calls", "max_cost")), place=(FirstStage(), PLACES[1:]))
 def questions(
     corpus: Annotated[Path, typer.Argument(help="Passages as JSON Lines.")],
     out: Annotated[Path, typer.Option(help="New file for the questions to train on.")],
     budget: Budget,
+    place: FirstStage,
     lm: Lm = "local",
     n: Annotated[
         int | None, typer.Option("-n", "--n", help="How many; else one is asked for of every passage.")
@@ -35,8 +42,6 @@ def questions(
     document: Annotated[
         str | None, typer.Option(help="Field of the metadata that names a passage's document; else the usual ones.")
     ] = None,
-    index_folder: IndexFolder = None,
-    encoder: EncoderName = None,
     k: Annotated[int, typer.Option("-k", "--k", help="The first stage must find the passage among so many.")] = 20,
     num_threads: Annotated[int | None, typer.Option(help="LM calls in flight at the same time; else DSPy's 8.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Longest reply of the local LM.")] = 128,
@@ -59,7 +64,7 @@ def questions(
     for path in filter(None, (out, dev_out)):
         check_questions_file(path)
     passages = radio.load_corpus(corpus)
-    retriever = open_retriever(index_folder, None if index_folder else corpus, encoder)
+    retriever = (place if place.index_folder or place.store else replace(place, corpus=corpus)).open()
     with open_lm(lm, seed=seed, max_tokens=max_tokens) as model:
         if model is None:
             raise SettingsError("--lm none writes no questions; give `local` or a LiteLLM name.")

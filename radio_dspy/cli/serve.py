@@ -10,16 +10,10 @@ from typing import Annotated
 import typer
 
 from radio_dspy.cli.command import command, say
-from radio_dspy.cli.inputs import open_first_stage
+from radio_dspy.cli.inputs import PLACES, FirstStage
 from radio_dspy.cli.options import (
-    CorpusFile,
-    EncoderName,
-    IndexFolder,
     Lm,
     Program,
-    StoreAddress,
-    StoreColumns,
-    StoreTable,
     declared,
 )
 from radio_dspy.core.errors import MissingExtraError
@@ -27,16 +21,11 @@ from radio_dspy.serving.settings import LIMITS, ServerSettings
 
 
 @command
-@declared(settings=(ServerSettings(), ("host", "port", "workers", *LIMITS)))
+@declared(settings=(ServerSettings(), ("host", "port", "workers", *LIMITS)), place=(FirstStage(), PLACES))
 def serve(
     program: Program,
     settings: ServerSettings,
-    corpus: CorpusFile = None,
-    index_folder: IndexFolder = None,
-    store: StoreAddress = None,
-    table: StoreTable = None,
-    column: StoreColumns = None,
-    encoder: EncoderName = None,
+    place: FirstStage,
     lm: Lm = "none",
     max_tokens_answer: Annotated[int, typer.Option(help="Longest answer of the local LM, in tokens.")] = 64,
     api_key_file: Annotated[
@@ -55,7 +44,7 @@ def serve(
     Example: `radio-dspy serve aligned --index index/ --lm local`
     """
     from radio_dspy.lm.opening import open_lm
-    from radio_dspy.persistence.saving import load_weights
+    from radio_dspy.persistence.saving import check_kind, load_weights
 
     try:
         from radio_dspy.serving.running import serve as run
@@ -64,10 +53,12 @@ def serve(
         if (error.name or "").partition(".")[0] not in ("fastapi", "prometheus_client", "starlette", "uvicorn"):
             raise
         raise MissingExtraError("Serving needs a package more: pip install 'radio-dspy[serve]'") from None
+    place.check()
+    check_kind(program)
     load_weights(program)  # refuses a folder that cannot be loaded, before anything is opened
     source = Source(
         program,
-        functools.partial(open_first_stage, index_folder, corpus, encoder, store, table, column),
+        place.open,
         functools.partial(open_lm, lm, seed=42, max_tokens=max_tokens_answer),
     )
     settings = replace(settings, origins=tuple(origin or ()), api_key_file=api_key_file, feedback=feedback)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import dspy
 
@@ -28,7 +28,15 @@ _NEGATIVE = re.compile(r"neg(ative)?s?(_[0-9]+)?|negative_passages|(hard_)?negat
 _OF_A_RUN = ("negatives", "random")
 
 
-def load_groups(source: Source, passages: Iterable[Passage] = ()) -> list[dspy.Example]:
+@runtime_checkable
+class Lookup(Protocol):
+    """What finds passages by their ids, as every retriever over vectors does."""
+
+    def passages_by_id(self, ids: Sequence[str], /) -> list[Passage]:
+        """Those of the ids that it holds."""
+
+
+def load_groups(source: Source, passages: Iterable[Passage] | Lookup = ()) -> list[dspy.Example]:
     """Load preference groups as DSPy examples whose input is ``question``.
 
     Each example has ``question``, ``pos`` and ``neg`` (lists of texts) and, where the row has them, ``pos_scores``,
@@ -40,7 +48,8 @@ def load_groups(source: Source, passages: Iterable[Passage] = ()) -> list[dspy.E
             ``negative``; scores of mined negatives are kept), a line of Tevatron or DPR, or one of the ``groups.jsonl``
             that ``RADIO`` keeps in its run folder, which names passages by id. Rows whose query or ``pos`` is empty are
             left out with one warning.
-        passages: The corpus that such ids belong to.
+        passages: The corpus that such ids belong to, or the retriever that holds it; a vector store is asked only for
+            the passages that are named.
 
     Raises:
         DataError: For a row that cannot be used, with file, line and what is wrong; for no rows.
@@ -50,7 +59,10 @@ def load_groups(source: Source, passages: Iterable[Passage] = ()) -> list[dspy.E
         >>> one.question, one.pos, len(one.neg)
         ('why?', ['Yeast dies.'], 2)
     """
-    rows = rows_of(source)
+    rows: Iterable[tuple[str, Mapping[str, Any]]] = rows_of(source)
+    if isinstance(passages, Lookup):
+        rows = list(rows)
+        passages = _fetched(passages, _named_in(row for _, row in rows))
     contents = {passage.id: passage.contents for passage in checked_corpus(passages)}
     left_out = LeftOut(source, "groups")
     groups = []
@@ -119,6 +131,26 @@ def _names_passages(row: Mapping[str, Any], contents: Mapping[str, str]) -> bool
     positive = row.get("positive")
     text = isinstance(positive, str) and len(positive.split()) > 1 and positive not in contents
     return "positive" in row and any(name in row for name in _OF_A_RUN) and ("random" in row or not text)
+
+
+def _named_in(rows: Iterable[Any]) -> list[str]:
+    """The ids that rows of a run name."""
+    found: dict[str, None] = {}
+    for row in rows:
+        if isinstance(row, Mapping) and _names_passages(row, {}):
+            parts = [[row["positive"]], *(row.get(name) for name in _OF_A_RUN)]
+            ids = (one for part in parts if isinstance(part, list) for one in part)
+            found.update((one, None) for one in ids if isinstance(one, str))
+    return [*found]
+
+
+def _fetched(lookup: Lookup, ids: Sequence[str]) -> list[Passage]:
+    found = lookup.passages_by_id(ids) if ids else []
+    if ids and not found:
+        raise DataError(
+            f"The retriever holds none of the {len(ids)} passages that the groups name, such as {ids[0]!r}."
+        )
+    return found
 
 
 def _of_triplet(row: Mapping[str, Any]) -> Mapping[str, Any]:

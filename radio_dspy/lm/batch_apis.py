@@ -14,6 +14,7 @@ from dspy.clients.backend_selection import CLIENT_KEYS
 from dspy.clients.lm15_boundary import request_kwargs
 
 from radio_dspy.core.errors import LanguageModelError
+from radio_dspy.core.quiet import quiet_litellm
 from radio_dspy.core.redaction import cause_of, told
 
 _TAG = "radio_dspy"  # a batch's metadata, by which one is found whose id a kill has cost
@@ -60,7 +61,7 @@ class BatchAPI:
 
     def submit(self, lines: list[dict[str, Any]], tag: str) -> str:
         """Send requests; the batch's id."""
-        litellm = _litellm()
+        litellm = quiet_litellm()
         text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines)
         with named(self.lm, "takes no batch"):
             file = litellm.create_file(file=(f"{tag}.jsonl", text.encode()), purpose="batch", **self.client)
@@ -81,14 +82,14 @@ class BatchAPI:
             count: Its requests.
             since: When it was sent, in seconds since 1970.
         """
-        litellm = _litellm()
+        litellm = quiet_litellm()
         with named(self.lm, "does not list its batches"):
             found = litellm.list_batches(limit=LISTED, **self.client)
         return [str(one.id) for one in found.data if (one.metadata or {}).get(_TAG) == tag]
 
     def results(self, batch: str) -> dict[str, Answered] | None:
         """What became of each request, by its key; None while the batch is not done."""
-        litellm = _litellm()
+        litellm = quiet_litellm()
         with named(self.lm, f"gives no word of batch {batch}"):
             state = litellm.retrieve_batch(batch, **self.client)
             if state.status not in _ENDED:
@@ -118,13 +119,6 @@ def _answers(content: bytes) -> Iterator[tuple[str, Answered]]:
             yield key, Answered(dict(body))
         else:
             yield key, Answered(None, refused=400 <= status < 500 and status not in (408, 409, 429))
-
-
-def _litellm() -> Any:
-    import litellm
-
-    litellm.suppress_debug_info = True  # else it prints a list of providers
-    return litellm
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from dspy.utils.callback import ACTIVE_CALL_ID, BaseCallback
 from dspy.utils.usage_tracker import UsageTracker
 
 from radio_dspy.core.credentials import learn
+from radio_dspy.core.quiet import quiet_litellm
 from radio_dspy.core.redaction import watch_logs
 from radio_dspy.lm.adapters import LOCAL_PROVIDER
 from radio_dspy.lm.limits import Budget
@@ -299,8 +300,7 @@ def _rates(model: str) -> tuple[float, float] | None:
     """Dollars a token sent and received."""
     if model.startswith(LOCAL_PROVIDER):
         return 0.0, 0.0
-    import litellm
-
+    litellm = quiet_litellm()
     try:
         return litellm.cost_per_token(model=model, prompt_tokens=1, completion_tokens=0)[0], litellm.cost_per_token(
             model=model, prompt_tokens=0, completion_tokens=1

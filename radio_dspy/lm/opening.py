@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.quiet import quiet_litellm
 
 if TYPE_CHECKING:
     import dspy
@@ -43,12 +44,8 @@ def open_lm(name: str, *, seed: int, max_tokens: int, temperature: float | None 
 
 def _is_known(name: str) -> bool:
     """Whether LiteLLM knows the provider of a name that gives none."""
-    import litellm
-    from litellm import get_llm_provider
-    from litellm.exceptions import BadRequestError
-
-    litellm.suppress_debug_info = True  # else it prints a list of providers
+    litellm = quiet_litellm()
     try:
-        return bool(get_llm_provider(name))
-    except BadRequestError:
+        return bool(litellm.get_llm_provider(name))
+    except litellm.exceptions.BadRequestError:
         return False

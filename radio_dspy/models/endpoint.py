@@ -13,6 +13,7 @@ from radio_dspy.core.copies import SharedByCopies
 from radio_dspy.core.credentials import learn
 from radio_dspy.core.errors import LanguageModelError, SettingsError
 from radio_dspy.core.locks import ThreadLock
+from radio_dspy.core.quiet import quiet_litellm
 from radio_dspy.core.redaction import hide_in, redacted, watch_logs
 from radio_dspy.core.validation import is_whole
 from radio_dspy.lm.secrets import check_keys
@@ -101,11 +102,9 @@ class Endpoint(SharedByCopies):
             LanguageModelError: Whatever LiteLLM raises; the message names the model and what to do.
             SettingsError: If the address was lost because it is never saved.
         """
-        import litellm
-
+        litellm = quiet_litellm()
         learn(self)
         watch_logs()
-        litellm.suppress_debug_info = True  # it prints its own address after each error
         logging.getLogger("LiteLLM").addFilter(_not_said_twice)
         if self.own_address and self._api_base is None and self._called in (None, self.model):
             raise SettingsError(f"{self.model}: its address is never saved; make it again with api_base=.")

@@ -21,6 +21,7 @@ from radio_dspy.persistence.model_card import exported_card
 from radio_dspy.persistence.onnx import require_onnx, write_graph
 from radio_dspy.persistence.saving import load_weights
 from radio_dspy.retrievers.base import retriever_of
+from radio_dspy.retrievers.vector import vector_part
 
 Format = Literal["sentence-transformers", "flagembedding", "onnx"]
 GROUPS = "train.jsonl"
@@ -125,7 +126,7 @@ def _examples(
     if not isinstance(groups, str | PathLike):
         return list(groups)
     retriever = retriever_of(program) if isinstance(program, dspy.Module) else None
-    return load_groups(groups, passages=getattr(retriever, "passages", ()))
+    return load_groups(groups, passages=vector_part(retriever) or getattr(retriever, "passages", ()))
 
 
 def _write_cross_encoder(weights: RerankerWeights, folder: Path, format: Format) -> dict[str, Any]:  # noqa: A002

@@ -150,14 +150,33 @@ def load_weights(path: str | PathLike[str]) -> dict[str, RerankerWeights]:
     return found
 
 
+def check_kind(path: str | PathLike[str]) -> None:
+    """See that a saved program is one of this library, before its first stage is opened.
+
+    Raises:
+        SettingsError: If it is of a class of the user's own.
+        CheckpointError: As for ``load``.
+    """
+    folder, links = _located(path, None, None)
+    _kind(folder, checked_manifest(folder, links))
+
+
+def _kind(folder: Path, manifest: Mapping[str, Any]) -> Any:
+    """The class of a program of this library."""
+    name = manifest["program"]
+    if name not in programs.__all__:
+        raise SettingsError(
+            f"{folder}: holds a {name}; give load(..., program=) a fresh instance of it, in Python: the command line "
+            "opens programs of this library alone."
+        )
+    return getattr(programs, name)
+
+
 def _fresh(folder: Path, manifest: Mapping[str, Any], retriever: dspy.Module | None) -> dspy.Module:
     """A program of this library, with the settings that it was saved with."""
-    name, settings = manifest["program"], manifest["settings"]
-    if name not in programs.__all__:
-        raise SettingsError(f"{folder}: holds a {name}; give load(..., program=) a fresh instance of it.")
+    kind, settings = _kind(folder, manifest), manifest["settings"]
     if retriever is None:
         raise SettingsError(f"{folder}: give load(..., retriever=) the first stage that the program searches.")
-    kind = getattr(programs, name)
     first = next(iter(manifest["rerankers"].values()))
     cut_off = {name: first[name] for name in ("activation", "min_score") if name in first}
     rerank = Rerank(_folder_of(folder, first["folder"]), first.get("architecture"), new_head=True, **cut_off)

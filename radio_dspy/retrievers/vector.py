@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import Self
 
 from radio_dspy.core.copies import Shared
+from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.passages import Passage, Ranking
 from radio_dspy.core.redaction import learn
 from radio_dspy.models.encoder import Encoder, TextEncoder, check_queries
@@ -120,6 +121,21 @@ def vector_part(retriever: Any) -> VectorRetriever | None:
         return retriever
     parts = getattr(retriever, "retrievers", ())
     return next((one for one in parts if isinstance(one, VectorRetriever)), None)
+
+
+def needed_vectors(retriever: Any, place: str) -> VectorRetriever:
+    """The part over vectors of a first stage.
+
+    Raises:
+        SettingsError: If it has none; the message begins with ``place``.
+    """
+    found = vector_part(retriever)
+    if found is None:
+        raise SettingsError(
+            f"{place} needs a retriever that searches by vectors, got {type(retriever).__name__}; give a "
+            "FaissRetriever, one over a vector store, or a HybridRetriever that holds one."
+        )
+    return found
 
 
 def _joined(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

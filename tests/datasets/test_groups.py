@@ -43,7 +43,16 @@ def test_a_hugging_face_dataset_is_read_too():
 
 
 def test_the_groups_that_a_run_kept_get_their_texts_back(tmp_path):
+    asked = []
+
+    class Held:
+        def passages_by_id(self, ids):
+            asked.append(ids)
+            return [passage for passage in PASSAGES if passage.id in ids]
+
     (one,) = load_groups([KEPT], passages=PASSAGES)
+    assert load_groups([KEPT, ROW], passages=Held())[0] == one
+    assert asked == [["a", "b", "c"]]
     assert (one.pos, one.neg) == (["Bread\nyeast"], ["ice", "salt"])
     assert (one.pos_scores, one.neg_scores) == ([1.0], [0.5, 0.0])
     with pytest.raises(DataError, match=r"row 1: names passage 'a'"):

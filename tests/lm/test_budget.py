@@ -210,3 +210,11 @@ def test_limits_out_of_range_are_errors():
         Ledger(Budget(max_calls=-1))
     with pytest.raises(SettingsError, match="max_cost"):
         Ledger(Budget(max_cost=float("nan")))
+
+
+def test_a_model_without_a_price_is_not_told_on_the_terminal(capfd, monkeypatch):
+    import litellm
+
+    monkeypatch.setattr(litellm, "suppress_debug_info", False)
+    assert price_of("stub/model-of-no-provider", 1, 1) is None
+    assert capfd.readouterr() == ("", "")

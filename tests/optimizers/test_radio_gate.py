@@ -1,6 +1,7 @@
 """The gate through RADIO: what is returned is never worse than the base on the held-out questions."""
 
 import json
+import logging
 import random
 
 import dspy
@@ -212,7 +213,34 @@ class TestMetric:
         assert len(calls) == 3 * 9
 
 
+class Strings(dspy.Module):
+    """Hands the texts of the passages alone to its reranker."""
+
+    def __init__(self, index, encoder):
+        super().__init__()
+        self.index = index
+        self.rerank = Rerank(encoder, "bi-encoder")
+
+    def forward(self, question):
+        return self.rerank(question, [one.contents for one in self.index(question, k=8).passages])
+
+
 class TestTeacher:
+    @pytest.mark.parametrize("named", ["id", "text"])
+    def test_labels_of_passages_without_ids(self, index, small, topic, caplog, named):
+        """Those by text count; that those by id cannot is said."""
+        contents = {one.id: one.contents for one in topic.passages}
+        examples = [
+            one.copy(relevant=[contents[key] if named == "text" else key for key in one.relevant])
+            for one in [*topic.train[:4], *topic.test]
+        ]
+        optimizer = radio_of(encoder=small, **FAST, **QUICK)
+        program = Strings(lambda question, k: index(question, k=k), small)
+        with caplog.at_level(logging.WARNING):
+            optimizer.compile(program, trainset=examples[:4], valset=examples[4:])
+        assert optimizer.report.gate["metric"] == f"nDCG@10 against {'labels' if named == 'text' else 'the teacher'}"
+        assert ("are not used, the gate follows the teacher" in caplog.text) == (named == "id")
+
     @staticmethod
     def lm(examples):
         return LaunchableLM({one.question: {"rationale": f"Because: {one.answers[0]}."} for one in examples})

@@ -12,6 +12,7 @@ from radio_dspy.optimizers.opening import open_job
 import radio_dspy as radio
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.passages import content_id
+from radio_dspy.distillation.candidates.reranker_slots import slots_of
 from radio_dspy.models.encoder import Encoder
 from radio_dspy.retrievers.embeddings import first_stage_of
 from tests.conftest import ENCODER, UnaskedLM
@@ -168,6 +169,62 @@ def test_a_method_of_the_retriever_and_its_other_settings(small):
     assert asyncio.run(later.search.ainvoke(QUESTION))["documents"][0]["meta"] == {"row": 2}
 
 
+def look_up(query: str) -> list[str]:
+    """Find passages about baking."""
+    return CORPUS
+
+
+class Librarian(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.agent = dspy.ReAct("question -> response", tools=[self.look_up], max_iters=2)
+
+    def look_up(self, query: str) -> list[str]:
+        """Find passages about baking."""
+        return CORPUS
+
+    def forward(self, question):
+        return self.agent(question=question)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        lambda: dspy.ReAct("question -> response", tools=[look_up], max_iters=2),
+        lambda: dspy.ReAct("question -> response", tools=[dspy.Tool(lambda query: CORPUS, name="look_up")]),
+        Librarian,
+    ],
+    ids=["function", "tool", "method"],
+)
+def test_a_tool_of_an_agent(program, tmp_path):
+    wrapped = radio.with_rerank(program(), rerank(k=1), after="look_up")
+    steps = [
+        {"next_thought": "t", "next_tool_name": "look_up", "next_tool_args": {"query": QUESTION}},
+        {"next_thought": "t", "next_tool_name": "finish", "next_tool_args": {}},
+        {"reasoning": "r", "response": "x"},
+    ]
+    copied = wrapped.deepcopy()
+    for agent, k in ((copied, 3), (wrapped, 1)):
+        (slot,) = slots_of(agent)
+        slot.rerankers[0].k = k
+        with dspy.context(lm=DummyLM(steps)):
+            found = agent(question=QUESTION).trajectory["observation_0"]
+        assert len(found) == k
+        assert "Yeast dies" in found[0]
+    fresh = radio.with_rerank(program(), rerank(k=2), after="look_up")
+    loaded = radio.load(radio.save(wrapped, tmp_path / "saved"), program=fresh)
+    (slot,) = slots_of(loaded)
+    assert slot.weights.checkpoint == str(tmp_path / "saved" / "reranker")
+
+
+@pytest.mark.parametrize("method", ["invoke", "retrieve", "run"])
+def test_a_retriever_of_another_library_is_named_by_its_method(method):
+    """Else the program would go on calling the method, past the reranker."""
+    found = type("Library", (), {method: lambda self, query: CORPUS})()
+    with pytest.raises(SettingsError, match=rf"'search' is a Library.*after='search\.{method}'"):
+        radio.with_rerank(RAG(found), rerank(), after="search")
+
+
 def test_what_stands_beside_the_passages_moves_with_them(stock):
     wrapped = radio.with_rerank(GlobalRAG(), rerank(k=2), after="search")
     found = wrapped.search(QUESTION)
@@ -176,7 +233,7 @@ def test_what_stands_beside_the_passages_moves_with_them(stock):
 
 
 def test_a_name_that_nothing_has_is_an_error():
-    with pytest.raises(SettingsError, match="RAG has no attribute 'find'"):
+    with pytest.raises(SettingsError, match="RAG has no attribute and no tool 'find'"):
         radio.with_rerank(RAG(None), rerank(), after="find")
     with pytest.raises(SettingsError, match="needs a list of passages"):
         radio.with_rerank(RAG(lambda question: "one text"), rerank(), after="search").search("why?")

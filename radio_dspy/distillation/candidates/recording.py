@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import dspy
 
 from radio_dspy.core.errors import RadioError, SettingsError, StoreError
-from radio_dspy.core.passages import Passage, RankRequest, as_passage, as_score, has_id, is_content_id, score_of
+from radio_dspy.core.passages import (
+    Passage,
+    RankRequest,
+    as_passage,
+    as_score,
+    content_id,
+    has_id,
+    is_content_id,
+    score_of,
+)
 from radio_dspy.core.redaction import told
-from radio_dspy.datasets.examples import answer_texts, relevant_of
+from radio_dspy.datasets.examples import answer_texts, grades_of, relevant_of
 from radio_dspy.distillation.candidates.recorder import Recorder, RerankCall, RunEndedError, StandIn, acts
 from radio_dspy.distillation.candidates.reranker_slots import Slot
 from radio_dspy.lm.calls import call_each
@@ -298,6 +307,12 @@ def _kept(run: Run, keys: Mapping[str, str], slots: int) -> dict[str, Outcome]:
     return found
 
 
+def _ids_of_texts(labels: Iterable[str]) -> frozenset[str]:
+    """The ids of passages that bring none, by labels that are such ids or texts; a single word is an id of theirs."""
+    made = {one for one in labels if is_content_id(one)}
+    return frozenset(made | {content_id(one) for one in labels if len(one.split()) > 1})
+
+
 def _request(name: str, example: dspy.Example, call: _Call) -> RankRequest:
     request = RankRequest(
         id=name,
@@ -305,7 +320,7 @@ def _request(name: str, example: dspy.Example, call: _Call) -> RankRequest:
         candidates=call.passages,
         scores=call.scores or tuple(float(len(call.passages) - position) for position in range(len(call.passages))),
         answers=answer_texts(example),
-        # Labels name passages by id: where no passage brings one, those count that are made from a text.
-        relevant=frozenset(one for one in relevant_of(example) if call.named or is_content_id(one)),
+        relevant=relevant_of(example) if call.named else _ids_of_texts(relevant_of(example)),
+        grades=grades_of(example) if call.named else {},
     )
     return without_question(request, question_id(example), [example.question, call.query])

@@ -77,6 +77,10 @@ def split_by_group(items: Sequence[T], groups: Sequence[int], seed: int) -> tupl
     for group in order:
         if len(kept) + len(members[group]) <= max(1, wanted):
             kept.update(members[group])
+    for group in sorted(order, key=lambda one: len(members[one])):  # too few to judge by: rather more than a fifth
+        whole = kept.union(members[group])
+        if len(kept) < min(wanted, MIN_HELD_OUT) and len(whole) <= len(items) // 2:
+            kept = whole
     if not kept or len(kept) == len(items):
         raise DataError(
             f"The {len(items)} training questions are almost alike: none can be kept back to judge by. Give a valset."

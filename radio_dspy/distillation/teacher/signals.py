@@ -21,7 +21,8 @@ from radio_dspy.models.encoder import BLOCK, TextEncoder
 from radio_dspy.models.open_encoder import as_encoder
 from radio_dspy.models.vector_cache import similarities
 from radio_dspy.rerankers.rationale import fitting_guide
-from radio_dspy.retrievers.vector import VectorRetriever
+from radio_dspy.retrievers.base import Retriever
+from radio_dspy.retrievers.vector import VectorRetriever, needed_vectors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +67,8 @@ class RationaleSimilarity:
 
     Args:
         encoder: An ``Encoder`` or ``RemoteEncoder``, or the name of one.
-        index: A retriever whose stored vectors are used instead of encoding again, if its encoder is the same.
+        index: A retriever, or a hybrid of one, whose stored vectors are used instead of encoding again, if its encoder
+            is the same.
         over: Of several rationales of a question (``RationaleExtractor(n=)``), take the ``"mean"`` of a passage's
             similarities or their ``"max"``, which prefers a passage that one of them needs.
         show_progress: Show a progress bar while encoding.
@@ -89,7 +91,7 @@ class RationaleSimilarity:
         self,
         encoder: TextEncoder | str,
         *,
-        index: VectorRetriever | None = None,
+        index: Retriever | None = None,
         over: Literal["mean", "max"] = "mean",
         show_progress: bool = False,
     ) -> None:
@@ -98,7 +100,8 @@ class RationaleSimilarity:
         self.encoder = as_encoder(encoder)
         self.over = over
         self._show_progress = show_progress
-        self._index = index if index is not None and index.encoder.identity == self.encoder.identity else None
+        stored = None if index is None else needed_vectors(index, "index=")
+        self._index = stored if stored is not None and stored.encoder.identity == self.encoder.identity else None
 
     def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
         """See ``Signal``; each distinct passage is encoded once."""

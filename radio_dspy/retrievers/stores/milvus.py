@@ -1,6 +1,7 @@
 """Passages in Milvus."""
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ class MilvusStore(shared.Store):
 
     def __init__(self, client: Any, collection: str, fields: shared.Fields) -> None:
         shared.needed("pymilvus", "milvus")
+        logging.getLogger("pymilvus.decorators").addFilter(_not_said_twice)
         self._client, self._where, self.fields = client, {"collection_name": collection}, fields
         self.name = f"collection {collection}"
         with shared.asking(self.name):
@@ -33,6 +35,9 @@ class MilvusStore(shared.Store):
                 raise StoreError(f"{self.name}: {fields.embedding!r} has no index; make one first.")
             metric = client.describe_index(collection, indexes[0])["metric_type"]
             metric = shared.similarity_of(metric, self.name, _METRICS)
+            state = client.get_load_state(collection)["state"]
+            if getattr(state, "name", state) != "Loaded":  # as a file of Milvus Lite is in every new process
+                client.load_collection(collection)
             wanted = [*self._output(), fields.embedding]
             sample = client.query(**self._where, filter="", limit=shared.SAMPLE, output_fields=wanted)
         self.check_sample(map(self._pair, sample), metric, int(dimension))
@@ -63,6 +68,11 @@ class MilvusStore(shared.Store):
         known = [int(one) for one in ids if one.isdigit()] if self._numbers else list(ids)
         wanted = [*self._output(), *([self.fields.embedding] if vectors else [])]
         return map(self._pair, self._client.get(**self._where, ids=known, output_fields=wanted) if known else [])
+
+
+def _not_said_twice(record: logging.LogRecord) -> bool:
+    """The client logs the errors that it raises, with a traceback."""
+    return "\nTraceback:" not in record.getMessage()
 
 
 def _literal(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from radio_dspy.core.errors import DataError, MissingExtraError, SettingsError, StoreError
 from radio_dspy.core.passages import Passage
-from radio_dspy.core.redaction import watch_logs
+from radio_dspy.core.redaction import logger_of, watch_logs
 from radio_dspy.core.validation import checked_text, plain_number
 from radio_dspy.models.encoder import TextEncoder
 from radio_dspy.models.vectors import checked_vectors, length_problem
@@ -22,6 +22,7 @@ from radio_dspy.retrievers.vector_store import asking as asking
 if TYPE_CHECKING:
     from radio_dspy.models.vectors import Vectors
 
+logger = logger_of(__name__)
 SAMPLE = 8  # passages that are looked at before a store is used
 COSINE, INNER_PRODUCT = "cosine", "inner product"
 _BATCH = 500  # ids asked for at a time
@@ -52,15 +53,15 @@ class Fields:
         Raises:
             DataError: If it has no id or no text.
         """
-        key = row.get(str(self.id)) if key is None else key
-        text = row.get(self.text)
+        key = _at(row, str(self.id)) if key is None else key
+        text = _at(row, self.text)
         if key is None or key == "" or not isinstance(text, str):
             missing = self.text if key else str(self.id)
             raise DataError(
                 f"Passage {key!r} holds nothing that can be read in {missing!r}; it has {sorted(row)}. Say which field "
                 "is meant with id= and text=."
             )
-        title = row.get(self.title) if self.title else None
+        title = _at(row, self.title) if self.title else None
         return Passage(str(key), checked_text(text, f"Passage {key!r}"), str(title or ""), self._metadata(row))
 
     def names(self, others: Iterable[str]) -> list[str]:
@@ -89,6 +90,14 @@ class Fields:
         for name in [*self.names(()), self.embedding]:
             if name not in held:
                 raise StoreError(f"{place}: has no {name!r}; it has {sorted(held)}. Give the name that is meant.")
+
+
+def _at(row: Mapping[str, Any], name: str) -> Any:
+    """The value of a field, or of one inside it (``metadata.title``), as Qdrant names it."""
+    if name in row or "." not in name:
+        return row.get(name)
+    outer, _, inner = name.partition(".")
+    return _at(row[outer], inner) if isinstance(row.get(outer), Mapping) else None
 
 
 def _plain(value: Any) -> Any:
@@ -173,9 +182,13 @@ class Store(ABC):
         import numpy as np
 
         held: dict[str, Any] = {}
-        self._keep(held, ((one.id, vector) for one, vector in sample))
+        looked_at = list(sample)
+        self._keep(held, ((one.id, vector) for one, vector in looked_at))
         if not held:
             raise StoreError(f"{self.name}: holds no passage with a vector; fill it first.")
+        title = getattr(self, "fields", Fields()).title
+        if title and not any(one.title for one, _ in looked_at):
+            logger.warning("%s: none of its first passages has a title in %r; give another title=.", self.name, title)
         try:
             found = np.asarray(list(held.values()), dtype=np.float32)
         except (TypeError, ValueError) as error:  # one is missing, or of another length than the others

@@ -180,6 +180,19 @@ class TestRecord:
         assert len(first.candidates) == 3  # each text once
         assert first.scores == (3.0, 2.0, 1.0)
 
+    def test_labels_that_are_texts_name_the_passages_without_ids(self):
+        texts = ["Ice floats.", "Salt melts."]
+        program = Calls(lambda self, question: self.rerank(question, texts))
+        labelled = TRAIN[0].copy(relevant=["Salt melts.", "It was never found."])
+        (request,) = record(program, [labelled], slots_of(program))[0][0].requests
+        assert request.candidates[1].id in request.relevant
+        assert len(request.relevant) == 2  # what was not found counts as missed
+
+    def test_grades_go_along(self):
+        program = Calls(lambda self, question: self.rerank(question, PASSAGES))
+        graded = TRAIN[0].copy(relevant=["ice"], grades={"ice": 2.0})
+        assert record(program, [graded], slots_of(program))[0][0].requests[0].grades == {"ice": 2.0}
+
     def test_labels_are_only_joined_with_passages_that_bring_their_ids(self):
         program = Calls(lambda self, question: self.rerank(question, [one.text for one in PASSAGES]))
         assert record(program, TRAIN[:1], slots_of(program))[0][0].requests[0].relevant == frozenset()

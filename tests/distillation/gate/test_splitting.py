@@ -63,6 +63,16 @@ def test_a_group_stays_on_one_side_and_the_part_never_grows_beyond_its_size(seed
     assert 14 <= len(held_out) <= 20
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_large_groups_alone_still_leave_enough_to_judge_by(seed):
+    """Questions out of a few templates: a fifth would be 3, or none."""
+    for sizes in ([13, 13, 11, 3], [14, 13, 13]):
+        groups = [number for number, size in enumerate(sizes) for _ in range(size)]
+        learnt, held_out = split_by_group(range(40), groups, seed)
+        assert 10 <= len(held_out) <= 20
+        assert not {groups[one] for one in learnt} & {groups[one] for one in held_out}
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_group_too_large_to_be_kept_back_is_learnt_from(seed):
     groups = [0] * 40 + list(range(1, 21))

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from radio_dspy.core.errors import DataError
+from radio_dspy import BM25Retriever, HybridRetriever
+from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.passages import Passage, RankRequest
 from radio_dspy.distillation import AnswerContainment, AnswerSimilarity, Labels, RationaleSimilarity, RetrievalScore
 from radio_dspy.distillation.preferences.building import build_groups
@@ -44,6 +45,10 @@ def test_an_index_of_another_encoder_is_not_used(index):
     other = Encoder(ENCODER, passage_prefix="passage: ")
     assert RationaleSimilarity(other, index=index)._index is None
     assert RationaleSimilarity(index.encoder, index=index)._index is index
+    words = BM25Retriever(index.passages)
+    assert RationaleSimilarity(index.encoder, index=HybridRetriever([words, index]))._index is index
+    with pytest.raises(SettingsError, match="index= needs a retriever that searches by vectors, got BM25Retriever"):
+        RationaleSimilarity(index.encoder, index=words)
 
 
 def test_the_other_signals():

@@ -25,13 +25,16 @@ def check(found, ids, vectors, year=None):
 
 
 @pytest.mark.parametrize("numbers", [True, False])
-def test_qdrant_points_by_their_own_ids_as_langchain_fills_it(vectors, small, numbers):
+def test_qdrant_points_by_their_own_ids_as_langchain_fills_it(vectors, small, numbers, caplog):
     qdrant = pytest.importorskip("qdrant_client")
     models, client = qdrant.models, qdrant.QdrantClient(":memory:")
     about = {"dense": models.VectorParams(size=384, distance=models.Distance.DOT)}
     client.create_collection("pages", vectors_config=about)
     ids = [row if numbers else str(uuid.UUID(int=row)) for row in range(9)]
-    payloads = [{"page_content": f"page {row}", "metadata": {"year": row, "part": row / 2}} for row in range(9)]
+    payloads = [
+        {"page_content": f"page {row}", "metadata": {"year": row, "part": row / 2, "heading": f"heading {row}"}}
+        for row in range(9)
+    ]
     client.upsert(
         "pages",
         [
@@ -47,6 +50,12 @@ def test_qdrant_points_by_their_own_ids_as_langchain_fills_it(vectors, small, nu
     )
     with pytest.raises(StoreError, match="has no vector ''"):
         QdrantRetriever(client, "pages", small)
+    names = {"text": "page_content", "metadata": "metadata", "embedding": "dense"}
+    titled = QdrantRetriever(client, "pages", small, title="metadata.heading", **names)
+    assert titled.passages_by_id([str(ids[3])])[0].title == "heading 3"
+    assert not caplog.records
+    QdrantRetriever(client, "pages", small, title="heading", **names)
+    assert "none of its first passages has a title in 'heading'" in caplog.text
 
 
 def test_lancedb_numbers_and_a_struct(tmp_path, vectors, small):
@@ -66,7 +75,7 @@ def test_lancedb_numbers_and_a_struct(tmp_path, vectors, small):
 
 
 @pytest.mark.parametrize("nested", [True, False])
-def test_milvus_numbers_and_json(tmp_path, vectors, small, nested):
+def test_milvus_numbers_and_json(tmp_path, vectors, small, nested, caplog):
     milvus = pytest.importorskip("pymilvus")
     client = milvus.MilvusClient(str(tmp_path / "milvus.db"))
     schema = milvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=not nested)
@@ -83,6 +92,11 @@ def test_milvus_numbers_and_json(tmp_path, vectors, small, nested):
     client.insert("pages", [{**row, **said} for row, said in zip(rows, more, strict=True)])
     names = {"id": "pk", "text": "body", "embedding": "embedding", "metadata": "metadata" if nested else None}
     check(MilvusRetriever(client, "pages", small, **names), [str(row) for row in range(9)], vectors)
+    client.release_collection("pages")  # as it is in another process
+    assert MilvusRetriever(client, "pages", small, **names)("why?", k=1).passages
+    with pytest.raises(StoreError, match="nowhere"):
+        MilvusRetriever(client, "nowhere", small, **names)
+    assert "Traceback" not in caplog.text
     with pytest.raises(SettingsError, match="'body' is not its primary key"):
         MilvusRetriever(client, "pages", small, **{**names, "id": "body"})
     client.close()
