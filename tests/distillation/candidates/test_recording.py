@@ -228,19 +228,23 @@ class TestRecord:
         with pytest.raises(SettingsError, match="that the student does not hold"):
             record(program, TRAIN[:1], slots)
 
-    @pytest.mark.parametrize("kind", [dspy.BestOfN, dspy.Refine])
-    def test_copies_that_a_program_makes_of_its_reranker_are_its_own(self, kind):
-        tried = kind(
-            Calls(lambda self, question: self.rerank(question, PASSAGES[:2])),
-            N=2, reward_fn=lambda inputs, prediction: 0.0, threshold=1.0,
-        )  # fmt: skip
+    @pytest.mark.parametrize(
+        ("kind", "reward", "ids"), [(dspy.BestOfN, 0.0, ["q0", "q0/2"]), (dspy.Refine, 1.0, ["q0"])]
+    )
+    def test_copies_that_a_program_makes_of_its_reranker_are_its_own(self, kind, reward, ids):
+        def ranks(self, question):
+            return self.answer(question=self.rerank(question, PASSAGES[:2]).passages[0].text)
+
+        inner = Calls(ranks, answer=dspy.Predict("question -> answer"))
+        tried = kind(inner, N=2, reward_fn=lambda inputs, prediction: reward, threshold=1.0)
         program = Calls(lambda self, question: self.inner(question=question), inner=tried)
         slots = slots_of(program)
-        with dspy.context(lm=scripted(advice="x")):
-            (own, inner), _ = record(program, TRAIN[:1], slots)
+        with dspy.context(lm=scripted(answer="x")):
+            (own, inner), failures = record(program, TRAIN[:1], slots)
         assert names(slots) == ["self.rerank", "self.inner.module.rerank"]
         assert not own.requests
-        assert [one.id for one in inner.requests] == ["q0", "q0/2"]
+        assert [one.id for one in inner.requests] == ids
+        assert not failures
 
     @pytest.mark.parametrize(
         ("query", "passages"),
