@@ -96,8 +96,8 @@ def _ordered(rerank: dspy.Module, found: Any, query: str) -> Any:
     found = list(found) if isinstance(found, Iterator) else plain_number(found)  # numpy's array of texts is a list
     if isinstance(found, list | tuple):
         if found and all(_is_scored(one) for one in found):  # as LangChain's similarity_search_with_score gives them
-            passages, scores = zip(*found, strict=True)
-            return [found[row] for row in _rank(rerank, query, list(passages), list(scores)).indices]
+            ordered = _rank(rerank, query, [one for one, _ in found], [score for _, score in found])
+            return [found[row] for row in ordered.indices]
         return rerank(query, list(found)).passages
     fields: dict[str, Any] = dict(found.items()) if hasattr(found, "items") else {}
     name = next((one for one in _LISTS if isinstance(fields.get(one), list | tuple)), None)
@@ -220,7 +220,7 @@ def _override(owner: dspy.Module, name: str, own: FunctionType | property, reran
     def stage(self: Any) -> Any:
         return Reranked(own.__get__(self), vars(self)[held])
 
-    kind = type(owner)
+    kind: Any = type(owner)
     member = functools.wraps(own)(method) if isinstance(own, FunctionType) else property(stage)
     owner.__class__ = type(kind)(kind.__name__, (kind,), {**_about(kind), name: member})
     setattr(owner, held, rerank)

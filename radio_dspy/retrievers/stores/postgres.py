@@ -47,7 +47,7 @@ class Connection:
     def __init__(self, source: Any) -> None:
         self._client = needed("psycopg", "pgvector")
         self._options: dict[str, Any] = {}
-        self._given = None if isinstance(source, str) else source
+        self._given: Any = None if isinstance(source, str) else source
         self._opened: tuple[int, Any] = (0, None)
         self._lock = ThreadLock()
         self._pool = hasattr(source, "getconn")

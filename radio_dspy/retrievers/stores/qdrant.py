@@ -65,7 +65,7 @@ class QdrantStore(shared.Store):
     def _fetch(self, ids: Sequence[str], vectors: bool) -> Iterable[tuple[Passage, Any]]:
         what = {**self._where, "with_vectors": self._wanted(vectors), "with_payload": True}
         if self.fields.id:
-            known = [some for some in (list(ids), whole_numbers(ids)) if some]
+            known: list[Any] = [some for some in (list(ids), whole_numbers(ids)) if some]
             these = [self._models.FieldCondition(key=self.fields.id, match=self._models.MatchAny(any=some))
                      for some in known]  # fmt: skip
             points = self._client.scroll(scroll_filter=self._models.Filter(should=these), limit=2 * len(ids), **what)[0]
