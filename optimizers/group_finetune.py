@@ -16,6 +16,7 @@ from radio_dspy.optimizers.provenance import training_settings
 from radio_dspy.optimizers.resume import taken_up
 
 from radio_dspy.core.errors import DataError, SettingsError
+from radio_dspy.core.modules import check_module
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.datasets.groups import load_groups
 from radio_dspy.distillation.candidates.reranker_slots import Slot, slots_of
@@ -121,6 +122,7 @@ class GroupFinetune(Teleprompter):
         """
         run = Run(self.run_dir)
         run.check(type(self).__name__)  # before any question is encoded
+        check_module(student)
         program = student.deepcopy()
         slots = slots_of(program, student)
         for slot in slots:

@@ -21,7 +21,8 @@ from radio_dspy.optimizers.job import (
 from radio_dspy.optimizers.pipeline import Pipeline
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.datasets.examples import with_answers
+from radio_dspy.core.modules import check_module
+from radio_dspy.datasets.examples import with_answers, with_questions
 from radio_dspy.distillation.candidates.reranker_slots import slots_of
 from radio_dspy.lm.budget import Ledger
 from radio_dspy.lm.secrets import check_keys, lms_of
@@ -47,9 +48,11 @@ def open_job(
         encodes: Whether questions may be encoded, to keep near-duplicates on one side of a split.
     """
     trainset, valset = listed(trainset, "trainset"), listed(valset or (), "valset")
+    trainset, valset = with_questions(trainset), with_questions(valset)
     if optimizer.answer_field is not None:
         trainset = with_answers(trainset, optimizer.answer_field)
         valset = with_answers(valset, optimizer.answer_field)
+    check_module(student)
     check_keys(optimizer.rationale_lm, *lms_of(student))
     program = student.deepcopy()
     slots = slots_of(program, student)

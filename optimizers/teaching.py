@@ -19,7 +19,7 @@ from radio_dspy.core.validation import is_whole, shown
 from radio_dspy.datasets.examples import relevant_of
 from radio_dspy.distillation.candidates.observing import Reached, observe
 from radio_dspy.distillation.candidates.recording import Observed
-from radio_dspy.distillation.candidates.reranker_slots import Slot
+from radio_dspy.distillation.candidates.reranker_slots import Slot, copy_to_run
 from radio_dspy.distillation.gate.decision import Judge
 from radio_dspy.distillation.preferences.building import build_groups
 from radio_dspy.distillation.preferences.settings import PreferenceSettings
@@ -42,8 +42,7 @@ def candidates_of(optimizer: Settings, job: Job) -> Reached:
     """What each question brings to each reranker, seen by running the program."""
     with job.stage("retrieval"):
         return observe(
-            job.program,
-            job.slots,
+            *copy_to_run(job.program),
             job.train,
             job.held_out,
             retriever=optimizer.retriever,

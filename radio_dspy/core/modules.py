@@ -12,9 +12,24 @@ from typing import Any
 import dspy
 
 from radio_dspy.core.copies import Shared
+from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.validation import shown
 
 # Where DSPy's optimizers note the programs that they tried: no part of the program that they return.
 _TRIED = frozenset({"candidate_programs", "mb_candidate_programs", "trial_logs"})
+
+
+def check_module(program: Any, name: str = "The student") -> None:
+    """See that a program is one of DSPy's.
+
+    Raises:
+        SettingsError: If not.
+    """
+    if not isinstance(program, dspy.Module):
+        raise SettingsError(
+            f"{name} must be a dspy.Module, got {shown(program)}; dspy.streamify and dspy.asyncify are for what comes "
+            "of it."
+        )
 
 
 def _modules(program: dspy.Module, original: dspy.Module) -> Iterator[tuple[str, dspy.Module, Any]]:

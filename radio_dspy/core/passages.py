@@ -64,6 +64,18 @@ class Passage:
         """Title and text as the encoder and the LM read them (FlashRAG's form: title, line break, text)."""
         return f"{self.title}\n{self.text}" if self.title else self.text
 
+    # DSPy writes a list of texts into a prompt by what follows: a predictor reads passages as it reads their contents.
+
+    def __str__(self) -> str:
+        return self.contents
+
+    def __contains__(self, part: str) -> bool:
+        return part in self.contents
+
+    def replace(self, old: str, new: str) -> str:
+        """The contents with one text in the place of another."""
+        return self.contents.replace(old, new)
+
 
 def _is_plain(metadata: dict[Any, Any]) -> bool:
     """Whether metadata is of JSON types as it is; True only where that is seen at a glance."""
@@ -118,11 +130,11 @@ def as_passage(item: Any, position: int = 0) -> Passage:
         return item
     if isinstance(item, str):
         return Passage(content_id(item), checked_text(item, f"Passage {position}"))
-    item = _fields(item)
+    kind, item = type(item).__name__, _fields(item)
     text = next((item[name] for name in _TEXTS if isinstance(item.get(name), str)), None)
     if text is None:
         raise DataError(
-            f"Passage {position} holds no text (got {type(item).__name__} with {sorted(map(str, item))!r}); "
+            f"Passage {position} holds no text (got {kind} with {sorted(map(str, item))!r}); "
             "give a Passage, a string, or a mapping with 'text' or 'contents'."
         )
     given = _id_of(item)
@@ -193,7 +205,9 @@ def as_passages(items: Any) -> list[Passage]:
         ['p-4da31077d040', 'b']
     """
     if isinstance(items, str | bytes | Mapping) or not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
-        raise DataError(f"Passages must be a list, got {type(items).__name__}.")
+        listed = isinstance(items, Iterable) and not isinstance(items, str | bytes | Mapping)
+        hint = "; give list(...) of it" if listed else ""
+        raise DataError(f"Passages must be a list, got {type(items).__name__}{hint}.")
     try:
         found = [items[position] for position in range(len(items))]
     except (KeyError, TypeError) as error:  # a table, or a column with an index of its own

@@ -89,10 +89,10 @@ def plain_number(value: Any) -> Any:
 
 
 def plain_text(value: Any, what: str) -> str:
-    """A text, or a number as one.
+    """A text, or a number or a UUID as one.
 
     Args:
-        value: A string or a number.
+        value: A string, a number or a UUID.
         what: Whose it is, for the message.
 
     Raises:
@@ -102,6 +102,8 @@ def plain_text(value: Any, what: str) -> str:
         >>> plain_text(7, "The id"), plain_text(1912.0, "The answer")
         ('7', '1912')
     """
+    if isinstance(value, UUID):
+        return str(value)
     if is_plain_number(value):
         # A column of whole numbers becomes one of floats where pandas misses a value.
         return str(int(value) if value == int(value) else value)

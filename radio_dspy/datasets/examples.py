@@ -14,6 +14,8 @@ from radio_dspy.core.validation import is_plain_number, shown
 from radio_dspy.datasets.options import option_letters
 from radio_dspy.datasets.reading import read_jsonl as read_jsonl
 from radio_dspy.datasets.shapes import (
+    QUESTIONS,
+    first_of,
     golds,
     lettered,
     options_of,
@@ -43,6 +45,29 @@ def _golds(example: dspy.Example) -> list[Any]:
     names = [name for name in _RESPONSES if name in example]
     rows = [example, *({"answers": example[name]} for name in names)]
     return next((found for row in rows if (found := golds(_named(example), row))), [])
+
+
+def with_questions(examples: Iterable[dspy.Example]) -> list[dspy.Example]:
+    """Copies with ``question`` of the examples that have none: what is called so elsewhere, else their only text input.
+
+    Example:
+        >>> with_questions([dspy.Example(claim="Ice floats.", answer="yes").with_inputs("claim")])[0].question
+        'Ice floats.'
+    """
+    return [
+        one.copy(question=text) if isinstance(one, dspy.Example) and (text := _only_question(one)) else one
+        for one in examples
+    ]
+
+
+def _only_question(example: dspy.Example) -> str | None:
+    if "question" in example:
+        return None
+    taken = example.inputs() if example._input_keys else example
+    found = [value for value in taken.values() if isinstance(value, str)]
+    name = first_of(taken, QUESTIONS)
+    value = example[name] if name else found[0] if example._input_keys and len(found) == 1 else None
+    return value if isinstance(value, str) else None
 
 
 def with_answers(examples: Iterable[dspy.Example], field: str) -> list[dspy.Example]:

@@ -103,7 +103,8 @@ class FaissStore:
             rows: dict[tuple[bool, Any], list[int]] = {}
             for row, passage in enumerate(self.held):
                 value = passage.metadata.get(name)
-                if isinstance(value, str | int | float):
-                    rows.setdefault(filter_key(value), []).append(row)
+                for one in value if isinstance(value, list) else [value]:
+                    if isinstance(one, str | int | float):
+                        rows.setdefault(filter_key(one), []).append(row)
             self.by_value[name] = rows
         return self.by_value[name]

@@ -14,7 +14,7 @@ import dspy
 from radio_dspy.core.errors import DataError
 from radio_dspy.core.passages import Passage, Ranking, RankRequest, content_id
 from radio_dspy.core.text import contains_answer, same_words, words
-from radio_dspy.core.validation import checked_text, is_blank, plain_text
+from radio_dspy.core.validation import checked_text, is_blank, plain_text, shown
 from radio_dspy.datasets.examples import answer_texts, check_labels, grades_of, relevant_of
 from radio_dspy.retrievers.base import Retriever
 from radio_dspy.retrievers.vector import vector_part
@@ -146,7 +146,11 @@ def distinct_questions(examples: Sequence[dspy.Example]) -> dict[str, dspy.Examp
             )
         text = example.get("question")
         if not isinstance(text, str) or is_blank(text):
-            raise DataError(f"Example {position} has no 'question' (it has {sorted(example.keys())}).")
+            told = f"'question' must be a text, got {shown(text)}" if "question" in example else "has no 'question'"
+            raise DataError(
+                f"Example {position}: {told} (it has {sorted(example.keys())}); where the program takes it by another "
+                "name, give example.copy(question=...)."
+            )
         key = checked_text(question_id(example), f"Example {position}, id")
         checked_text(text, f"Question {key!r}")
         if key in questions and questions[key].question != text:

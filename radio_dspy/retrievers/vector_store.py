@@ -9,7 +9,7 @@ from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from radio_dspy.core.errors import DataError, RadioError, SettingsError, StoreError
-from radio_dspy.core.passages import LARGEST_SCORE, Passage, Ranking, check_passage, first_repeated
+from radio_dspy.core.passages import LARGEST_SCORE, Passage, Ranking, as_score, check_passage, first_repeated
 from radio_dspy.core.redaction import cause_of, told
 from radio_dspy.core.validation import is_whole, shown
 from radio_dspy.models.vectors import checked_vectors
@@ -161,14 +161,14 @@ def _ranking(query: str, hits: list[Any], k: int, wanted: Mapping[str, set[Any]]
     if len({one.id for one in passages}) < len(passages):
         doubled = first_repeated(one.id for one in passages)
         raise DataError(f"{place} found passage {doubled!r} twice for one query; give each passage once.")
-    falling = _falling(scores, place)
+    falling = _falling(scores, place, passages)
     if any(one <= other for one, other in pairwise(falling)):  # each engine has its own order of equal scores
         order = sorted(range(len(falling)), key=lambda at: (-falling[at], passages[at].id))
         passages, falling = tuple(passages[at] for at in order), tuple(falling[at] for at in order)
     return Ranking(query, passages, falling)
 
 
-def _falling(scores: list[Any], place: str) -> tuple[float, ...]:
+def _falling(scores: list[Any], place: str, passages: Sequence[Passage]) -> tuple[float, ...]:
     """Scores as Python's numbers."""
     import numpy as np
 
@@ -179,7 +179,9 @@ def _falling(scores: list[Any], place: str) -> tuple[float, ...]:
     except (ValueError, TypeError, RuntimeError):  # ragged, a tensor on a GPU
         found = np.asarray(None)
     if found.ndim != 1 or found.dtype.kind not in "fiu" or not (np.abs(found) <= LARGEST_SCORE).all():
-        raise DataError(f"{place} gave the scores {shown(scores)}; give one finite number for each passage.")
+        wrong = next((one.id for one, score in zip(passages, scores, strict=True) if as_score(score) is None), None)
+        named = "" if wrong is None else f", for passage {wrong!r} none"
+        raise DataError(f"{place} gave the scores {shown(scores)}{named}; give one finite number for each passage.")
     found = found.astype(np.float64)
     rises = np.diff(found)
     if rises.max(initial=0) > _TIED * max(1.0, float(np.abs(found).max())):

@@ -96,13 +96,14 @@ def retriever_identity(retriever: Retriever) -> dict[str, Any]:
     return {**found, "filter": bound} if bound else found
 
 
-_CORPUS_HASHES: WeakKeyDictionary[Retriever, str] = WeakKeyDictionary()  # a corpus does not change
+_CORPUS_HASHES: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # a corpus does not change, and copies share it
 
 
 def _corpus_hash(retriever: Retriever) -> str:
-    if retriever not in _CORPUS_HASHES:
+    shared = getattr(retriever, "_store", retriever)
+    if shared not in _CORPUS_HASHES:
         digest = hashlib.sha256()
         for passage in getattr(retriever, "passages", ()):
             digest.update(f"{passage.id}\0{passage.contents}\0".encode("utf-8", "replace"))
-        _CORPUS_HASHES[retriever] = digest.hexdigest()[:16]
-    return _CORPUS_HASHES[retriever]
+        _CORPUS_HASHES[shared] = digest.hexdigest()[:16]
+    return _CORPUS_HASHES[shared]

@@ -1,12 +1,15 @@
 import datetime
 import json
+import uuid
 from types import MappingProxyType
 
+import dspy
 import numpy as np
 import pytest
+from dspy.utils import DummyLM
 
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.passages import Passage, Ranking, RankRequest, as_passage
+from radio_dspy.core.passages import Passage, Ranking, RankRequest, as_passage, as_passages
 
 
 def test_ranking_orders_by_score_and_keeps_ties_in_place():
@@ -78,3 +81,26 @@ def test_metadata_that_has_no_end():
     for wrong in (deep, circular):
         with pytest.raises(DataError, match="'a': metadata must be an object of JSON types"):
             Passage("a", "Ice floats.", metadata=wrong)
+
+
+@pytest.mark.parametrize("signature", ["context, question -> answer", "context: list[str], question -> answer"])
+def test_a_predictor_reads_passages_as_they_are(signature):
+    found = [Passage("a", "Ice floats."), Passage("b", "It rises.", title="Heat")]
+    lm = DummyLM({"": {"answer": "x"}})
+    with dspy.context(lm=lm):
+        dspy.Predict(signature)(context=found, question="why?")
+    read = lm.history[-1]["messages"][-1]["content"]
+    assert "Ice floats." in read
+    assert ("Heat\n    It rises." in read) is ("list" not in signature)  # as a text with its heading, else by fields
+    assert str(found[1]) == found[1].contents
+
+
+def test_a_uuid_is_an_id():
+    key = uuid.UUID(int=7)
+    assert as_passage({"id": key, "text": "Ice floats."}).id == str(key)
+
+
+@pytest.mark.parametrize(("item", "kind"), [(None, "NoneType"), (7, "int"), (("Ice.", 0.5), "tuple")])
+def test_what_is_no_passage_is_named(item, kind):
+    with pytest.raises(DataError, match=f"Passage 1 holds no text \\(got {kind} "):
+        as_passages(["Ice floats.", item])

@@ -10,7 +10,10 @@ from dspy.utils.callback import BaseCallback
 
 import radio_dspy
 from radio_dspy import MultiHop, MultipleChoice, Rerank
-from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.errors import DataError, SettingsError
+from radio_dspy.distillation.candidates.reranker_slots import slots_of
+from radio_dspy.distillation.gate.decision import Gate
+from radio_dspy.distillation.gate.metrics import MetricJudge
 from radio_dspy.evaluation.metrics import accuracy, dspy_metric, exact_match
 from tests.conftest import LaunchableLM, scripted
 from tests.settings import radio_of
@@ -408,3 +411,71 @@ def test_a_reranker_that_no_question_reaches_is_left_alone(index, small, topic, 
     assert aligned.rerank.weights.checkpoint != student.rerank.weights.checkpoint
     assert optimizer.report.reranker == "self.rerank"
     assert "No training question reaches self.unused" in caplog.text
+
+
+class Remembering(dspy.Module):
+    """Keeps what it found for a question, and counts how often it ran."""
+
+    def __init__(self, retriever, encoder):
+        super().__init__()
+        self.retriever, self.known, self.ran = retriever, {}, 0
+        self.rerank = Rerank(encoder, "bi-encoder", k=3)
+
+    def forward(self, question):
+        self.ran += 1
+        if question not in self.known:
+            self.known[question] = self.rerank(question, self.retriever(f"about {question}", k=8).passages).passages
+        return dspy.Prediction(answer=self.known[question][0].text)
+
+
+def test_what_a_program_remembers_of_its_runs_is_not_handed_back(index, small, topic, tmp_path):
+    asked = []
+
+    def metric(example, prediction):
+        asked.append(prediction.answer)
+        return float(len(prediction.answer))
+
+    student = Remembering(index, small)
+    optimizer = radio_of(encoder=small, metric=metric, run_dir=tmp_path, **{**TRAINED, "gate": Gate(mixtures=())})
+    aligned = optimizer.compile(student, trainset=topic.train[:4], valset=topic.test[:4])
+    assert (aligned.known, aligned.ran, student.known, student.ran) == ({}, 0, {}, 0)
+    assert len(asked) == 8  # with the base's and with the trained weights
+
+
+def test_the_metric_judges_each_weights_by_themselves(index, small, tiny, topic):
+    program = Remembering(index, small)
+    (slot,) = slots_of(program)
+    judge = MetricJudge(program, slot, topic.test[:4], lambda example, prediction: float(len(prediction.answer)))
+    first, other = judge(slot.weights), judge(Rerank(tiny, "cross-encoder").weights)
+    assert first != other
+    assert judge(slot.weights) == first
+
+
+@pytest.mark.parametrize("field", ["query", "claim"])
+def test_questions_by_another_name(index, small, topic, tmp_path, field):
+    class Program(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.rerank = Rerank(small, "bi-encoder", k=3)
+
+        def forward(self, **given):
+            return self.rerank(given[field], [one.text for one in index(given[field], k=8).passages])
+
+    rows = [
+        dspy.Example(**{field: one.question}, answer=one.answers[0]).with_inputs(field)
+        for one in [*topic.train[:4], *topic.test[:2]]
+    ]
+    radio_of(encoder=small, run_dir=tmp_path, **TRAINED).compile(Program(), trainset=rows[:4], valset=rows[4:])
+    assert [one["query"] for one in records(tmp_path)] == [one.question for one in topic.train[:4]]
+
+
+def test_questions_that_cannot_be_told(index, small, topic):
+    optimizer, student = radio_of(encoder=small, **TRAINED), Own(Search(index), small)
+    two = [dspy.Example(claim="Ice.", date="2020", answer="yes").with_inputs("claim", "date")]
+    with pytest.raises(DataError, match=r"has no 'question' .*give example\.copy\(question=\.\.\.\)"):
+        optimizer.compile(student, trainset=two * 2, valset=two)
+    none = [dspy.Example(question=None, answer="yes").with_inputs("question")]
+    with pytest.raises(DataError, match="'question' must be a text, got None"):
+        optimizer.compile(student, trainset=none * 2, valset=none)
+    with pytest.raises(SettingsError, match=r"must be a dspy\.Module, got <function"):
+        optimizer.compile(dspy.streamify(student), trainset=topic.train[:4], valset=topic.test[:2])

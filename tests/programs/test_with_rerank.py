@@ -5,6 +5,7 @@ import logging
 import sys
 
 import dspy
+import numpy as np
 import pytest
 from dspy.utils import DummyLM
 from radio_dspy.optimizers.opening import open_job
@@ -239,6 +240,139 @@ def test_a_name_that_nothing_has_is_an_error():
         radio.with_rerank(RAG(lambda question: "one text"), rerank(), after="search").search("why?")
     with pytest.raises(SettingsError, match="without a query that is a text"):
         radio.with_rerank(RAG(lambda question: CORPUS), rerank(), after="search").search(7)
+
+
+class Members(dspy.Module):
+    """Its first stage is a method, a property, a function of the class, or an attribute that holds a method."""
+
+    fixed = staticmethod(lambda question: CORPUS)
+
+    def __init__(self, read):
+        super().__init__()
+        self.read, self.held = read, self.find
+        self.respond = dspy.ChainOfThought("context, question -> response")
+
+    def find(self, question):
+        return list(CORPUS)
+
+    async def wait(self, question):
+        return list(CORPUS)
+
+    @property
+    def stage(self):
+        return self.find
+
+    def forward(self, question):
+        return self.respond(context=self.read(self, question), question=question)
+
+
+@pytest.mark.parametrize(
+    ("after", "read"),
+    [
+        ("find", lambda self, question: self.find(question)),
+        ("find", lambda self, question: self.held(question)),
+        ("held", lambda self, question: self.held(question)),
+        ("stage", lambda self, question: self.stage(question)),
+        ("fixed", lambda self, question: self.fixed(question)),
+        ("wait", lambda self, question: asyncio.run(self.wait(question))),
+    ],
+    ids=["method", "held method", "attribute", "property", "function of the class", "awaited"],
+)
+def test_what_the_class_has(after, read):
+    program = Members(read)
+    wrapped = radio.with_rerank(program, rerank(k=1), after=after)
+    for one in (wrapped, wrapped.deepcopy(), radio.with_rerank(wrapped, rerank(k=1), after=after)):
+        assert asked(one).count("water") == 1
+        assert "Yeast" in asked(one)
+    assert asked(program).count("water") > 1
+    assert len(slots_of(wrapped)) == 1
+
+
+def test_a_tool_reads_the_reranked_global(stock):
+    class Agent(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.agent = dspy.ReAct("question -> answer", tools=[self.look_up], max_iters=1)
+
+        def look_up(self, query: str) -> list[str]:
+            """Search."""
+            return search(query).passages
+
+        def forward(self, question):
+            return self.agent(question=question)
+
+    wrapped = radio.with_rerank(Agent(), rerank(k=1), after="search")
+    said = {
+        "next_thought": "t",
+        "next_tool_name": "look_up",
+        "next_tool_args": '{"query": "why did the dough not rise?"}',
+    }
+    with dspy.context(lm=DummyLM({"": {**said, "reasoning": "r", "answer": "x"}})):
+        for one in (wrapped, wrapped.deepcopy()):
+            assert one(question=QUESTION).trajectory["observation_0"] == ["Yeast dies in hot water."]
+
+
+class Noting(dspy.Module):
+    """A reranker of the user's that turns the order, and notes what it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def forward(self, query, passages):
+        self.asked.append(query)
+        rows = range(len(passages))[::-1]
+        return dspy.Prediction(passages=[passages[row] for row in rows], indices=list(rows), scores=[0.0] * len(rows))
+
+
+@pytest.mark.parametrize(
+    ("find", "call"),
+    [
+        (lambda collection, question: CORPUS, lambda find: find("kitchen", QUESTION)),
+        (lambda collection, question: CORPUS, lambda find: find("kitchen", question=QUESTION)),
+        (lambda collection, *, query: CORPUS, lambda find: find("kitchen", query=QUESTION)),
+        (lambda collection, words: CORPUS, lambda find: find(3, words=QUESTION)),
+        (lambda *texts: CORPUS, lambda find: find(QUESTION, "kitchen")),
+    ],
+)
+def test_the_query_among_the_arguments(find, call):
+    wrapped = radio.with_rerank(RAG(find), Noting(), after="search")
+    assert call(wrapped.search) == CORPUS[::-1]
+    assert wrapped.search.rerank.asked == [QUESTION]
+
+
+@pytest.mark.parametrize(
+    ("found", "given"),
+    [
+        (lambda: None, None),
+        (lambda: [], []),
+        (lambda: iter(CORPUS), CORPUS[::-1]),
+        (lambda: np.array(CORPUS), CORPUS[::-1]),
+        (lambda: [(text, 0.5) for text in CORPUS], [(text, 0.5) for text in CORPUS[::-1]]),
+        (lambda: {"passages": CORPUS, "scores": [1.0] * 5}, {"passages": CORPUS[::-1], "scores": [1.0] * 5}),
+    ],
+    ids=["none", "nothing", "generator", "array", "pairs", "mapping with scores"],
+)
+def test_what_a_first_stage_gives(found, given):
+    wrapped = radio.with_rerank(RAG(lambda question: found()), Noting(), after="search")
+    assert wrapped.search(QUESTION) == given
+
+
+@pytest.mark.parametrize(
+    ("program", "reranker", "after", "message"),
+    [
+        (len, Noting(), "search", "must be a dspy.Module, got <built-in"),
+        (RAG(None), "BAAI/bge-reranker-base", "search", "needs a reranker such as .* got 'BAAI"),
+        (RAG(None), radio.Rerank, "search", "needs a reranker such as"),
+        (RAG(None), Noting(), None, "must name what finds the passages, got None"),
+        (RAG(None), Noting(), "", "must name what finds the passages, got ''"),
+        (RAG(None), Noting(), "forward", "has no attribute 'forward'"),
+        (RAG(None), Noting(), "__class__", "has no attribute '__class__'"),
+    ],
+)
+def test_what_is_no_program_reranker_or_name(program, reranker, after, message):
+    with pytest.raises(SettingsError, match=message):
+        radio.with_rerank(program, reranker, after=after)
 
 
 class TestEmbeddings:

@@ -231,3 +231,10 @@ def test_one_row_that_is_not_of_length_1_takes_no_memory_of_all():
     assert tracemalloc.get_traced_memory()[1] < 1.6 * rows.nbytes
     tracemalloc.stop()
     assert found[7].tolist() == found[8].tolist() == [0.125] * 64
+
+
+def test_a_passage_with_a_list_of_values_has_each_of_them(small):
+    held = [Passage(str(row), f"page {row}", metadata={"tags": [f"t{row % 2}", "all"]}) for row in range(4)]
+    found = FaissRetriever.build(held, encoder=small)
+    for wanted, ids in (("t1", "13"), (["t0", "none"], "02"), ("all", "0123"), ("none", "")):
+        assert sorted(one.id for one in found("why?", filter={"tags": wanted}).passages) == list(ids)

@@ -74,19 +74,28 @@ def observe(
         run: Where what was recorded is kept; see ``record``.
 
     Raises:
-        SettingsError: If no question reaches a reranker.
+        SettingsError: If no question reaches a reranker, or the program has no ``forward``.
     """
     if retriever is not None:
         served = getattr(program, "candidates", ANSWER_CANDIDATES)
         return _ask(slots, train, held_out, retriever, candidates, served)
+    if not hasattr(program, "forward") and hasattr(program, "aforward"):
+        raise SettingsError(
+            f"{type(program).__name__} has aforward alone; give dspy.syncify(program), as dspy.Evaluate and DSPy's "
+            "optimizers need it."
+        )
     own = first_stage_of(program)
     probe, failures, needed = look(program, train[:PROBED], slots, run=run)
     errors, lms = list(failures.values()), lms_of(program)
     if not any(slot.requests for slot in probe):
+        seen = (
+            f" (the program failed: {told(errors[0], *lms):.200}). Configure the LM that the program needs"
+            if errors
+            else ". Call it as self.rerank(...), in the program's own thread or in dspy.Parallel's: a call of "
+            "rerank.forward, in another thread or under dspy.context(callbacks=...) is not seen"
+        )
         raise SettingsError(
-            "None of the first training questions reached a Rerank"
-            + (f" (the program failed: {told(errors[0], *lms):.200}). " if errors else ". ")
-            + "Configure the LM that the program needs, or give RADIO(retriever=...)."
+            f"None of the first training questions reached a Rerank{seen}, or give RADIO(retriever=...)."
         ) from (cause_of(errors[0], *lms) if errors else None)
     if errors and lms:  # without an LM a program is expected to fail after its reranker
         logger.warning("The program failed after its reranker (%s).", told(errors[0], *lms))

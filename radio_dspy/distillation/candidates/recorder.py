@@ -12,6 +12,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 import dspy
 from dspy.utils.callback import ACTIVE_CALL_ID, BaseCallback
 
+from radio_dspy.core.errors import DataError
+from radio_dspy.core.passages import Passage, as_passages
+from radio_dspy.core.validation import checked_text
 from radio_dspy.rerankers.rerank import Rerank
 from radio_dspy.retrievers.base import Retriever
 
@@ -27,11 +30,12 @@ class RunEndedError(BaseException):
 
 @dataclass(frozen=True)
 class RerankCall:
-    """One call of a ``Rerank``, with what it was given."""
+    """One call of a ``Rerank``, with what it was given, and its passages as they are read."""
 
     rerank: Rerank
     query: str
-    passages: list[Any]
+    given: list[Any]
+    passages: list[Passage]
     scores: Any = None
 
 
@@ -82,8 +86,11 @@ class Recorder(BaseCallback):
 
     def _note(self, rerank: Rerank, inputs: Mapping[str, Any]) -> None:
         bound = _SIGNATURE.bind(rerank, *inputs.get("args", ()), **inputs.get("kwargs", {})).arguments
-        call = RerankCall(rerank, str(bound["query"]), list(bound["passages"]), bound.get("scores"))
-        self.calls.append(call)
+        try:
+            query, passages = checked_text(bound["query"], "The query"), as_passages(bound["passages"])
+        except DataError:  # the reranker raises the same: such a call ranks nothing
+            return
+        self.calls.append(RerankCall(rerank, query, list(bound["passages"]), passages, bound.get("scores")))
         self.before |= self._asked
 
     def _ask(self, predictor: str) -> None:

@@ -9,11 +9,10 @@ from typing import Any
 
 import dspy
 
-from radio_dspy.core.errors import RadioError, SettingsError, StoreError
+from radio_dspy.core.errors import DataError, RadioError, SettingsError, StoreError
 from radio_dspy.core.passages import (
     Passage,
     RankRequest,
-    as_passage,
     as_score,
     content_id,
     has_id,
@@ -23,7 +22,7 @@ from radio_dspy.core.passages import (
 from radio_dspy.core.redaction import told
 from radio_dspy.datasets.examples import answer_texts, grades_of, relevant_of
 from radio_dspy.distillation.candidates.recorder import Recorder, RerankCall, RunEndedError, StandIn, acts
-from radio_dspy.distillation.candidates.reranker_slots import Slot
+from radio_dspy.distillation.candidates.reranker_slots import Slot, mark, marked
 from radio_dspy.lm.calls import call_each
 from radio_dspy.lm.secrets import lms_of
 from radio_dspy.retrievers.requests import distinct_questions, question_id, without_question
@@ -171,24 +170,32 @@ def run_once(
     program: dspy.Module, example: dspy.Example, slots: Sequence[Slot], recorder: Recorder, **settings: Any
 ) -> Outcome:
     """Run the program on a question until it ends or the recorder ends it."""
-    owner = {id(rerank): i for i, slot in enumerate(slots) for rerank in slot.rerankers}
+    mark(slots)
     error: Exception | None = None
     callbacks = [*dspy.settings.callbacks, recorder]
-    with dspy.context(callbacks=callbacks, trace=None, disable_history=True, **settings):
+    try:
+        inputs = example.inputs()
+    except ValueError:
+        raise DataError(
+            f"Question {question_id(example)!r}: its example does not say what the program takes; give "
+            "example.with_inputs('question')."
+        ) from None
+    with dspy.context(callbacks=callbacks, trace=[], disable_history=True, **settings):
         try:
-            program(**example.inputs())
+            program(**inputs)
         except RunEndedError:
             pass
         except StoreError:  # it may be back when the compile goes on
             raise
         except Exception as raised:  # the program is the user's: what it reached before still counts
             error = None if recorder.stops else raised
-    if any(id(call.rerank) not in owner for call in recorder.calls):
+    owners = [marked(call.rerank) for call in recorder.calls]
+    if None in owners:
         raise SettingsError(
             "A Rerank was called that the student does not hold as an attribute: hold it as one, and use a "
             "method of the module (not a function around it) as the tool."
         )
-    calls = [_call(owner[id(one.rerank)], one) for one in recorder.calls]
+    calls = [_call(owner or 0, one) for owner, one in zip(owners, recorder.calls, strict=True)]
     return Outcome(calls, error, frozenset(recorder.before), whole=not recorder.stops, filtered=recorder.filtered)
 
 
@@ -248,13 +255,16 @@ def _call(slot: int, call: RerankCall) -> _Call:
     found: dict[str, Passage] = {}
     scores: dict[str, float | None] = {}
     named = False
-    given = list(call.scores) if call.scores is not None else [score_of(item) for item in call.passages]
+    given = list(call.scores) if call.scores is not None else [score_of(item) for item in call.given]
     if len(given) != len(call.passages):
         given = [None] * len(call.passages)
-    for item, score in zip(call.passages, given, strict=True):
-        passage = as_passage(item)
+    for item, passage, score in zip(call.given, call.passages, given, strict=True):
         named = named or has_id(item)
-        found.setdefault(passage.id, passage)
+        if found.setdefault(passage.id, passage).contents != passage.contents:
+            raise DataError(
+                f"{call.query!r:.80}: two passages of the id {passage.id!r} reached a Rerank, and their texts differ; "
+                "give each its own id, or none."
+            )
         scores.setdefault(passage.id, as_score(score))
     known = tuple(one for one in scores.values() if one is not None)
     return _Call(slot, call.query, tuple(found.values()), named, known if len(known) == len(found) else ())

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import dspy
+from dspy.retrievers.embeddings import Embeddings
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.modules import _modules
+from radio_dspy.core.modules import _modules, held
 from radio_dspy.models.weights import RerankerWeights
 from radio_dspy.rerankers.remote import RemoteRerank
 from radio_dspy.rerankers.rerank import Rerank
+
+_MARK = "_slot"
 
 
 @dataclass
@@ -34,6 +39,35 @@ class Slot:
         """Give every reranker the same new parameter."""
         for rerank in self.rerankers:
             rerank.weights = weights
+
+
+def copy_to_run(program: dspy.Module) -> tuple[dspy.Module, list[Slot]]:
+    """A copy to be run and thrown away, so that what a run changes (a cache, a counter) stays out of the program.
+
+    It shares each ``dspy.retrievers.Embeddings``, whose vectors may fill the memory.
+
+    Returns:
+        The copy, and its slots in the program's order.
+    """
+    kept = {id(one): one for one in held(program) if isinstance(one, Embeddings)}
+    try:
+        made = copy.deepcopy(program, dict(kept))
+    except Exception:  # an attribute cannot be copied: DSPy shares it
+        made = program.deepcopy()
+    return made, slots_of(made, program)
+
+
+def mark(slots: Sequence[Slot]) -> None:
+    """Let copies that the program makes of its rerankers while it runs, as ``dspy.BestOfN`` does, be known by slot."""
+    for number, slot in enumerate(slots):
+        for rerank in slot.rerankers:
+            rerank.__dict__[_MARK] = (number,)  # no plain number: it is no part of what the program does
+
+
+def marked(rerank: Rerank) -> int | None:
+    """The slot of a reranker or of what it was copied from; None for one that no slot holds."""
+    found: tuple[int] | None = rerank.__dict__.get(_MARK)
+    return found[0] if found else None
 
 
 def slots_of(program: dspy.Module, original: dspy.Module | None = None) -> list[Slot]:

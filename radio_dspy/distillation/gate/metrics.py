@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -12,7 +12,7 @@ import dspy
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.passages import Ranking, RankRequest
 from radio_dspy.core.redaction import cause_of, told
-from radio_dspy.distillation.candidates.reranker_slots import Slot
+from radio_dspy.distillation.candidates.reranker_slots import Slot, copy_to_run
 from radio_dspy.distillation.gate.decision import Gate, Judge
 from radio_dspy.evaluation.measures import shown_measure, whole_gains
 from radio_dspy.evaluation.metric_values import metric_value
@@ -119,13 +119,11 @@ class MetricJudge:
             SettingsError: If the program fails on every question, which says nothing of the weights; or if the metric
                 raises, or gives no finite number.
         """
-        before = self.slot.weights
-        self.slot.assign(weights)
-        try:
-            with dspy.context(trace=None, disable_history=True):
-                found = self._outcomes()
-        finally:
-            self.slot.assign(before)
+        program, slots = copy_to_run(self.program)  # what a program remembers was found with other weights
+        slot = next(one for one in slots if one.name == self.slot.name)
+        slot.assign(weights)
+        with dspy.context(disable_history=True):
+            found = replace(self, program=program, slot=slot)._outcomes()
         if found and not self.trial and all(failure for _, failure in found):
             raise SettingsError(
                 "The metric cannot judge: the program failed on every held-out question, at first with "
@@ -160,7 +158,8 @@ class MetricJudge:
 
     def _outcome(self, example: dspy.Example) -> tuple[float, str]:
         try:
-            prediction = self.program(**example.inputs())
+            with dspy.context(trace=[]):  # of this question alone; dspy.BestOfN needs one
+                prediction = self.program(**example.inputs())
         except dspy.LMError as error:  # the LM is away: that is not the reranker's fault
             lms = lms_of(self.program)
             raise lm_failure(

@@ -5,6 +5,7 @@ from typing import Any
 
 from radio_dspy.core.passages import Passage
 from radio_dspy.retrievers.stores import shared
+from radio_dspy.retrievers.stores.values import one_of
 
 _METRICS = {"cosine": shared.COSINE, "ip": shared.INNER_PRODUCT}
 
@@ -15,6 +16,7 @@ class ChromaStore(shared.Store):
     def __init__(self, collection: Any, fields: shared.Fields, documents: bool) -> None:
         shared.needed("chromadb", "chroma")
         self._documents = documents
+        shared.check_client(collection, "A collection of Chroma", ["name", "query", "configuration_json"])
         self._collection, self.fields, self.name = collection, fields, f"collection {collection.name}"
         with shared.asking(self.name):
             said = collection.configuration_json
@@ -42,7 +44,7 @@ class ChromaStore(shared.Store):
     def _search(self, vectors: Any, k: int, wanted: Mapping[str, list[Any]]) -> list[shared.Hits]:
         if not len(vectors):
             return []
-        every = [{name: {"$in": values}} for name, values in wanted.items()]
+        every = [one_of(name, values) for name, values in wanted.items()]
         where = {"$and": every} if len(every) > 1 else every[0] if every else None
         found = self._collection.query(
             query_embeddings=vectors, n_results=k, where=where, include=["documents", "metadatas", "distances"]

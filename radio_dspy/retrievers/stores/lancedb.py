@@ -6,6 +6,7 @@ from typing import Any
 from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.passages import Passage
 from radio_dspy.retrievers.stores import shared
+from radio_dspy.retrievers.stores.values import comparable, whole_numbers
 
 _METRICS = {"cosine": shared.COSINE, "dot": shared.INNER_PRODUCT}
 
@@ -15,6 +16,7 @@ class LanceDBStore(shared.Store):
 
     def __init__(self, table: Any, fields: shared.Fields) -> None:
         self._sql = shared.needed("lancedb.expr", "lancedb")  # quotes names and values
+        shared.check_client(table, "A table of LanceDB", ["name", "schema", "search", "list_indices"])
         self._table, self.fields, self.name = table, fields, f"table {table.name}"
         with shared.asking(self.name):
             self._types = {one.name: one.type for one in table.schema}
@@ -37,10 +39,11 @@ class LanceDBStore(shared.Store):
 
     def _search(self, vectors: Any, k: int, wanted: Mapping[str, list[Any]]) -> list[shared.Hits]:
         nested = isinstance(self.fields.metadata, str)
-        if not nested and (unknown := sorted(wanted.keys() - self._types.keys())):
-            raise SettingsError(f"{self.name}: filter names {unknown[0]!r}; its columns are {sorted(self._types)}.")
         inside = f"{self._sql.col(self.fields.metadata).to_sql()}." if nested else ""
-        every = [f"{inside}{self._one_of(name, values)}" for name, values in wanted.items()]
+        kinds = {one.name: one.type for one in self._types[self.fields.metadata]} if nested else self._types
+        if unknown := sorted(wanted.keys() - kinds.keys()):
+            raise SettingsError(f"{self.name}: filter names {unknown[0]!r}; its columns are {sorted(kinds)}.")
+        every = [self._one_of(name, values, kinds[name], inside) for name, values in wanted.items()]
         found = []
         for vector in vectors:
             query = self._table.search(vector, vector_column_name=self.fields.embedding).distance_type(self._how)
@@ -49,18 +52,23 @@ class LanceDBStore(shared.Store):
             found.append([(self._pair(row)[0], 1 - row["_distance"]) for row in rows])
         return found
 
-    def _one_of(self, name: str, values: Iterable[Any]) -> str:
-        return f"{self._sql.col(name).to_sql()} IN ({', '.join(self._sql.lit(one).to_sql() for one in values)})"
+    def _one_of(self, name: str, values: Iterable[Any], kind: Any, inside: str = "") -> str:
+        of_lists = hasattr(kind, "value_type")
+        known = [self._sql.lit(one).to_sql() for one in comparable(values, kind.value_type if of_lists else kind)]
+        column, among = f"{inside}{self._sql.col(name).to_sql()}", ", ".join(known)
+        if not known:
+            return "false"
+        return f"array_has_any({column}, make_array({among}))" if of_lists else f"{column} IN ({among})"
 
     def _fetch(self, ids: Sequence[str], vectors: bool) -> Iterable[tuple[Passage, Any]]:
         import pyarrow
 
         numbers = pyarrow.types.is_integer(self._types[str(self.fields.id)])
-        known: list[Any] = [int(one) for one in ids if one.isdigit()] if numbers else list(ids)
+        known: list[Any] = whole_numbers(ids) if numbers else list(ids)
         if not known:
             return []
         columns = [*self._names, *([self.fields.embedding] if vectors else [])]
-        query = self._table.search().where(self._one_of(str(self.fields.id), known))
+        query = self._table.search().where(self._one_of(str(self.fields.id), known, self._types[str(self.fields.id)]))
         return map(self._pair, query.select(columns).limit(None).to_list())
 
 

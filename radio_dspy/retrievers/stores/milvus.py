@@ -8,6 +8,7 @@ from typing import Any
 from radio_dspy.core.errors import SettingsError, StoreError
 from radio_dspy.core.passages import Passage
 from radio_dspy.retrievers.stores import shared
+from radio_dspy.retrievers.stores.values import whole_numbers
 
 _METRICS = {"COSINE": shared.COSINE, "IP": shared.INNER_PRODUCT}
 _OTHERS = "$meta"  # the fields that no schema names
@@ -18,6 +19,7 @@ class MilvusStore(shared.Store):
 
     def __init__(self, client: Any, collection: str, fields: shared.Fields) -> None:
         shared.needed("pymilvus", "milvus")
+        shared.check_client(client, "A MilvusClient", ["describe_collection", "search", "query"])
         logging.getLogger("pymilvus.decorators").addFilter(_not_said_twice)
         self._client, self._where, self.fields = client, {"collection_name": collection}, fields
         self.name = f"collection {collection}"
@@ -65,9 +67,10 @@ class MilvusStore(shared.Store):
                 for hits in found]  # fmt: skip
 
     def _fetch(self, ids: Sequence[str], vectors: bool) -> Iterable[tuple[Passage, Any]]:
-        known = [int(one) for one in ids if one.isdigit()] if self._numbers else list(ids)
+        known = whole_numbers(ids) if self._numbers else list(ids)
+        these = f"{self.fields.id} in {_literal(known)}"  # MilvusClient.get quotes ids by halves
         wanted = [*self._output(), *([self.fields.embedding] if vectors else [])]
-        return map(self._pair, self._client.get(**self._where, ids=known, output_fields=wanted) if known else [])
+        return map(self._pair, self._client.query(**self._where, filter=these, output_fields=wanted) if known else [])
 
 
 def _not_said_twice(record: logging.LogRecord) -> bool:

@@ -9,9 +9,6 @@ from radio_dspy.core.passages import Passage
 from radio_dspy.retrievers.stores import shared
 from radio_dspy.retrievers.stores.postgres import Table
 
-# HNSW looks at 40 rows unless told otherwise; with a filter it goes on until there are enough.
-_TUNING = """SELECT set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search',
-least(1000, greatest(current_setting('hnsw.ef_search', true)::int, %(k)s))::text, true)"""
 _SIMILARITY = {shared.COSINE: "1 - ({distance})", shared.INNER_PRODUCT: "-({distance})"}
 _DISTANCE = {shared.COSINE: "{embedding} <=> %(vector)s::", shared.INNER_PRODUCT: "{embedding} <#> %(vector)s::"}
 _METRICS = {"cosine": shared.COSINE, "ip": shared.INNER_PRODUCT}
@@ -27,7 +24,7 @@ class PgVectorStore(shared.Store):
             self._kind, size = self._table.types[fields.embedding]
             if self._kind not in ("vector", "halfvec"):
                 raise SettingsError(f"{self.name}: {fields.embedding!r} is of type {self._kind}, not vector.")
-            indexes = [kind.split("_")[1] for name, kind, _ in self._table.indexes if name == fields.embedding]
+            indexes = [kind.split("_")[1] for name, kind, _, _ in self._table.indexes if name == fields.embedding]
             how = sorted(indexes, key=lambda one: one not in _METRICS) or ["cosine"]
             self._metric = shared.similarity_of(how[0], self.name, _METRICS)
             sample = self._table.select("{embedding}::text", f"true LIMIT {shared.SAMPLE}", [{}])[0]
@@ -42,7 +39,7 @@ class PgVectorStore(shared.Store):
             if isinstance(self.fields.metadata, str):
                 columns[f"f{number}"], values[f"f{number}"] = (
                     self.fields.metadata,
-                    [json.dumps({name: v}) for v in some],
+                    [json.dumps({name: one}) for value in some for one in (value, [value])],  # or a list with it
                 )
                 where.append(f"{{f{number}}}::jsonb @> ANY(%(f{number})s::jsonb[])")
             elif name not in self._table.types:
@@ -50,13 +47,16 @@ class PgVectorStore(shared.Store):
             else:
                 bound = {f"f{number}_{place}": value for place, value in enumerate(some)}
                 columns[f"f{number}"], values = name, {**values, **bound}
-                where.append(f"{{f{number}}} IN ({', '.join(f'%({one})s' for one in bound)})")
+                among = f"{{f{number}}} IN ({', '.join(f'%({one})s' for one in bound)})"
+                within = " OR ".join(f"%({one})s = ANY({{f{number}}})" for one in bound)
+                where.append(f"({within})" if self._table.types[name][0].endswith("[]") else among)
         distance = _DISTANCE[self._metric] + self._kind
         similarity = _SIMILARITY[self._metric].replace("{distance}", distance)
         given = [{**values, "k": k, "vector": self._vector(one).to_text()} for one in vectors]
         tail = f"{' AND '.join(where)} ORDER BY {distance} LIMIT {k}"
-        found = self._table.select(similarity, tail, given, columns, _TUNING) if given else []
-        return [[(self.fields.passage(row), float(score)) for row, score in rows] for rows in found]
+        found = self._table.select(similarity, tail, given, columns, self._table.tuning) if given else []
+        rows_found = (sorted(rows, key=lambda one: -one[1]) for rows in found)  # IVFFlat's order is nearly so
+        return [[(self.fields.passage(row), float(score)) for row, score in rows] for rows in rows_found]
 
     def _fetch(self, ids: Sequence[str], vectors: bool) -> Iterable[tuple[Passage, Any]]:
         value, given = "{embedding}::text" if vectors else "NULL", [{"ids": list(ids)}]

@@ -8,6 +8,7 @@ from typing import Any
 from radio_dspy.core.errors import StoreError
 from radio_dspy.core.passages import Passage
 from radio_dspy.retrievers.stores import shared
+from radio_dspy.retrievers.stores.values import payload_path, whole_numbers
 
 _METRICS = {"Cosine": shared.COSINE, "Dot": shared.INNER_PRODUCT}
 _POINT_ID = re.compile(r"\d+|[0-9a-fA-F]{8}(-?)(?:[0-9a-fA-F]{4}\1){3}[0-9a-fA-F]{12}")
@@ -19,6 +20,7 @@ class QdrantStore(shared.Store):
     def __init__(self, client: Any, collection: str, fields: shared.Fields) -> None:
         self._models, self.fields = shared.needed("qdrant_client.models", "qdrant"), fields
         self._client, self._where, self.name = client, {"collection_name": collection}, f"collection {collection}"
+        shared.check_client(client, "A QdrantClient", ["get_collection", "query_batch_points"])
         with shared.asking(self.name):
             vectors = client.get_collection(collection).config.params.vectors
             named = vectors if isinstance(vectors, Mapping) else {"": vectors}
@@ -26,7 +28,9 @@ class QdrantStore(shared.Store):
                 raise StoreError(f"{self.name}: has no vector {fields.embedding!r}; give embedding=, of {list(named)}.")
             about = named[fields.embedding]
             metric = shared.similarity_of(about.distance.value, self.name, _METRICS)
-            points = client.scroll(collection, limit=shared.SAMPLE, with_vectors=self._wanted(True))[0]
+            has = [self._models.HasVectorCondition(has_vector=fields.embedding)] if fields.embedding else []
+            only = self._models.Filter(must=has)
+            points = client.scroll(collection, only, limit=shared.SAMPLE, with_vectors=self._wanted(True))[0]
         self.check_sample(map(self._pair, points), metric, about.size)
         errors, grpc = (shared.needed(one, "qdrant") for one in ("qdrant_client.http.exceptions", "grpc"))
         hits: list[Any] = []
@@ -39,7 +43,7 @@ class QdrantStore(shared.Store):
 
     def _pair(self, point: Any) -> tuple[Passage, Any]:
         vector = getattr(point, "vector", None)
-        vector = vector[self.fields.embedding] if isinstance(vector, Mapping) else vector
+        vector = vector.get(self.fields.embedding) if isinstance(vector, Mapping) else vector
         return self.fields.passage(point.payload or {}, None if self.fields.id else str(point.id)), vector
 
     def _holds(self, name: str, value: Any) -> Any:
@@ -48,6 +52,7 @@ class QdrantStore(shared.Store):
         return self._models.FieldCondition(key=name, **how)
 
     def _search(self, vectors: Any, k: int, wanted: Mapping[str, list[Any]]) -> list[shared.Hits]:
+        wanted = {payload_path(name): values for name, values in wanted.items()}
         inside = f"{self.fields.metadata}." if isinstance(self.fields.metadata, str) else ""
         every = [[self._holds(inside + name, value) for value in values] for name, values in wanted.items()]
         must = self._models.Filter(must=[self._models.Filter(should=one) for one in every])
@@ -60,8 +65,10 @@ class QdrantStore(shared.Store):
     def _fetch(self, ids: Sequence[str], vectors: bool) -> Iterable[tuple[Passage, Any]]:
         what = {**self._where, "with_vectors": self._wanted(vectors), "with_payload": True}
         if self.fields.id:
-            these = self._models.FieldCondition(key=self.fields.id, match=self._models.MatchAny(any=list(ids)))
-            points = self._client.scroll(scroll_filter=self._models.Filter(must=[these]), limit=2 * len(ids), **what)[0]
+            known: list[Any] = [some for some in (list(ids), whole_numbers(ids)) if some]
+            these = [self._models.FieldCondition(key=self.fields.id, match=self._models.MatchAny(any=some))
+                     for some in known]  # fmt: skip
+            points = self._client.scroll(scroll_filter=self._models.Filter(should=these), limit=2 * len(ids), **what)[0]
         else:
             known = [int(one) if one.isdigit() else one for one in ids if _POINT_ID.fullmatch(one)]
             points = self._client.retrieve(ids=known, **what)

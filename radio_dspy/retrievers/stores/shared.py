@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from radio_dspy.core.errors import DataError, MissingExtraError, SettingsError, StoreError
 from radio_dspy.core.passages import Passage
 from radio_dspy.core.redaction import logger_of, watch_logs
-from radio_dspy.core.validation import checked_text, plain_number
+from radio_dspy.core.validation import checked_text, plain_number, shown
 from radio_dspy.models.encoder import TextEncoder
 from radio_dspy.models.vectors import checked_vectors, length_problem
 from radio_dspy.retrievers.base import Filter
@@ -26,6 +28,7 @@ logger = logger_of(__name__)
 SAMPLE = 8  # passages that are looked at before a store is used
 COSINE, INNER_PRODUCT = "cosine", "inner product"
 _BATCH = 500  # ids asked for at a time
+_LONGEST = 1.01  # similarity of unit vectors
 Hits = list[tuple[Passage, float]]
 
 
@@ -56,10 +59,10 @@ class Fields:
         key = _at(row, str(self.id)) if key is None else key
         text = _at(row, self.text)
         if key is None or key == "" or not isinstance(text, str):
-            missing = self.text if key else str(self.id)
+            missing = self.text if key not in (None, "") else str(self.id)
             raise DataError(
                 f"Passage {key!r} holds nothing that can be read in {missing!r}; it has {sorted(row)}. Say which field "
-                "is meant with id= and text=."
+                "is meant with id= and text=, or fill it in."
             )
         title = _at(row, self.title) if self.title else None
         return Passage(str(key), checked_text(text, f"Passage {key!r}"), str(title or ""), self._metadata(row))
@@ -72,7 +75,7 @@ class Fields:
 
     def _metadata(self, row: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(self.metadata, str):
-            row = row.get(self.metadata) or {}
+            row = _object(row.get(self.metadata), self.metadata)
             names: Iterable[str] = row
         elif self.metadata is not None:
             names = self.metadata
@@ -98,6 +101,18 @@ def _at(row: Mapping[str, Any], name: str) -> Any:
         return row.get(name)
     outer, _, inner = name.partition(".")
     return _at(row[outer], inner) if isinstance(row.get(outer), Mapping) else None
+
+
+def _object(value: Any, name: str) -> Mapping[str, Any]:
+    """The one field that holds all metadata; a text is read as JSON."""
+    with contextlib.suppress(ValueError):
+        value = json.loads(value) if isinstance(value, str) and value else value
+    if value is not None and value != "" and not isinstance(value, Mapping):
+        raise DataError(
+            f"{name!r} holds {shown(value)}, and metadata= needs an object of fields by name; give another field, or "
+            "a list of fields."
+        )
+    return value or {}
 
 
 def _plain(value: Any) -> Any:
@@ -126,12 +141,24 @@ def needed(module: str, extra: str) -> Any:
     return found
 
 
+def check_client(client: Any, wanted: str, methods: Sequence[str]) -> None:
+    """See that a store's client can be asked, and answers at once.
+
+    Raises:
+        SettingsError: For an asynchronous one, an address, or another kind of object.
+    """
+    kind = type(client).__name__
+    if kind.startswith("Async") or not all(hasattr(client, one) for one in methods):
+        raise SettingsError(f"{wanted} is needed, got {kind}; an address or an asynchronous client cannot be asked.")
+
+
 class Store(ABC):
     """A ``VectorStore`` over one engine: adapters say how it searches and how it fetches by id."""
 
     name: str
     dimension: int
     fields: Fields
+    _by_product = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
@@ -139,7 +166,14 @@ class Store(ABC):
     def search(self, vectors: Vectors, k: int, filter: Filter | None = None) -> list[Hits]:
         """Find the ``k`` nearest passages of each vector."""
         wanted = {name: list(one) if _is_many(one) else [one] for name, one in (filter or {}).items()}
-        return self._search(vectors, k, wanted)
+        found = self._search(vectors, k, wanted)
+        longer = max((score for hits in found for _, score in hits), default=0.0) if self._by_product else 0.0
+        if longer > _LONGEST:
+            raise SettingsError(
+                f"{self.name}: compares by inner product, and found a similarity of {longer:.3g}: its vectors are not "
+                "all of length 1. Store unit vectors, or compare by cosine."
+            )
+        return found
 
     def passages(self, ids: Sequence[str]) -> list[Passage]:
         """The passages of these ids that the store holds, in the order of ``ids``."""
@@ -182,8 +216,10 @@ class Store(ABC):
         import numpy as np
 
         held: dict[str, Any] = {}
-        looked_at = list(sample)
-        self._keep(held, ((one.id, vector) for one, vector in looked_at))
+        with asking(self.name):
+            looked_at = list(sample)
+            self._keep(held, ((one.id, vector) for one, vector in looked_at))
+        self._by_product = metric == INNER_PRODUCT
         if not held:
             raise StoreError(f"{self.name}: holds no passage with a vector; fill it first.")
         title = getattr(self, "fields", Fields()).title
@@ -194,7 +230,7 @@ class Store(ABC):
         except (TypeError, ValueError) as error:  # one is missing, or of another length than the others
             raise DataError(f"{self.name}: its vectors are no rows of numbers ({error!s:.200}).") from None
         self.dimension = checked_vectors(found, len(held), self.name, of="passages", dimension=dimension).shape[1]
-        if metric == INNER_PRODUCT and (problem := length_problem(found)):
+        if self._by_product and (problem := length_problem(found)):
             raise SettingsError(
                 f"{self.name}: compares by inner product, but a vector {problem}; store unit vectors, or compare by "
                 "cosine."

@@ -241,6 +241,54 @@ class TestRecord:
         with pytest.raises(SettingsError, match="that the student does not hold"):
             record(program, TRAIN[:1], slots)
 
+    @pytest.mark.parametrize(
+        ("kind", "reward", "ids"), [(dspy.BestOfN, 0.0, ["q0", "q0/2"]), (dspy.Refine, 1.0, ["q0"])]
+    )
+    def test_copies_that_a_program_makes_of_its_reranker_are_its_own(self, kind, reward, ids):
+        def ranks(self, question):
+            return self.answer(question=self.rerank(question, PASSAGES[:2]).passages[0].text)
+
+        inner = Calls(ranks, answer=dspy.Predict("question -> answer"))
+        tried = kind(inner, N=2, reward_fn=lambda inputs, prediction: reward, threshold=1.0)
+        program = Calls(lambda self, question: self.inner(question=question), inner=tried)
+        slots = slots_of(program)
+        with dspy.context(lm=scripted(answer="x")):
+            (own, inner), failures = record(program, TRAIN[:1], slots)
+        assert names(slots) == ["self.rerank", "self.inner.module.rerank"]
+        assert not own.requests
+        assert [one.id for one in inner.requests] == ids
+        assert not failures
+
+    @pytest.mark.parametrize(
+        ("query", "passages"),
+        [
+            (["a list"], PASSAGES),
+            ("why?", "one text"),
+            ("why?", (one for one in PASSAGES)),
+            ("why?", {"a": "Ice."}),
+            ("why?", dspy.Prediction(passages=PASSAGES)),
+            ("why?", None),
+            ("why?", [*PASSAGES, None]),
+        ],
+        ids=["query", "text", "generator", "mapping", "prediction", "none", "none within"],
+    )
+    def test_a_call_that_the_reranker_refuses_is_nothing_to_learn_from(self, query, passages):
+        program = Calls(lambda self, question: self.rerank(query, passages))
+        (seen,), failures = record(program, TRAIN[:2], slots_of(program))
+        assert not seen.requests
+        assert {key: type(error) for key, error in failures.items()} == {"q0": DataError, "q1": DataError}
+
+    def test_an_id_with_two_texts_is_an_error(self):
+        chunks = [{"id": "doc", "text": "Ice floats."}, {"id": "doc", "text": "Yeast dies."}]
+        program = Calls(lambda self, question: self.rerank(question, chunks))
+        with pytest.raises(DataError, match="two passages of the id 'doc' reached a Rerank, and their texts differ"):
+            record(program, TRAIN[:1], slots_of(program))
+
+    def test_an_example_that_does_not_say_its_inputs(self):
+        program = Calls(lambda self, question: self.rerank(question, PASSAGES))
+        with pytest.raises(DataError, match=r"give example\.with_inputs\('question'\)"):
+            record(program, [dspy.Example(question="why?", answer="x")], slots_of(program))
+
     def test_it_leaves_no_trace(self):
         def run(self, question):
             self.rerank(question, PASSAGES[:2])
@@ -363,6 +411,25 @@ class TestObserve:
 
         with pytest.raises(SettingsError, match=r"the program failed: ValueError: No LM is loaded"):
             self.look(Calls(run, rewrite=dspy.Predict("question -> query")))
+
+    def test_a_call_that_cannot_be_seen_and_a_program_that_only_waits(self):
+        def hidden(self, question):
+            return self.rerank.forward(question, ["a", "b"])
+
+        with pytest.raises(SettingsError, match=r"reached a Rerank\. Call it as self\.rerank\(\.\.\.\)"):
+            self.look(Calls(hidden))
+
+        class Waits(dspy.Module):
+            def __init__(self):
+                super().__init__()
+                self.rerank = rerank()
+
+            async def aforward(self, question):
+                return await self.rerank.acall(question, PASSAGES)
+
+        with pytest.raises(SettingsError, match=r"Waits has aforward alone; give dspy\.syncify\(program\)"):
+            self.look(Waits())
+        assert self.look(dspy.syncify(Waits())).recorded
 
     def test_the_first_retriever_of_ours_is_found_behind_tools_too(self, index):
         class Searcher(dspy.Module):

@@ -108,3 +108,62 @@ def test_chroma_texts_in_the_metadata(vectors, small):
     said = [{"body": f"page {row}", "year": row} for row in range(9)]
     made.add(ids=[str(row) for row in range(9)], embeddings=vectors, metadatas=said)
     check(ChromaRetriever(made, small, text="body"), [str(row) for row in range(9)], vectors)
+
+
+def test_qdrant_numbers_in_the_payload_points_without_a_vector_and_names_with_blanks(vectors, small):
+    qdrant = pytest.importorskip("qdrant_client")
+    models, client = qdrant.models, qdrant.QdrantClient(":memory:")
+    about = {"dense": models.VectorParams(size=384, distance=models.Distance.COSINE)}
+    client.create_collection("pages", vectors_config=about)
+    client.upsert(
+        "pages",
+        [
+            models.PointStruct(
+                id=row,
+                vector={"dense": vectors[row].tolist()} if row else {},
+                payload={"doc": row - 3 if row % 2 else f"d{row}", "text": f"page {row}", "in print": row < 5},
+            )
+            for row in range(9)
+        ],
+    )
+    found = QdrantRetriever(client, "pages", small, id="doc", embedding="dense", k=20)
+    ids = [str(row - 3) if row % 2 else f"d{row}" for row in range(1, 9)]
+    assert sorted(one.id for one in found("why?").passages) == sorted(ids)
+    np.testing.assert_allclose(found.vectors(ids), vectors[1:], atol=1e-6)
+    assert sorted(one.id for one in found("why?", filter={"in print": True}).passages) == sorted(ids[:4])
+
+
+ODD = ["a'b", 'a"b', "a\\b", "a\nb", "\u00fc", "{x}", "x'] or id != ['", 'x"] or id != "', "%", " a "]
+
+
+@pytest.mark.parametrize("numbers", [True, False])
+@pytest.mark.parametrize("engine", ["lancedb", "milvus", "chroma"])
+def test_odd_ids_are_fetched(tmp_path, vectors, small, engine, numbers):
+    ids = [*range(-4, 5)] if numbers else ODD[:9]
+    rows = [{"id": key, "text": f"page {row}", "vector": vectors[row].tolist()} for row, key in enumerate(ids)]
+    if engine == "lancedb":
+        found = LanceDBRetriever(pytest.importorskip("lancedb").connect(tmp_path).create_table("pages", rows), small)
+    elif engine == "milvus":
+        client = pytest.importorskip("pymilvus").MilvusClient(str(tmp_path / "milvus.db"))
+        kind = {} if numbers else {"id_type": "string", "max_length": 64}
+        client.create_collection("pages", dimension=384, metric_type="COSINE", auto_id=False, **kind)
+        client.insert("pages", rows)
+        found = MilvusRetriever(client, "pages", small)
+    else:
+        client = pytest.importorskip("chromadb").EphemeralClient()
+        made = client.create_collection(
+            f"odd{numbers}", configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
+        )
+        made.add(ids=[str(one) for one in ids], embeddings=vectors, documents=[one["text"] for one in rows])
+        found = ChromaRetriever(made, small)
+    names = [str(one) for one in ids]
+    np.testing.assert_allclose(found.vectors(names), vectors, atol=1e-6)
+    assert [one.id for one in found.passages_by_id(["\u00b2", ODD[9], *names, "9" * 30])] == names
+
+
+def test_lancedb_lists(tmp_path, vectors, small):
+    rows = [
+        {"id": str(row), "text": "page", "vector": vectors[row], "tags": [f"t{row % 2}", "all"]} for row in range(9)
+    ]
+    found = LanceDBRetriever(pytest.importorskip("lancedb").connect(tmp_path).create_table("pages", rows), small)
+    assert sorted(one.id for one in found("why?", filter={"tags": ["t1", "none", 7]}).passages) == list("1357")

@@ -1,5 +1,6 @@
 """PostgreSQL as it is found: indexes, schemas, types of ids, connections of others."""
 
+import json
 import multiprocessing
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -174,3 +175,57 @@ def test_sql_in_names_and_values_stays_text(engine, small):
     assert found("why?", filter={"x' = 'x": "y"}).passages == []
     assert found.store.passages(["1'; DROP TABLE passages; --"]) == []
     assert engine.state("passages") == before
+
+
+def test_lists_are_searched_until_there_are_enough(engine, small, passages, vectors):
+    """Left alone, IVFFlat looks into one list and filters what it holds."""
+    engine.fill("listed", passages, vectors)
+    engine.connection.execute("CREATE INDEX ON listed USING ivfflat (embedding vector_cosine_ops)")
+    engine.connection.execute("ALTER DATABASE postgres SET enable_seqscan = off")
+    try:
+        found = engine.open("listed", small)
+        assert len(found("why?", k=120).passages) == 120
+        assert len(found("why?", k=120, filter={"tenant": "t1"}).passages) == 120
+    finally:
+        engine.connection.execute("ALTER DATABASE postgres RESET enable_seqscan")
+
+
+def test_rows_that_are_no_passages_and_lists_in_metadata(engine, small, passages, vectors):
+    engine.connection.execute(
+        f"CREATE TABLE gaps (id text, text text, embedding vector({SIZE}), metadata jsonb, tags text[], years int[])"
+    )
+    for one, vector in zip(passages[:30], vectors, strict=False):
+        row = int(one.id)
+        tags, years = ["odd" if row % 2 else "even", "all"], [row % 3]
+        said = json.dumps({"tags": tags, "tag": tags[0]})
+        key, text = None if row == 28 else one.id, None if row == 29 else one.text
+        engine.connection.execute(
+            "INSERT INTO gaps VALUES (%s, %s, %s, %s, %s, %s)", (key, text, str(vector.tolist()), said, tags, years)
+        )
+    found, odd = engine.open("gaps", small, title=None, k=50), [str(row) for row in range(28) if row % 2]
+    assert {one.id for one in found("why?").passages} == {str(row) for row in range(28)}
+    for given in ({"tags": "odd"}, {"tag": "odd"}, {"tags": ["odd", "none"], "tag": ["odd"]}):
+        assert sorted(one.id for one in found("why?", filter=given).passages) == sorted(odd)
+    columns = engine.open("gaps", small, title=None, k=50, metadata=["tags", "years"])
+    assert sorted(one.id for one in columns("why?", filter={"tags": ["odd", "none"]}).passages) == sorted(odd)
+    assert len(columns("why?", filter={"years": [1, 2]}).passages) == 18
+
+
+def test_names_in_quotes_a_comment_and_a_pool(engine, small, passages, vectors):
+    engine.connection.execute('CREATE SCHEMA "Sch.1"')
+    engine.fill('"Sch.1"."Ta""b.le"', passages[:9], vectors[:9])
+    found = engine.open('"Sch.1"."Ta""b.le"', small, where="text <> '' -- all")
+    assert len(found("why?").passages) == 9
+    with pytest.raises(SettingsError, match="must be texts, got"):
+        engine.open("passages", small, where=7)
+
+    import psycopg
+
+    class Pool:
+        def getconn(self):
+            raise AssertionError("taken without being given back")
+
+        def connection(self):
+            return psycopg.connect(engine.uri)
+
+    assert len(PgVectorRetriever(Pool(), "passages", small)("why?", k=5).passages) == 5

@@ -87,8 +87,10 @@ def test_what_is_found_is_the_whole_passage(opened, passages, questions):
             lambda one: one.metadata["year"] in (2021, 2022) and one.metadata["draft"],
         ),
         ({"tenant": "nobody"}, lambda one: False),
+        ({"year": [2021.0, "2022"]}, lambda one: one.metadata["year"] == 2021),
+        ({"tenant": ["acme", 7, True]}, lambda one: one.metadata["tenant"] == "acme"),
     ],
-    ids=["text", "quotes", "list", "number", "two", "none"],
+    ids=["text", "quotes", "list", "number", "two", "none", "number and text", "text, number and truth"],
 )
 def test_filters(opened, passages, vectors, small, questions, given, holds):
     ids, scores = expected(passages, vectors, small, questions[:3], 15, holds)
