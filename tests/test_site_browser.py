@@ -65,5 +65,6 @@ def test_pages_fit_and_are_accessible(page, address):
 def test_search_finds_words(page, address, word):
     page.goto(f"{address}index.html")
     page.keyboard.press("/")
+    page.locator("input:focus").wait_for()  # what is typed before is lost
     page.keyboard.type(word)
-    page.get_by_role("link").filter(has_text=word).first.wait_for()
+    page.get_by_role("option").filter(has_text=word).first.wait_for(timeout=10_000)
