@@ -157,14 +157,20 @@ def agreement_of(
 def recommend(found: Diagnosis) -> str:
     """What to do, in one sentence, by the first of these that holds.
 
-    Too few questions can be judged; the first stage finds too little; the reranker leaves nothing to gain; no signal
-    ranks better than the reranker does; else: train with the cheapest teacher that is about as good as the best.
+    Too few questions can be judged; the first stage finds too little, or seems to; the reranker leaves nothing to gain;
+    no signal ranks better than the reranker does; else: train with the cheapest teacher that is about as good as the
+    best.
     """
     base, best = found.row("base"), found.row("best")
     if found.judged < MIN_JUDGED:
         return (
             f"Cannot tell: only {found.judged} of {found.questions} questions can be judged, and {MIN_JUDGED} are "
             "needed; give questions with labelled passages (relevant) or with answers that passages can contain."
+        )
+    if found.found < FEW_FOUND and found.relevance == "answers":
+        return (
+            f"Cannot tell: only {found.found:.0%} of the questions have a candidate that contains an answer. Either "
+            "the first stage finds too little, or passages put it in other words: label those that help (relevant)."
         )
     if found.found < FEW_FOUND:
         return (

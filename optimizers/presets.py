@@ -14,13 +14,12 @@ if TYPE_CHECKING:
 
 
 class Preset(TypedDict, total=False):
-    """Keyword arguments of ``RADIO``; ``RADIO(**{**preset, "epochs": 1})`` changes one."""
+    """Keyword arguments of ``RADIO``; ``RADIO(**preset | {"epochs": 1})`` changes one."""
 
     encoder: TextEncoder
     signals: dict[Signal, float]
     preferences: PreferenceSettings
     training: TrainingSettings
-    num_threads: int
 
 
 # What ``local_preset`` gives; the defaults of the command line and of experiments are these, too.
@@ -35,7 +34,7 @@ LOCAL_TRAINING = TrainingSettings(
 
 
 def local_preset(retriever: Retriever) -> Preset:
-    """For a small LM on this machine, and a bi-encoder that is also the first stage.
+    """For a bi-encoder that is also the first stage, on a CPU, with any LM or none.
 
     The query side alone is trained, which encodes no passage. Of the teachers without labels these three signals
     gained most in docs/ablation.md, and within noise as much as the best in docs/results.md. Answer and retrieval score
@@ -70,7 +69,6 @@ def local_preset(retriever: Retriever) -> Preset:
         },
         "preferences": LOCAL_PREFERENCES,
         "training": LOCAL_TRAINING,
-        "num_threads": 1,
     }
 
 

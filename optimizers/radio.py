@@ -143,8 +143,6 @@ class RADIO(Teleprompter):
         super().__init__()
         if num_threads is not None and num_threads < 1:
             raise SettingsError(f"num_threads must be at least 1, got {num_threads}.")
-        if signals is not None and not signals:
-            raise SettingsError("signals is empty; give at least one signal with its weight, or None.")
         if not isinstance(rationales, RationaleSettings):
             rationales = RationaleSettings(given=rationales or {})
         settings: dict[str, Any] = {

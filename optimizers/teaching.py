@@ -28,7 +28,13 @@ from radio_dspy.distillation.rationales.writing import RationaleCounts, explain_
 from radio_dspy.distillation.teacher.lm_signal import LMSignal
 from radio_dspy.distillation.teacher.null_passage import check_null
 from radio_dspy.distillation.teacher.ranking import each_fused_ranking, fused_rankings
-from radio_dspy.distillation.teacher.signals import AnswerSimilarity, RationaleSimilarity, RetrievalScore, Signal
+from radio_dspy.distillation.teacher.signals import (
+    AnswerSimilarity,
+    RationaleSimilarity,
+    RetrievalScore,
+    Signal,
+    check_signals,
+)
 from radio_dspy.models.weights import RerankerWeights
 from radio_dspy.rerankers.rerank import rank_with
 from radio_dspy.retrievers.requests import usable
@@ -104,6 +110,8 @@ def check_teacher(preferences: PreferenceSettings, signals: Mapping[Signal, floa
     """
     if not is_whole(rounds) or rounds < 1:
         raise SettingsError(f"rounds must be at least 1 and whole, got {shown(rounds)}.")
+    if signals is not None:
+        check_signals(signals)
     depths = [one.depth for one in signals or () if isinstance(one, LMSignal)]
     if rounds > 1 and not any(depth is not None and depth < preferences.candidates for depth in depths):
         raise SettingsError(

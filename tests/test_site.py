@@ -70,6 +70,7 @@ def test_links_are_made_to_hold_on_the_site(tools):
     )
     assert relinked("[it](docs/gate.md)", ROOT) == "[it](gate.md)"
     assert relinked("[tests](../tests/conftest.py)", ROOT / "docs") == "`tests/conftest.py`"
+    assert relinked("*Reference, Settings*", ROOT / "docs") == "[Reference, Settings](settings.md)"
     assert relinked("[web](https://dspy.ai)", ROOT) == "[web](https://dspy.ai)"
 
 

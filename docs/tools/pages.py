@@ -22,6 +22,14 @@ PAGES = BUILD / "pages"
 TOP = {name: f"{name.lower().replace('_', '-')}" for name in (
     "CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md",
 )}  # fmt: skip
+# What a page of docs/ calls *Reference, Settings*: pages that the site alone has.
+REFERENCE = {
+    "Python": "api/optimizers.md",
+    "Command line": "cli.md",
+    "Settings": "settings.md",
+    "Installation and extras": "extras.md",
+}
+_REFERENCE = re.compile(r"\*(Reference, ([^*]+))\*")
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -61,7 +69,7 @@ def relinked(text: str, folder: Path) -> str:
             return f"[{words}]({page}{anchor})"
         return words if words.startswith("`") else f"`{target.as_posix()}`"
 
-    return _LINK.sub(link, text)
+    return _REFERENCE.sub(lambda found: f"[{found[1]}]({REFERENCE[found[2]]})", _LINK.sub(link, text))
 
 
 def namespace() -> None:

@@ -158,6 +158,8 @@ class Report:
         gain = self.gain()
         verdict = f"aligned against base: {gain:+.3f} nDCG@10"
         verdict += "" if gain > 0 else f"  ({'a loss' if gain < 0 else 'no gain'}: see docs/troubleshooting.md)"
+        if self.relevance == "answers" and not any(any(row.values()) for row in self.metrics.values()):
+            verdict = "no candidate contains an answer, so that the table says nothing: label the held-out questions"
         if not questions["judged"]:
             verdict = "nothing could be judged: give questions with labelled passages or with answers"
         lines = [

@@ -326,6 +326,21 @@ def invoke(*arguments):
     return done.exit_code, done.output
 
 
+@pytest.mark.parametrize(
+    ("more", "signals", "weight"),
+    [([], {"rationale": 0.25, "answer": 0.25, "retrieval": 0.5}, 0.5), (["--rationale-weight", 0.75], None, 0.75)],
+)
+def test_the_teacher_is_local_presets_unless_a_weight_is_given(
+    small_compile, tmp_path, monkeypatch, more, signals, weight
+):
+    import radio_dspy.optimizers.teaching as optimizer
+
+    monkeypatch.setattr(optimizer, "build_groups", lambda *args, **kwargs: 1 / 0)  # what follows is not needed
+    invoke(*small_compile, *more)
+    settings = json.loads((tmp_path / "runs" / "first" / "manifest.json").read_text())["settings"]
+    assert (settings["signals"], settings["rationale_weight"]) == (signals, weight)
+
+
 def test_runs_are_listed_shown_and_gone_on_with(small_compile, tmp_path, monkeypatch):
     import radio_dspy.optimizers.teaching as optimizer
 

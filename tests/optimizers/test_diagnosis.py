@@ -42,6 +42,10 @@ NO_USE = RationaleQuality(40, 0.3, 0.3, 0.0, -0.1, 0.1)
         ({"signals": (row("answer", 0.42, -0.01),)}, "Do not train with these signals: none ranks"),
         ({"rows": (row("base", 0.89), row("best", 0.9))}, "Do not train: the first stage leaves nothing to gain"),
         ({"found": 0.2}, "Do not train yet, mend the first stage: only 20% of the questions"),
+        (
+            {"found": 0.2, "relevance": "answers"},
+            "Cannot tell: only 20% of the questions have a candidate that contains",
+        ),
         ({"judged": 9}, "Cannot tell: only 9 of 50 questions can be judged"),
     ],
 )

@@ -31,6 +31,10 @@ def test_the_local_presets_signals_have_weights(index):
     }
 
 
+def test_a_preset_leaves_to_the_user_how_many_calls_are_in_flight(index):
+    assert radio.RADIO(rationale_lm=False, num_threads=16, **local_preset(index)).num_threads == 16
+
+
 def test_the_hosted_preset_is_what_radio_takes(small):
     optimizer, plain = radio_of(**hosted_preset(small)), radio_of()
     assert optimizer.training == plain.training

@@ -67,6 +67,8 @@ def test_no_gain_and_no_judgement_are_said():
     assert "-0.020 nDCG@10  (a loss: see docs/troubleshooting.md)" in str(worse)
     blind = dataclasses.replace(REPORT, questions={**REPORT.questions, "judged": 0})
     assert "nothing could be judged" in str(blind)
+    nothing = dataclasses.replace(REPORT, metrics={row: {"ndcg@10": 0.0, "mrr": 0.0} for row in REPORT.metrics})
+    assert "no candidate contains an answer, so that the table says nothing" in str(nothing)
 
 
 BASE = [0.5, 0.5, 0.4, 0.6, 0.3, 0.7, 0.5, 0.2, 0.1, 0.5]

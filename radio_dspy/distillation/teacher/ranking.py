@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from radio_dspy.core.errors import DataError
 from radio_dspy.core.passages import Ranking, RankRequest
 from radio_dspy.distillation.teacher.fusion import fused_ranking
 from radio_dspy.distillation.teacher.null_passage import check_null, with_null
-from radio_dspy.distillation.teacher.signals import Signal, score_all
+from radio_dspy.distillation.teacher.signals import Signal, check_signals, score_all
 
 
 def fused_rankings(
@@ -18,7 +17,7 @@ def fused_rankings(
 
     Raises:
         DataError: If a signal gives a score that is not a finite number; question and passage are named.
-        SettingsError: If the null passage is to take part, and no signal can score it.
+        SettingsError: If one is no signal; if the null passage is to take part, and no signal can score it.
     """
     return list(each_fused_ranking(requests, signals, null_passage=null_passage))
 
@@ -27,9 +26,8 @@ def each_fused_ranking(
     requests: Sequence[RankRequest], signals: Mapping[Signal, float], *, null_passage: bool = False
 ) -> Iterator[Ranking]:
     """As ``fused_rankings``, one after the other: of many questions they would take more memory than training does."""
+    check_signals(signals)
     weights = {signal.name: weight for signal, weight in signals.items()}
-    if len(weights) != len(signals):
-        raise DataError(f"Signals must have different names, got {[signal.name for signal in signals]}.")
     if null_passage:
         check_null(signals)
     found = score_all(list(signals), requests, null_passage=null_passage)

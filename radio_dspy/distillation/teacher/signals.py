@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import islice
@@ -16,6 +16,7 @@ from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.passages import Ranking, RankRequest
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.text import contains_answer
+from radio_dspy.core.validation import shown
 from radio_dspy.distillation.teacher.null_passage import reads_null, with_null
 from radio_dspy.models.encoder import BLOCK, TextEncoder
 from radio_dspy.models.open_encoder import as_encoder
@@ -45,6 +46,26 @@ class Signal(Protocol):
 
     def score(self, requests: Sequence[RankRequest]) -> list[Scores]:
         """For each question, float32 scores of shape (number of candidates,), in the candidates' order."""
+
+
+def check_signals(signals: Mapping[Signal, float]) -> None:
+    """See that each is a signal with a name of its own.
+
+    Raises:
+        SettingsError: If one is none, or there are none, or two have the same name.
+    """
+    if not isinstance(signals, Mapping) or not signals:
+        raise SettingsError(f"signals must be a dict of at least one signal with its weight, got {shown(signals)}.")
+    for one in signals:
+        named, scores = isinstance(getattr(one, "name", None), str), callable(getattr(one, "score", None))
+        if isinstance(one, type) or not named or not scores:
+            raise SettingsError(
+                f"{shown(one)} is no signal: give an object, not a class, with a text as its name and score(requests); "
+                "see docs/add-a-signal.md."
+            )
+    names = [one.name for one in signals]
+    if len(set(names)) < len(names):
+        raise SettingsError(f"Signals must have different names, got {names}.")
 
 
 class RetrievalScore:

@@ -93,7 +93,7 @@ def test_signals_are_weighed():
     (group,), _ = build(signals={SIGNAL: 0.25, other: 0.75})
     assert group.passage_ids[0] == "p0"
     assert group.scores[0] == pytest.approx(0.75)
-    with pytest.raises(DataError, match="Signals must have different names, got"):
+    with pytest.raises(SettingsError, match="Signals must have different names, got"):
         build(signals={SIGNAL: 0.5, Given(SIGNAL.scores): 0.5})
 
 
