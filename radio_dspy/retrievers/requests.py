@@ -146,10 +146,10 @@ def distinct_questions(examples: Sequence[dspy.Example]) -> dict[str, dspy.Examp
             )
         text = example.get("question")
         if not isinstance(text, str) or is_blank(text):
-            told = f"'question' must be a text, got {shown(text)}" if "question" in example else "has no 'question'"
+            told = f" that is a text, got {shown(text)}" if "question" in example else ""
             raise DataError(
-                f"Example {position}: {told} (it has {sorted(example.keys())}); where the program takes it by another "
-                "name, give example.copy(question=...)."
+                f"Example {position} has no 'question'{told} (it has {sorted(example.keys())}); where the "
+                "program takes it by another name, give example.copy(question=...)."
             )
         key = checked_text(question_id(example), f"Example {position}, id")
         checked_text(text, f"Question {key!r}")

@@ -475,7 +475,7 @@ def test_questions_that_cannot_be_told(index, small, topic):
     with pytest.raises(DataError, match=r"has no 'question' .*give example\.copy\(question=\.\.\.\)"):
         optimizer.compile(student, trainset=two * 2, valset=two)
     none = [dspy.Example(question=None, answer="yes").with_inputs("question")]
-    with pytest.raises(DataError, match="'question' must be a text, got None"):
+    with pytest.raises(DataError, match="has no 'question' that is a text, got None"):
         optimizer.compile(student, trainset=none * 2, valset=none)
     with pytest.raises(SettingsError, match=r"must be a dspy\.Module, got <function"):
         optimizer.compile(dspy.streamify(student), trainset=topic.train[:4], valset=topic.test[:2])

@@ -312,7 +312,7 @@ def test_a_trainset_that_cannot_be_used(program, topic):
     with pytest.raises(DataError, match=r"\{'without an answer': 1\}"):
         radio_of(**FAST).compile(program, trainset=unanswered, valset=topic.test)
     with pytest.raises(DataError, match="Example 0 has no 'question'"):
-        radio_of(**FAST).compile(program, trainset=[dspy.Example(query="Who?")], valset=topic.test)
+        radio_of(**FAST).compile(program, trainset=[dspy.Example(asker="Who?")], valset=topic.test)
     alike = [dspy.Example(question=f"Why is ice slippery{end}", answer="x").with_inputs("question") for end in "?!."]
     with pytest.raises(DataError, match="The 3 training questions are almost alike"):
         radio_of(**FAST).compile(program, trainset=alike)

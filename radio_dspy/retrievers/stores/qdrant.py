@@ -28,10 +28,9 @@ class QdrantStore(shared.Store):
                 raise StoreError(f"{self.name}: has no vector {fields.embedding!r}; give embedding=, of {list(named)}.")
             about = named[fields.embedding]
             metric = shared.similarity_of(about.distance.value, self.name, _METRICS)
-            has = [self._models.HasVectorCondition(has_vector=fields.embedding)] if fields.embedding else []
-            only = self._models.Filter(must=has)
-            points = client.scroll(collection, only, limit=shared.SAMPLE, with_vectors=self._wanted(True))[0]
-        self.check_sample(map(self._pair, points), metric, about.size)
+            points = client.scroll(collection, limit=8 * shared.SAMPLE, with_vectors=self._wanted(True))[0]
+        sample = (one for one in map(self._pair, points) if one[1] is not None)  # some may lack the named vector
+        self.check_sample(sample, metric, about.size)
         errors, grpc = (shared.needed(one, "qdrant") for one in ("qdrant_client.http.exceptions", "grpc"))
         hits: list[Any] = []
         with suppress(errors.ApiException, grpc.RpcError):  # a server counts only fields with an index
