@@ -366,8 +366,8 @@ def test_what_a_first_stage_gives(found, given):
         (RAG(None), radio.Rerank, "search", "needs a reranker such as"),
         (RAG(None), Noting(), None, "must name what finds the passages, got None"),
         (RAG(None), Noting(), "", "must name what finds the passages, got ''"),
-        (RAG(None), Noting(), "forward", "has no attribute 'forward'"),
-        (RAG(None), Noting(), "__class__", "has no attribute '__class__'"),
+        (RAG(None), Noting(), "forward", "has no attribute and no tool 'forward'"),
+        (RAG(None), Noting(), "__class__", "has no attribute and no tool '__class__'"),
     ],
 )
 def test_what_is_no_program_reranker_or_name(program, reranker, after, message):
