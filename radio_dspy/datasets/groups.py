@@ -16,6 +16,7 @@ from radio_dspy.core.errors import DataError
 from radio_dspy.core.files import check_replaced, write_lines
 from radio_dspy.core.passages import Passage, as_passage, checked_corpus
 from radio_dspy.core.validation import checked_text, is_blank, plain_text, shown
+from radio_dspy.datasets.feedback import settled
 from radio_dspy.datasets.reading import BlankRowError, LeftOut, Source, is_missing, rows_of
 from radio_dspy.datasets.shapes import columns, first_of
 
@@ -50,7 +51,7 @@ def load_groups(source: Source, passages: Iterable[Passage] = ()) -> list[dspy.E
         >>> one.question, one.pos, len(one.neg)
         ('why?', ['Yeast dies.'], 2)
     """
-    rows = rows_of(source)
+    rows = settled(rows_of(source))
     contents = {passage.id: passage.contents for passage in checked_corpus(passages)}
     left_out = LeftOut(source, "groups")
     groups = []
