@@ -16,6 +16,7 @@ from radio_dspy.core.errors import DataError
 from radio_dspy.core.files import check_replaced, write_lines
 from radio_dspy.core.passages import Passage, as_passage, checked_corpus
 from radio_dspy.core.validation import checked_text, is_blank, plain_text, shown
+from radio_dspy.datasets.feedback import settled
 from radio_dspy.datasets.reading import BlankRowError, LeftOut, Source, is_missing, rows_of
 from radio_dspy.datasets.shapes import columns, first_of
 
@@ -59,7 +60,7 @@ def load_groups(source: Source, passages: Iterable[Passage] | Lookup = ()) -> li
         >>> one.question, one.pos, len(one.neg)
         ('why?', ['Yeast dies.'], 2)
     """
-    rows: Iterable[tuple[str, Mapping[str, Any]]] = rows_of(source)
+    rows: Iterable[tuple[str, Mapping[str, Any]]] = settled(rows_of(source))
     if isinstance(passages, Lookup):
         rows = list(rows)
         passages = _fetched(passages, _named_in(row for _, row in rows))

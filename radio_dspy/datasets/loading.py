@@ -15,6 +15,7 @@ from radio_dspy.core.errors import DataError
 from radio_dspy.core.passages import Passage, content_id
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.validation import is_blank, json_fields, plain_text
+from radio_dspy.datasets.feedback import settled
 from radio_dspy.datasets.judgements import Grades, Qrels, fitting, read_grades
 from radio_dspy.datasets.named import open_named
 from radio_dspy.datasets.reading import BlankRowError, LeftOut, Source, is_empty, is_missing, name_of, plain, rows_of
@@ -167,7 +168,7 @@ def load_questions(source: Source, qrels: Qrels | None = None) -> list[dspy.Exam
     places: dict[str, str] = {}
     unread: dict[str, None] = {}
     left_out = LeftOut(source, "questions")
-    for where, row in rows_of(rows):
+    for where, row in settled(rows_of(rows)):
         key = identifier(where, row, QUESTION_IDS) if first_of(row, QUESTION_IDS) else ""
         if own is not None and grades is not None and key not in grades:  # of another split
             continue

@@ -28,6 +28,7 @@ FORMAT_VERSION = 1
 # What a hub and its users put beside a program. Nothing here is read, so it may come, change and go.
 UNREAD = frozenset({".gitattributes", "LICENSE", "README.md"})
 _UNREAD_FOLDERS = frozenset({".cache", ".git"})  # of a download by `hf`, and of a clone
+_WANTED = "give the folder that `radio-dspy compile` or radio_dspy.save wrote."
 _LIBRARIES = ("dspy", "sentence-transformers", "torch", "transformers")
 _SETTINGS = ("candidates", "k", "hops")
 _WEIGHTS_FOLDER = re.compile(r"reranker(-\d+)?", re.ASCII)
@@ -176,7 +177,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         manifest = read_json(path)
         number = int(manifest["format"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not a manifest of a saved program ({error!r:.200}).") from error
+        raise CheckpointError(f"{path}: not a manifest of a saved program ({error!r:.200}); {_WANTED}") from error
     if number > FORMAT_VERSION:  # said first: a newer manifest may well have another shape
         raise CheckpointError(
             f"{path.parent}: saved format {number}; this release reads up to {FORMAT_VERSION}. Upgrade radio-dspy."
@@ -184,4 +185,4 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         return _Manifest.model_validate(manifest).model_dump(exclude_unset=True)
     except ValidationError as error:
-        raise CheckpointError(f"{path}: not a manifest of a saved program ({problem_of(error)}).") from None
+        raise CheckpointError(f"{path}: not a manifest of a saved program ({problem_of(error)}); {_WANTED}") from None

@@ -96,7 +96,6 @@ def load(
     """
     folder, links = _located(path, revision, token)
     manifest = checked_manifest(folder, links)
-    _forget_what_stood_here(folder)
     if program is None:
         program = _fresh(folder, manifest, retriever)
     if missing := set(manifest["rerankers"]) ^ set(found := _weights_of(program)):
@@ -124,6 +123,7 @@ def load(
         raise CheckpointError(f"{folder}: {PROGRAM} is not the state of a saved program ({_said(error)}).") from error
     for weights in found.values():
         weights.take_over(_renamed(weights, into))
+    _forget_what_stood_here(folder)  # not before: where loading fails, what was loaded from here goes on
     return program
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
-from radio_dspy.core.errors import CheckpointError, SettingsError, UnsafeFileError
+from radio_dspy.core.errors import CheckpointError, RadioError, SettingsError, UnsafeFileError
 from radio_dspy.core.files import is_special, sha256_of
 from radio_dspy.core.states import Name, Prefix, Strict, problem_of, read_json
 from radio_dspy.retrievers.index_layout import PLAIN, IndexLayout
@@ -57,6 +57,9 @@ class _Identity(BaseModel):
 class _Ends(Strict):
     size: int
     sha256: str
+
+
+_WANTED = "give the folder of an index, which FaissRetriever.save and `radio-dspy index` write."
 
 
 class IndexManifest(BaseModel):
@@ -111,6 +114,8 @@ def described(encoder: TextEncoder) -> tuple[dict[str, Any], dict[str, Any]]:
         identity, queries = json.loads(json.dumps([encoder.identity, encoder.query_settings], allow_nan=False))
         _Identity.model_validate(identity)
         TypeAdapter(Prefix | None).validate_python(encoder.query_prefix, strict=True)
+    except RadioError:  # of an encoder that is not there, say
+        raise
     except (TypeError, ValueError, RecursionError) as error:
         problem = problem_of(error) if isinstance(error, ValidationError) else f"{error!s:.200}"
         raise SettingsError(
@@ -128,10 +133,7 @@ def read_manifest(folder: Path) -> IndexManifest:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise CheckpointError(
-            f"{path}: no such file; give the folder of an index, which FaissRetriever.save and `radio-dspy index` "
-            "write."
-        )
+        raise CheckpointError(f"{path}: no such file; {_WANTED}")
     try:
         found = read_json(path)
         version = int(found["format"])
@@ -140,7 +142,7 @@ def read_manifest(folder: Path) -> IndexManifest:
             _Identity.model_validate(manifest.encoder)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError, OSError) as error:
         problem = problem_of(error) if isinstance(error, ValidationError) else repr(error)[:200]
-        raise CheckpointError(f"{path}: not an index manifest ({problem}).") from None
+        raise CheckpointError(f"{path}: not an index manifest ({problem}); {_WANTED}") from None
     if version > FORMAT_VERSION:
         raise CheckpointError(f"{folder}: index format {version}; this release reads up to {FORMAT_VERSION}.")
     for role in (INDEX, PASSAGES):

@@ -99,6 +99,7 @@ async def _running(app: FastAPI) -> AsyncIterator[None]:
     # Only a process's main thread hears signals, and not on Windows.
     with contextlib.suppress(AttributeError, NotImplementedError, RuntimeError, ValueError):
         loop.add_signal_handler(signal.SIGHUP, reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked while the program was opened
     yield
     for one in tasks:
         one.cancel()
@@ -136,7 +137,7 @@ async def version(request: Request) -> Version:
         release=__version__,
         program=type(loaded.program).__name__,
         base=weights.base,
-        fingerprint=weights.fingerprint,
+        fingerprint=loaded.fingerprint,
         lm=service.lm and shown_name(str(service.lm.model)),
         orders=list(loaded.programs),
         candidates=loaded.program.candidates,

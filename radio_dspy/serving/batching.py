@@ -6,13 +6,21 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from radio_dspy.rerankers.rerank import Rerank
 
 Lists: TypeAlias = Sequence[tuple[str, Sequence[str]]]
+T = TypeVar("T")
 _PASS_TEXTS = 256  # texts of a pass: a further request waits at most for so many
+_THREADS = ThreadPoolExecutor(4, "radio-dspy-model")
+
+
+async def aside(function: Callable[..., T], *arguments: Any) -> T:
+    """Run what the model does in a thread; asyncio's own may all be held by a store that does not answer."""
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, function, *arguments)
 
 
 @dataclass(eq=False)
@@ -89,7 +97,7 @@ class Batcher:
             alike = [one for one in jobs if one.rerank is rerank]
             lists = [pair for one in alike for pair in one.lists]
             try:
-                found = await asyncio.to_thread(rerank.score_lists, lists)
+                found = await aside(rerank.score_lists, lists)
             except Exception as error:
                 if len(alike) > 1:
                     for one in alike:

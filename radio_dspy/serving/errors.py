@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import dspy
@@ -20,11 +22,12 @@ from radio_dspy.core.errors import (
     StoreError,
 )
 from radio_dspy.core.redaction import logger_of, told
+from radio_dspy.serving.settings import LimitError
 
 logger = logger_of(__name__)
 _SHOWN = 3  # wrong fields of a request
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
-    (OverflowError, 413),  # of a limit
+    (LimitError, 413),
     (dspy.ContextWindowExceededError, 413),
     (UnicodeError, 422),
     (CheckpointError, 500),
@@ -33,6 +36,8 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (LanguageModelError, 502),
     (dspy.LMError, 502),
     (StoreError, 502),
+    (TimeoutError, 504),  # of a store or an LM
+    (asyncio.TimeoutError, 504),  # before Python 3.11
     (RunError, 507),  # a disk that is full or broken
 )
 
@@ -49,7 +54,7 @@ def answer_to(error: Exception) -> Answer:
     """The status and the reason of a failure; one that nobody foresaw is in the log alone."""
     for kind, status in _STATUS:
         if isinstance(error, kind):
-            ours = status < 500 and isinstance(error, RadioError | OverflowError)
+            ours = status < 500 and isinstance(error, RadioError)
             reason = " ".join(str(error).split()) if ours else told(error)
             own = f"{type(error).__name__}: " if isinstance(error, RadioError) else ""
             return Answer(status, reason.removeprefix(own))
@@ -69,15 +74,27 @@ def handle_errors(app: FastAPI) -> None:
             return await failed(_, error)
         return JSONResponse({"detail": str(error.detail)}, error.status_code, error.headers)
 
-    async def invalid(_: Request, error: Exception) -> JSONResponse:
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
         wrong = error.errors() if isinstance(error, RequestValidationError) else []
         # Without the values that were sent: they may be large, or nothing that JSON can hold.
-        reasons = [f"{'.'.join(str(part)[:40] for part in one['loc'])}: {one['msg']}" for one in wrong[:_SHOWN]]
+        reasons = [f"{_place(one['loc'])}: {one['msg']}" for one in wrong[:_SHOWN]]
         text = "; ".join(reasons).encode("utf-8", "replace").decode()
+        if [one["loc"] for one in wrong] == [("body",)] and not _is_json(request):
+            text = "the body is read as JSON alone: send the header Content-Type: application/json"
         return JSONResponse({"detail": f"{text}; see /openapi.json."}, 422)
 
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, refused)
     for kind, _ in _STATUS:
         app.add_exception_handler(kind, failed)
-    app.add_exception_handler(Exception, failed)
+
+
+def _is_json(request: Request) -> bool:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower().endswith("json")
+
+
+def _place(parts: Sequence[str | int]) -> str:
+    """A field's place; without the shape, which stands before a field's name where a body may have one of two."""
+    if len(parts) > 2 and parts[1] in ("texts", "documents") and isinstance(parts[2], str):
+        parts = [parts[0], *parts[2:]]
+    return ".".join(str(part)[:40] for part in parts)

@@ -13,6 +13,7 @@ from radio_dspy.core.errors import DataError, RunError
 from radio_dspy.core.files import check_file, check_replaced
 from radio_dspy.core.passages import Passage
 from radio_dspy.core.redaction import logger_of
+from radio_dspy.datasets.feedback import is_feedback
 from radio_dspy.datasets.groups import load_groups
 from radio_dspy.datasets.loading import load_questions
 from radio_dspy.runs.lock import lock_file
@@ -20,8 +21,6 @@ from radio_dspy.serving.shapes import Feedback
 
 logger = logger_of(__name__)
 _OTHER = "give another file for --feedback."
-_SAYS = {"question", "query", "golden_answers", "metadata", "pos", "neg"}
-_METADATA = {"supporting_ids", "good", "answer"}
 
 
 def check_feedback(path: Path) -> Path:
@@ -42,9 +41,8 @@ def _is_feedback(path: Path) -> bool:
 
 def _is_row(line: bytes) -> bool:
     try:
-        row = json.loads(line)
-        return line.endswith(b"\n") and row.keys() >= _SAYS and row["metadata"].keys() == _METADATA
-    except (ValueError, AttributeError, RecursionError):
+        return line.endswith(b"\n") and is_feedback(json.loads(line))
+    except (ValueError, RecursionError):
         return False
 
 
@@ -95,6 +93,7 @@ def add_feedback(path: Path, row: dict[str, Any]) -> None:
     """
     line = json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(opened, "ab", buffering=0) as file:
             while not lock_file(file):  # another line is being added

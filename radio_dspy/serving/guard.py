@@ -8,11 +8,12 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from radio_dspy.serving.settings import LOOPBACK
+from radio_dspy.serving.errors import answer_to
+from radio_dspy.serving.settings import is_loopback
 from radio_dspy.serving.shapes import EVENTS, event
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ class _RefusedError(Exception):
         self.unread = unread  # whether more of its body may come
 
 
+class _LateError(Exception):
+    """A request that is not answered within its time; a store's or an LM's TimeoutError is something else."""
+
+
 class Guard:
     """Refuses requests without a key, for another host, too many, too large or too slow.
 
@@ -53,22 +58,26 @@ class Guard:
         self._settings = settings = service.settings
         self._keys = [_digest(key) for key in keys]
         # Else a page of anyone could ask a server of this machine under a name of its own (DNS rebinding).
-        self._only_loopback = not keys and settings.host in LOOPBACK
-        self._hosts = {*LOOPBACK, *(urlsplit(one).hostname for one in settings.origins)}
+        self._only_loopback = not keys and is_loopback(settings.host)
+        self._origins = {urlsplit(one).hostname for one in settings.origins}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request on, or answer with the reason why not."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = streams = False
+        if scope["method"] == "HEAD":  # answered as GET; uvicorn leaves out the body
+            scope = {**scope, "method": "GET"}
+        began = streams = ended = False
 
         async def guarded(message: Message) -> None:
-            nonlocal began, streams
+            nonlocal began, streams, ended
             if message["type"] == "http.response.start":
                 began = True
                 streams = dict(message["headers"]).get(b"content-type", b"").startswith(EVENTS.encode())
                 message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+            else:
+                ended = not message.get("more_body", False)
             await send(message)
 
         ends = time.monotonic() + self._settings.time_limit
@@ -77,24 +86,29 @@ class Guard:
             with self._place(scope):
                 body = await self._body(scope, receive, ends)
                 answering = self._app(scope, _replay(body, receive), guarded)
-                await asyncio.wait_for(answering, max(ends - time.monotonic(), 0.001))
+                await _answered(answering, receive, ends, lambda: ended)
         except _RefusedError as error:
             if error.unread:
                 await _discard(receive, ends)
             await _refuse(guarded, error)
-        except asyncio.TimeoutError:
+        except _LateError:
             limit = self._settings.time_limit
             reason = f"time_limit: not done within {limit:g} seconds; ask again, or send less at a time."
             if not began:
                 await _refuse(guarded, _RefusedError(503, reason))
             elif streams:
                 await send({"type": "http.response.body", "body": event("error", {"detail": reason}).encode()})
+        except Exception as error:
+            if began:
+                raise
+            answer = answer_to(error)  # which logs it; raised on, it would be logged again and lose its headers
+            await _refuse(guarded, _RefusedError(answer.status, answer.reason))
 
     def _check(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
         if self._only_loopback:
-            host = headers.get(b"host", b"").decode("latin-1")
-            if _hostname(host) not in self._hosts:
+            host = _hostname(headers.get(b"host", b"").decode("latin-1"))
+            if not is_loopback(host) and host not in self._origins:
                 reason = "this server is asked as 127.0.0.1 or localhost alone; see --host and --origin."
                 raise _RefusedError(421, reason, unread=True)
         if self._keys and scope["path"] not in OPEN and scope["method"] != "OPTIONS":
@@ -139,6 +153,33 @@ class Guard:
             if len(found) > self._settings.max_body:
                 raise _RefusedError(413, self._settings.exceeded("max_body", "more bytes"), unread=more)
         return bytes(found)
+
+
+async def _answered(
+    answering: Coroutine[Any, Any, None], receive: Receive, ends: float, is_sent: Callable[[], bool]
+) -> None:
+    """Await an answer while there is time, and somebody who waits for it.
+
+    Raises:
+        _LateError: If there is no time left.
+    """
+    answer, left = asyncio.ensure_future(answering), asyncio.ensure_future(_client_left(receive))
+    try:
+        seconds = max(ends - time.monotonic(), 0.001)
+        done, _ = await asyncio.wait({answer, left}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            raise _LateError
+        if answer in done or is_sent():  # the connection says that it ended also where all was sent
+            await answer
+    finally:
+        answer.cancel()
+        left.cancel()
+        await asyncio.gather(answer, left, return_exceptions=True)
+
+
+async def _client_left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _digest(key: str | bytes) -> bytes:

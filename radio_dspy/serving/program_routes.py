@@ -61,6 +61,7 @@ async def ask(body: AskRequest, request: Request) -> Any:
     service: Service = request.app.state.service
     inputs: dict[str, Any] = {"question": body.question, **({"choices": body.choices} if body.choices else {})}
     program = service.answering(body.order, body.choices)
+    await service.check([body.question], body.choices or [])
     started = time.perf_counter()
     if body.stream:
         events = _events(service, program, inputs, body.order, started)
@@ -98,11 +99,15 @@ async def feedback(body: Feedback, request: Request) -> dict[str, bool]:
     path = service.settings.feedback
     if path is None:
         raise HTTPException(409, "feedback is not kept here: start the server with --feedback FILE.")
-    if len(body.passages) > service.settings.max_texts:
-        raise OverflowError(service.settings.exceeded("max_texts", len(body.passages)))
+    await service.check([body.question, body.answer or ""], [*body.passages, *(body.choices or [])])
     found = await asyncio.to_thread(service.retriever.passages_by_id, list(body.passages))
     await asyncio.to_thread(add_feedback, path, feedback_row(body, found))
     return {"kept": True}
+
+
+async def _reload_all(request: Request) -> None:
+    await request.app.state.service.reload()
+    request.app.state.tell_workers()
 
 
 @router.post("/reload")
@@ -114,6 +119,5 @@ async def reload(request: Request) -> dict[str, str]:
     service: Service = request.app.state.service
     if not request.app.state.keyed:
         raise HTTPException(403, "a server without keys is reloaded by the signal SIGHUP alone.")
-    await service.reload()
-    request.app.state.tell_workers()
-    return {"fingerprint": service.loaded.rerank.weights.fingerprint}
+    await asyncio.shield(_reload_all(request))  # also where who asked for it does not wait
+    return {"fingerprint": service.loaded.fingerprint}

@@ -20,7 +20,7 @@ from radio_dspy.core.errors import RadioError, RunError, SettingsError
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.serving.feedback import check_feedback
 from radio_dspy.serving.metrics import SHARED_FOLDER
-from radio_dspy.serving.settings import LOOPBACK, ServerSettings, read_keys
+from radio_dspy.serving.settings import ServerSettings, is_loopback, read_keys
 
 if TYPE_CHECKING:
     import uvicorn
@@ -50,17 +50,22 @@ def serve(source: Source, settings: ServerSettings, announce: Callable[[str], No
     if settings.feedback is not None:
         settings = replace(settings, feedback=check_feedback(settings.feedback))
     listening = _bind(settings)
-    if not keys and settings.host not in LOOPBACK:
+    with contextlib.suppress(AttributeError):  # Windows has none
+        # One that comes while the program is opened waits for who handles it; by default it would end the process.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    if not keys and not is_loopback(settings.host):
         logger.warning("%s: anyone who reaches it may ask: no keys are given (--api-key-file).", settings.host)
     settings = replace(settings, port=listening.getsockname()[1])
     factory = _Factory(source, settings)
     run = configured(factory, settings, factory=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again when it has ended
+    server = uvicorn.Server(run)
+    # While the program is opened; uvicorn has a handler of its own, and raises the signal again when it has ended.
+    signal.signal(signal.SIGTERM, lambda *_: None if server.should_exit else sys.exit(0))
     with contextlib.suppress(KeyboardInterrupt), listening:
         if settings.workers == 1:
             run.app, run.factory = factory.open(lambda: None), False
             announce(settings.address)
-            uvicorn.Server(run).run(sockets=[listening])
+            server.run(sockets=[listening])
         else:
             with tempfile.TemporaryDirectory(prefix="radio-dspy-") as shared:
                 os.environ[SHARED_FOLDER] = shared  # workers inherit it
@@ -71,7 +76,8 @@ def serve(source: Source, settings: ServerSettings, announce: Callable[[str], No
 
 def _announce_first(address: str, announce: Callable[[str], None]) -> None:
     """Announce the address when the first worker answers."""
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health"):
+    asking = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # not by way of a proxy of the environment
+    with contextlib.suppress(OSError), asking.open(f"{address}/health"):
         announce(address)
 
 
@@ -143,10 +149,17 @@ def _workers(run: uvicorn.Config, listening: socket.socket) -> None:
     Raises:
         RunError: If one cannot start.
     """
+    from prometheus_client.multiprocess import mark_process_dead
     from uvicorn.supervisors.multiprocess import Multiprocess
 
     class Workers(Multiprocess):
         """uvicorn's, whose SIGHUP would replace the processes."""
+
+        def keep_subprocess_alive(self) -> None:
+            before = {one.pid for one in self.processes}
+            super().keep_subprocess_alive()
+            for pid in before - {one.pid for one in self.processes}:
+                mark_process_dead(pid)  # what it was answering is under way no more
 
         def handle_hup(self) -> None:
             for one in self.processes:
@@ -154,6 +167,7 @@ def _workers(run: uvicorn.Config, listening: socket.socket) -> None:
                     os.kill(one.pid, signal.SIGHUP)
 
     workers = Workers(run, sockets=[listening])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     workers.run()
     if any(one.exitcode == _FAILED for one in workers.processes):
         raise RunError("A worker could not start; what it said stands above.")

@@ -22,9 +22,9 @@ from radio_dspy.models.cache import count_tokens
 from radio_dspy.persistence.saving import load
 from radio_dspy.programs.multiple_choice import MultipleChoice
 from radio_dspy.rerankers.rerank import NoRerank, Rerank
-from radio_dspy.serving.batching import Batcher, Lists
+from radio_dspy.serving.batching import Batcher, Lists, aside
 from radio_dspy.serving.metrics import Metrics
-from radio_dspy.serving.settings import ServerSettings
+from radio_dspy.serving.settings import LimitError, ServerSettings
 from radio_dspy.serving.shapes import Order
 
 logger = logger_of(__name__)
@@ -51,6 +51,7 @@ class Loaded:
     def __init__(self, folder: Path, retriever: Any) -> None:
         self.program: Any = load(folder, retriever=retriever)
         self.rerank: Rerank = self.program.rerank
+        self.fingerprint = self.rerank.weights.fingerprint  # now: the folder may be replaced at any time
         self.programs: dict[Order, Any] = {"aligned": self.program}
         base = self.rerank.deepcopy()
         base.weights = base.weights.untrained()
@@ -123,7 +124,7 @@ class Service:
             RadioError: If it cannot be loaded; the program in hand stays.
         """
         async with self._loading:
-            self.loaded = await asyncio.to_thread(Loaded, self._source.program, self.retriever)
+            self.loaded = await aside(Loaded, self._source.program, self.retriever)
             self.metrics.reloads.inc()
             logger.info("%s: loaded again.", self._source.program)
 
@@ -131,30 +132,38 @@ class Service:
         """The aligned reranker's scores of a request's texts, query by query.
 
         Raises:
-            OverflowError: If there are too many texts or tokens; the message has the limit's name.
+            LimitError: As for ``check``.
         """
         rerank = self.loaded.rerank
-        await self._check(rerank, lists)
+        await self.check([query for query, _ in lists], [text for _, texts in lists for text in texts])
         return await self.batcher.score(rerank, lists)
 
-    async def _check(self, rerank: Rerank, lists: Lists) -> None:
-        texts = [text for _, found in lists for text in found]
+    async def check(self, queries: Sequence[str], texts: Sequence[str] = ()) -> None:
+        """Hold all that a request says against the limits, before anything is done or paid for.
+
+        Args:
+            queries: What it asks; limited by their tokens alone.
+            texts: Its documents, options or passages.
+
+        Raises:
+            LimitError: If there are too many texts or tokens; the message has the limit's name.
+        """
         if len(texts) > self.settings.max_texts:
-            raise OverflowError(self.settings.exceeded("max_texts", len(texts)))
-        texts += [query for query, _ in lists]
+            raise LimitError(self.settings.exceeded("max_texts", len(texts)))
+        said = [*texts, *queries]
         limit = self.settings.max_tokens
-        if sum(len(text.encode()) for text in texts) <= limit:  # no tokenizer makes more tokens than there are bytes
+        if sum(len(text.encode()) for text in said) <= limit:  # no tokenizer makes more tokens than there are bytes
             return
-        model = (rerank.weights, texts, rerank.device, rerank.precision, rerank.backend)
-        found = await asyncio.to_thread(count_tokens, *model)
+        rerank = self.loaded.rerank
+        found = await aside(count_tokens, rerank.weights, said, rerank.device, rerank.precision, rerank.backend)
         if found > limit:
-            raise OverflowError(self.settings.exceeded("max_tokens", found))
+            raise LimitError(self.settings.exceeded("max_tokens", found))
 
     async def retrieve(self, query: str, orders: Sequence[Order]) -> Found:
         """The first stage's passages for a query, with the scores of each order."""
         loaded = self.loaded
         programs = {order: loaded.program_of(order) for order in orders}
-        await self._check(loaded.rerank, [(query, [])])
+        await self.check([query])
         started = time.perf_counter()
         found = await self.retriever.acall(query, k=loaded.program.candidates)
         seconds = {"retrieve": time.perf_counter() - started}

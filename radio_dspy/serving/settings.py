@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from radio_dspy.core.errors import SettingsError
+from radio_dspy.core.errors import RadioError, SettingsError
 from radio_dspy.core.fields import field_docs
 from radio_dspy.core.files import is_special
 from radio_dspy.core.validation import shown
 
 KEYS_VARIABLE = "RADIO_DSPY_API_KEY"
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _AT_LEAST = {"port": 0, "workers": 1, "batch_wait": 0, "max_waiting": 1, "max_body": 1, "max_texts": 1, "max_tokens": 1}
+
+
+class LimitError(RadioError):
+    """A request that goes beyond a limit of the server."""
 
 
 @dataclass(frozen=True)
@@ -105,3 +109,16 @@ def read_keys(settings: ServerSettings, environment: dict[str, str]) -> tuple[st
     if not keys or not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
         raise SettingsError(f"{source}: needs a key a line, of printable ASCII characters without spaces.")
     return keys
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone.
+
+    Example:
+        >>> [is_loopback(one) for one in ("localhost", "127.0.0.2", "::1", "0.0.0.0", "app.example")]
+        [True, True, True, False, False]
+    """
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

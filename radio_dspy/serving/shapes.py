@@ -144,7 +144,7 @@ class RetrieveRequest(_Shape):
     """A question for the first stage and the rerankers."""
 
     query: Text
-    k: int | None = Field(None, ge=1, description="How many passages to return; null takes the program's own number.")
+    k: int | None = Field(None, ge=1, description="How many candidates to return; null takes the program's own number.")
     orders: list[Order] = Field(["aligned"], min_length=1, description="The first one orders the answer.")
 
     @field_validator("orders")
@@ -204,6 +204,12 @@ class Feedback(_Shape):
     good: bool | None = Field(None, description="Whether the answer is right.")
     passages: dict[str, bool] = Field({}, description="Passage id -> whether the passage answers the question.")
     choices: list[Text] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Feedback:
+        if not self.passages and (self.good is None or self.answer is None):
+            raise ValueError("nothing to keep: give passages, or an answer and whether it is good")
+        return self
 
 
 class Ready(_Shape):

@@ -42,7 +42,10 @@ def post(server, path, body, **more):
         ("/v1/rerank", {**BODY, "rank_fields": ["title"]}, 422, "rank_fields"),
         ("/v1/rerank", {**BODY, "top_n": 0}, 422, "top_n"),
         ("/ask", {"question": QUERY}, 409, "--lm"),
-        ("/feedback", {"question": QUERY, "good": True}, 409, "--feedback"),
+        ("/feedback", {"question": QUERY, "answer": "heat", "good": True}, 409, "--feedback"),
+        ("/feedback", {"question": QUERY, "good": True}, 422, "give passages, or an answer and whether it is good"),
+        ("/rerank", {"query": "why"}, 422, "body.texts: Field required"),
+        ("/rerank", {"query": "why", "documents": [1]}, 422, "body.documents.0"),
         ("/nowhere", {}, 404, "Not Found"),
     ],
 )
@@ -94,7 +97,8 @@ def test_only_named_pages_of_others_may_ask(keyed, server):
         assert reply.headers.get("access-control-allow-origin") == allowed
     # A page of anyone may send a form without asking first, or reach a loopback address under its own name.
     form = {"content-type": "text/plain", "origin": "https://evil.example"}
-    assert httpx.post(f"{server.url}/v1/rerank", content=json.dumps(BODY), headers=form).status_code == 422
+    refused = httpx.post(f"{server.url}/v1/rerank", content=json.dumps(BODY), headers=form)
+    assert (refused.status_code, "Content-Type: application/json" in refused.json()["detail"]) == (422, True)
     for host, status in [("evil.example", 421), ("localhost:1", 200), ("[::1]:80", 200)]:
         assert httpx.get(f"{server.url}/health", headers={"host": host}).status_code == status
 
@@ -128,6 +132,8 @@ def test_too_many_are_told_to_come_back(saved, index):
 def test_state(server):
     assert httpx.get(f"{server.url}/health").json() == {"status": "ok"}
     assert httpx.get(f"{server.url}/ready").json() == {"ready": True}
+    head = httpx.head(f"{server.url}/health")
+    assert (head.status_code, head.content) == (200, b"")
     said = httpx.get(f"{server.url}/version").json()
     weights = server.service.loaded.rerank.weights
     assert (said["fingerprint"], said["candidates"], said["k"]) == (weights.fingerprint, 10, 3)
@@ -227,7 +233,7 @@ def test_feedback_is_data_to_train_on(server, topic, feedback_file):
         assert post(server, "/feedback", given).status_code == 201
     for given in (
         {"question": "why?", "passages": {"none": True}},
-        {"question": " \u200b", "good": True},
+        {"question": " \u200b", "answer": "heat", "good": True},
         {"question": "which?", "answer": "zinc", "good": True, "choices": ["ice", "fire"]},
     ):
         assert post(server, "/feedback", given).status_code == 422

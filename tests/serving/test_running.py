@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from radio_dspy import Rerank, RetrieveRerankAnswer, save
 from radio_dspy.cli.app import app
 from radio_dspy.retrievers import FaissRetriever
+from radio_dspy.serving.running import _announce_first
 
 BODY = {"query": "Why did the dough not rise?", "documents": ["Yeast dies in hot water.", "Ice floats."] * 30}
 
@@ -122,7 +123,9 @@ def test_a_killed_worker_is_replaced_and_the_other_answers(folders):
         assert other.is_running()
         assert killed.pid not in {one.pid for one in wait_for_workers(process)}
         process.send_signal(signal.SIGHUP)
-        assert 'route="/v1/rerank",status="200"' in httpx.get(f"{url}/metrics", timeout=60).text
+        counts = httpx.get(f"{url}/metrics", timeout=60).text
+        assert 'route="/v1/rerank",status="200"' in counts
+        assert "radio_dspy_waiting 1.0" in counts  # this request: what the killed one was answering is no more
         process.terminate()
         assert process.wait(60) == 0
 
@@ -137,6 +140,35 @@ def test_workers_that_cannot_start_are_not_started_again(folders):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
+def test_signals_that_come_early_or_twice(folders):
+    program, index, encoder = folders
+    line = [sys.executable, "-m", "radio_dspy.cli", "serve", program, "--index", index, "--port", 0]
+    line = list(map(str, [*line, "--encoder", encoder]))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    line[line.index("--port") + 1] = str(port)
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not any(one.laddr.port == port for one in psutil.Process(process.pid).net_connections("tcp")):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGHUP)  # it is bound, and opens the program
+        assert process.stdout.readline().startswith("serving at")
+        ends = time.monotonic() + 60
+        while "radio_dspy_reloads_total 1.0" not in httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=60).text:
+            assert time.monotonic() < ends
+        for _ in range(3):
+            process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=60)[1]
+        assert (process.returncode, said) == (0, "")
+
+
+def test_a_proxy_of_the_environment_is_not_asked_whether_a_worker_answers(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    said = []
+    _announce_first(server.url, said.append)
+    assert said == [server.url]
+
+
 def run(*arguments):
     return CliRunner().invoke(app, ["serve", *map(str, arguments)])
 
@@ -148,6 +180,9 @@ def test_what_cannot_be_served_is_one_line(folders, tmp_path):
         for arguments, said in [
             ((tmp_path, "--index", index), "not a folder that radio_dspy.save wrote"),
             ((program,), "Give either --index"),
+            ((index, "--index", index), "give the folder that `radio-dspy compile`"),
+            ((program, "--index", program), "give the folder of an index"),
+            ((program, "--index", index, "--encoder", "no/such-encoder"), "error: no/such-encoder: cannot be loaded"),
             ((program, "--index", index, "--port", port), "cannot listen (Address already in use)"),
             ((program, "--index", index, "--max-texts", 0), "max_texts must be at least 1"),
             ((program, "--index", index, "--origin", "app"), "as in https://app.example"),

@@ -20,8 +20,7 @@ class MilvusStore(shared.Store):
     def __init__(self, client: Any, collection: str, fields: shared.Fields) -> None:
         shared.needed("pymilvus", "milvus")
         shared.check_client(client, "A MilvusClient", ["describe_collection", "search", "query"])
-        for name in ("pymilvus.decorators", "grpc._server"):
-            logging.getLogger(name).addFilter(_is_news)
+        logging.getLogger("pymilvus.decorators").addFilter(_is_news)
         self._client, self._where, self.fields = client, {"collection_name": collection}, fields
         self.name = f"collection {collection}"
         with shared.asking(self.name):
@@ -75,9 +74,8 @@ class MilvusStore(shared.Store):
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """The client logs the errors that it raises, and Milvus Lite the requests that it lacks, each with a traceback."""
-    message = record.getMessage()
-    return "\nTraceback:" not in message and "Method not implemented" not in message
+    """The client logs the errors that it raises, with a traceback."""
+    return "\nTraceback:" not in record.getMessage()
 
 
 def _literal(value: Any) -> str:
