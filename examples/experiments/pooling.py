@@ -13,7 +13,7 @@ from radio_dspy.evaluation.significance import interval
 from radio_dspy.experiments.records import read_record, record_path
 from radio_dspy.experiments.settings import Experiment, Row
 
-ANSWER_METRICS = ("accuracy", "exact_match", "token_f1")  # in the order in which one of them is the main one
+ANSWER_METRICS = ("accuracy", "exact_match", "sub_exact_match", "token_f1", "answer_likelihood")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pooling import Gain, Pooled, pooled
+from pooling import ANSWER_METRICS, Gain, Pooled, pooled
 from results_plots import drawings, shown_gain, title_of
 
 from radio_dspy.core.errors import SettingsError
@@ -18,6 +18,11 @@ from radio_dspy.experiments.settings import DEMO, Experiment
 from radio_dspy.reporting.plots import svg_file
 
 _HEAD = "<!-- Made of the records by examples/experiments/results.py; what is changed here by hand is lost. -->"
+_AGREEMENT = {  # of a teacher's order with what an LM's likelihood says of each passage
+    "rank_correlation": "rank correlation with the likelihood",
+    "of_the_first": "likelihood after its first passage, over the mean candidate",
+    "of_the_best": "after the best",
+}
 GATED = ", with the gate"  # ends the name of a row that repeats another with its gate on
 
 
@@ -26,7 +31,8 @@ def render_results(files: Sequence[Path], records: Path) -> dict[str, str]:
 
     Args:
         files: The experiments' YAML files, in the order of the page; the first one answers whether it helps.
-        records: Folder of the records. A file ``NAME.md`` in it is put under the experiment's table as it is.
+        records: Folder of the records. A file ``NAME.md`` in it is put under the experiment's table as it is, and
+            ``summary.md`` at the top of the page.
 
     Returns:
         ``results.md``, and for each plot ``results/NAME.svg``.
@@ -41,6 +47,7 @@ def render_results(files: Sequence[Path], records: Path) -> dict[str, str]:
     experiments = [load_experiment(path) for path in files]
     found = [pooled(experiment, records) for experiment in experiments]
     plots: dict[str, str] = {}
+    summary = records / "summary.md"
     sections = []
     for path, experiment, rows in zip(files, experiments, found, strict=True):
         sections += _section(path, experiment, rows, records, plots)
@@ -48,6 +55,7 @@ def render_results(files: Sequence[Path], records: Path) -> dict[str, str]:
         _HEAD,
         "# Results",
         "",
+        *([summary.read_text(encoding="utf-8").strip(), ""] if summary.is_file() else []),
         _verdict(found[0]),
         "",
         "A gain is the row's own ranking minus the base reranker's, on the same questions; in brackets its 95 % "
@@ -180,7 +188,8 @@ def _table(rows: Sequence[Pooled]) -> list[str]:
         ("gain", lambda one: shown_gain(one.ranking) if one.ranking else ""),
         ("seeds from, to", lambda one: _span(one.ranking.seeds) if one.ranking and len(one.records) > 1 else ""),
         ("returned by the gate", lambda one: ", ".join(_returned(one))),
-        *((f"answers: {title_of(name)}", _answers(name)) for name in ("accuracy", "exact_match", "token_f1")),
+        *((f"answers: {title_of(name)}", _answers(name)) for name in ANSWER_METRICS),
+        *((title, _agreement(name)) for name, title in _AGREEMENT.items()),
         ("teacher's nDCG@10 in training", lambda one: _three(one.number("teacher", "teacher ndcg@10"))),
         ("rationales", lambda one: _whole(_rationales(one))),
         ("minutes of training", lambda one: _one(one.number("training_seconds"), 60)),
@@ -199,10 +208,19 @@ def _by_labels(rows: Sequence[Pooled]) -> bool:
     return all(record["relevance"] == "labels" for one in rows for record in one.records)
 
 
+def _agreement(name: str) -> Callable[[Pooled], str]:
+    def cell(one: Pooled) -> str:
+        found = (one.records[0].get("agreement") or {}).get(name)
+        return "" if found is None else "{:+.2f} ({:+.2f} to {:+.2f})".format(*found)
+
+    return cell
+
+
 def _answers(name: str) -> Callable[[Pooled], str]:
     def cell(one: Pooled) -> str:
         gain = one.gain(name, "answers", "answer_changes")
-        return f"{gain.base:.3f} → {gain.result:.3f}, {shown_gain(gain)}" if gain else ""
+        told = f"{gain.base:.3f} → {gain.result:.3f}, {shown_gain(gain)}" if gain else ""
+        return f"{told}; {gain.questions} questions" if gain and name == "answer_likelihood" else told
 
     return cell
 

@@ -104,9 +104,9 @@ def _curve(
 
 def title_of(metric: str) -> str:
     """A metric's name as people write it."""
-    return {"ndcg@10": "nDCG@10", "mrr": "MRR", "exact_match": "exact match", "token_f1": "token F1"}.get(
-        metric, metric
-    )
+    names = {"ndcg@10": "nDCG@10", "mrr": "MRR", "exact_match": "exact match", "token_f1": "token F1"}
+    names |= {"sub_exact_match": "answer within the reply", "answer_likelihood": "log-likelihood of the right answer"}
+    return names.get(metric, metric)
 
 
 def shown_gain(gain: Gain) -> str:

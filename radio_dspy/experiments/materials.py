@@ -112,6 +112,8 @@ class Materials:
             train, test = halved(train)
         test = check_labels(test, {one.id for one in self.corpus(data, data.test_corpus or data.corpus)})
         check_judgeable(test, data.test or data.train or DEMO)
+        if data.shuffle_test:
+            test = sorted(test, key=_hash_of_id)
         count = data.train_questions or len(train)
         gate = settings.gate
         held_out = train[count : count + gate.questions] if gate.by != "none" else []
@@ -223,8 +225,12 @@ def halved(questions: Sequence[dspy.Example]) -> tuple[list[dspy.Example], list[
     """Two halves by a hash of the id: which half a question is in does not depend on the others."""
     sides: tuple[list[dspy.Example], list[dspy.Example]] = ([], [])
     for one in questions:
-        sides[hashlib.sha256(str(one.id).encode()).digest()[0] % 2].append(one)
+        sides[_hash_of_id(one)[0] % 2].append(one)
     return sides
+
+
+def _hash_of_id(question: dspy.Example) -> bytes:
+    return hashlib.sha256(str(question.id).encode()).digest()
 
 
 def _given(data: DataSettings, own: RationaleSource, questions: Sequence[dspy.Example]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from radio_dspy.core.files import sha256_of, write_json
 from radio_dspy.core.passages import Ranking, RankRequest
 from radio_dspy.distillation.teacher.ranking import fused_rankings
 from radio_dspy.evaluation.relevance import compare
+from radio_dspy.experiments.agreement import agreement
 from radio_dspy.experiments.baselines import TRAINED, TRAINER, finetune_on_answers
 from radio_dspy.experiments.materials import Materials, Questions
 from radio_dspy.experiments.records import hash_of_settings
@@ -91,6 +92,9 @@ def run_method(materials: Materials, task: Task) -> Outcome:
         "off-the-shelf": _off_the_shelf,
         "lm-listwise": _lm_listwise,
         "answer-passages": _answer_passages,
+        "teacher": _teachers_order,
+        "labelled-passages": _labelled,
+        "no-passages": lambda _, task: Outcome([Ranking(one.query, (), ()) for one in task.requests]),
     }
     return methods[task.settings.method](materials, task)
 
@@ -104,6 +108,37 @@ def _bm25(materials: Materials, task: Task) -> Outcome:
         )
     retriever = BM25Retriever(materials.corpus(data, data.test_corpus or data.corpus))
     return Outcome(retriever.search([one.query for one in task.requests], task.settings.first_stage.candidates))
+
+
+def _labelled(materials: Materials, task: Task) -> Outcome:
+    """The labelled passages and no others, in the base reranker's order: the most that any reranker could give."""
+    data = task.settings.data
+    corpus = {one.id: one for one in materials.corpus(data, data.test_corpus or data.corpus)}
+    own = []
+    for request in task.requests:
+        if not request.relevant:
+            raise SettingsError(f"method: labelled-passages: question {request.id!r} has no labels; leave it out.")
+        passages = tuple(corpus[key] for key in sorted(request.relevant))
+        own.append(replace(request, candidates=passages, scores=(0.0,) * len(passages)))
+    return Outcome(base_reranker(materials, task.settings).rank_all(own))
+
+
+def _teachers_order(materials: Materials, task: Task) -> Outcome:
+    """The teacher's own order of the test questions' candidates: it knows the answers, and a student is to learn it."""
+    settings = task.settings
+    texts: dict[str, str] = {}
+    told: dict[str, Any] = {}
+    if settings.explained:
+        with task.ledger.stage("rationales"):
+            texts, counts = materials.rationales(settings, task.questions.test, _guide_encoder(materials, settings))
+        told["rationales"] = asdict(counts)
+    signals = _signals(materials, settings, test=True)
+    requests = [replace(one, rationale=texts.get(one.id, "")) for one in task.requests]
+    with task.ledger.stage("signals"):
+        rankings = fused_rankings(requests, _weighted(signals, settings))
+        if name := settings.teacher.compared_with:
+            told["agreement"] = {"with": name, **agreement(rankings, requests, signals[name].score(requests))}
+    return Outcome(rankings, told)
 
 
 def _rrf(materials: Materials, task: Task) -> Outcome:
@@ -201,7 +236,7 @@ def _align(materials: Materials, task: Task, rerank: Rerank) -> tuple[RerankerWe
             texts, found = materials.rationales(settings, explained, guide)
         counts = asdict(found)
     rationale_seconds = time.perf_counter() - started
-    signals = _signals(materials, settings)
+    signals = _weighted(_signals(materials, settings), settings)
     with task.ledger.stage("signals"):
         teacher = _teacher(rank_requests(train, retriever, settings.preferences.candidates), texts, signals)
     optimizer = RADIO(
@@ -244,7 +279,8 @@ def _guide_encoder(materials: Materials, settings: RowSettings) -> Any:
     return as_encoder(name) if name else materials.encoder(settings.first_stage)
 
 
-def _signals(materials: Materials, settings: RowSettings) -> dict[Signal, float]:
+def _signals(materials: Materials, settings: RowSettings, *, test: bool = False) -> dict[str, Signal]:
+    """The teacher's signals by their names, and the one that it is compared with."""
     from radio_dspy.distillation.teacher.lm_signals import AnswerCorrectness, AnswerLikelihood
     from radio_dspy.distillation.teacher.signals import (
         AnswerContainment,
@@ -254,7 +290,7 @@ def _signals(materials: Materials, settings: RowSettings) -> dict[Signal, float]
         RetrievalScore,
     )
 
-    encoder, index = _guide_encoder(materials, settings), materials.retriever(settings)
+    encoder, index = _guide_encoder(materials, settings), materials.retriever(settings, test=test)
     depth, scores = settings.teacher.depth, materials.out / "scores"
     progress = materials.show_progress
     make: dict[str, Callable[[], Signal]] = {
@@ -270,7 +306,12 @@ def _signals(materials: Materials, settings: RowSettings) -> dict[Signal, float]
             _asked(materials, settings), depth=depth, keep=scores / "correctness.jsonl", show_progress=progress
         ),
     }
-    return {make[name](): weight for name, weight in settings.teacher.signals.items()}
+    names = [*settings.teacher.signals, settings.teacher.compared_with]
+    return {name: make[name]() for name in dict.fromkeys(names) if name is not None}
+
+
+def _weighted(signals: Mapping[str, Signal], settings: RowSettings) -> dict[Signal, float]:
+    return {signals[name]: weight for name, weight in settings.teacher.signals.items()}
 
 
 def _asked(materials: Materials, settings: RowSettings) -> dspy.LM:

@@ -15,7 +15,7 @@ from radio_dspy.experiments.materials import located
 from radio_dspy.experiments.memory import lines_in, memory_of
 from radio_dspy.experiments.methods import LISTWISE_STEP, LISTWISE_WINDOW
 from radio_dspy.experiments.records import is_done, record_path
-from radio_dspy.experiments.settings import DEMO, LM_SIGNALS, DataSettings, Experiment, Row, RowSettings
+from radio_dspy.experiments.settings import DEMO, DataSettings, Experiment, Row, RowSettings
 from radio_dspy.lm.adapters import LOCAL_PROVIDER
 from radio_dspy.optimizers.estimate import (
     TYPICAL_ANSWER_TOKENS,
@@ -174,14 +174,13 @@ def _stages(runs: Sequence[tuple[Row, int]]) -> list[StageEstimate]:
     for row, seed in runs:
         own = row.settings
         train, test = (count or 0 for count in sizes(own.data))
+        learnt = test if own.method == "teacher" else train
         shared = json.dumps([own.data.model_dump(), own.first_stage.model_dump(), own.preferences.candidates])
         if own.explained and own.rationale.lm != "none":
-            found.setdefault(f"rationales {own.rationale.model_dump()} {shared}", _rationales(own, train))
-        if own.method == "radio":
-            for signal in LM_SIGNALS:
-                if own.teacher.signals.get(signal):
-                    key = f"{signal} {own.teacher.lm} {own.teacher.depth} {shared}"
-                    found.setdefault(key, _scores(own, train, signal))
+            found.setdefault(f"rationales {own.rationale.model_dump()} {shared} {learnt}", _rationales(own, learnt))
+        for signal in own.asked_signals:
+            key = f"{signal} {own.teacher.lm} {own.teacher.depth} {shared} {learnt}"
+            found.setdefault(key, _scores(own, learnt, signal))
         if own.method == "lm-listwise":
             windows = len(windows_of(own.first_stage.candidates, LISTWISE_WINDOW, LISTWISE_STEP))
             found.setdefault(
@@ -189,7 +188,8 @@ def _stages(runs: Sequence[tuple[Row, int]]) -> list[StageEstimate]:
                 _stage("reranking", own.teacher.lm, test * windows, _PROMPT + LISTWISE_WINDOW * 80, 30, row.name),
             )
         if own.generator.lm != "none":
-            asked = min(test, own.generator.questions or test)
+            asked = test if own.generator.questions is None else min(test, own.generator.questions)
+            asked += min(test, own.generator.likelihood)  # as many calls again, if shorter ones
             generator = own.generator.model_dump()
             for name in ("first_stage", "base", "result"):
                 key = f"answers {generator} {shared}"

@@ -19,16 +19,14 @@ from radio_dspy.core.html import shortened
 from radio_dspy.core.passages import Ranking, RankRequest
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.evaluation.effects import MOVED, most_changed
-from radio_dspy.evaluation.relevance import Judgement, answer_each, compare_each, judge
+from radio_dspy.evaluation.relevance import Judgement, compare_each, judge
 from radio_dspy.evaluation.significance import interval, paired_bootstrap
-from radio_dspy.experiments.baselines import FixedRankings
+from radio_dspy.experiments.answering import answers_from
 from radio_dspy.experiments.materials import Materials
 from radio_dspy.experiments.methods import Task, base_reranker, run_method, training_folder
 from radio_dspy.experiments.records import FORMAT_VERSION, environment, is_done, record_path, write_record
 from radio_dspy.experiments.settings import Experiment, Row, RowSettings
 from radio_dspy.lm.budget import Ledger
-from radio_dspy.programs.tasks import open_program
-from radio_dspy.rerankers.rerank import NoRerank
 from radio_dspy.retrievers.requests import question_id, rank_requests
 from radio_dspy.runs.folders import LOCK, MANIFEST, is_of_a_run, is_run, remove
 from radio_dspy.runs.run import locked
@@ -118,10 +116,11 @@ def _run_row(experiment: Experiment, row: Row, seed: int, materials: Materials) 
     outcome = run_method(materials, Task(settings, seed, questions, requests, folder, ledger))
     rankings[RESULT] = outcome.rankings
     verdict = judge(requests)
-    values = compare_each(rankings, requests, settings.metrics, judgement=verdict)
+    ranked = {name: one for name, one in rankings.items() if any(one)}  # without passages there is nothing to judge
+    values = compare_each(ranked, requests, settings.metrics, judgement=verdict)
     answered = time.perf_counter()
     with ledger.stage("answers"):
-        replies, scores = _answers(materials, settings, questions.test, rankings)
+        replies, scores = answers_from(materials, settings, questions.test, rankings)
     answer_seconds = time.perf_counter() - answered
     record: dict[str, Any] = {
         "format": FORMAT_VERSION,
@@ -145,28 +144,11 @@ def _run_row(experiment: Experiment, row: Row, seed: int, materials: Materials) 
         "answer_seconds": answer_seconds,
         "seconds": time.perf_counter() - started,
     }
-    if settings.cases and verdict.judged:
+    if settings.cases and verdict.judged and RESULT in values:
         with ledger.stage("cases"):
             record["cases"] = _cases(materials, settings, questions.test, requests, rankings, verdict, values, replies)
     forget_models()  # each row has checkpoints of its own
     return record
-
-
-def _answers(
-    materials: Materials, settings: RowSettings, test: Sequence[dspy.Example], rankings: Mapping[str, Sequence[Ranking]]
-) -> tuple[dict[str, list[str]], Values]:
-    """What the generator answers from each ranking's first passages."""
-    own = settings.generator
-    lm = materials.lm(own.lm, settings.data, max_tokens=own.max_tokens)
-    replies: dict[str, list[str]] = {}
-    scores: Values = {}
-    for name, ranked in rankings.items() if lm is not None else ():
-        given = FixedRankings({one.query: one for one in ranked})
-        candidates = max(own.k, settings.first_stage.candidates)
-        program = open_program(own.task, given, NoRerank(), candidates=candidates, k=own.k, hops=1)
-        asked = test[: own.questions]
-        replies[name], scores[name] = answer_each(program, asked, lm, show_progress=materials.show_progress)
-    return replies, scores
 
 
 def _means(values: Values) -> dict[str, dict[str, list[float]]]:

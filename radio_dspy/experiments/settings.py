@@ -6,18 +6,24 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.distillation.rationales.settings import RationaleSettings
 from radio_dspy.experiments.declared import Part, declared, recorded
 from radio_dspy.optimizers.presets import LOCAL_PREFERENCES, LOCAL_TRAINING
 
-Method = Literal["radio", "first-stage", "base", "bm25", "rrf", "off-the-shelf", "lm-listwise", "answer-passages"]
+Method = Literal[
+    "radio", "first-stage", "base", "bm25", "rrf", "off-the-shelf", "lm-listwise", "answer-passages",
+    "teacher", "labelled-passages", "no-passages",
+]  # fmt: skip
 SignalName = Literal["retrieval", "rationale", "answer", "likelihood", "correctness", "containment", "labels"]
 LM_SIGNALS: tuple[SignalName, ...] = ("likelihood", "correctness")
 LM_FILE = ".gguf"  # how the name of an LM ends that is a file
 SEEDED = ("radio", "answer-passages")  # methods that a seed changes
+TAUGHT = ("radio", "teacher")  # methods that ask the teacher
+# Keys that records have only where they are set: what was recorded before they came stays as it is.
+_LATER = {"data": ("shuffle_test",), "generator": ("likelihood",), "teacher": ("compared_with",)}
 DEMO = "demo"
 
 _DEFAULTS = {"preferences": LOCAL_PREFERENCES, "training": LOCAL_TRAINING}
@@ -60,6 +66,8 @@ class DataSettings(Part):
         test_corpus: Passages for the test questions, where they are other ones.
         train_questions: Use only the first so many.
         test_questions: Use only the first so many.
+        shuffle_test: Take the test questions in the order of a hash of their ids: the first questions of a file that is
+            sorted by subject are of one.
         expected: Sizes for the plan where the files are not there.
     """
 
@@ -70,6 +78,7 @@ class DataSettings(Part):
     test_corpus: str | None = None
     train_questions: PositiveInt | None = None
     test_questions: PositiveInt | None = None
+    shuffle_test: bool = False
     expected: Sizes | None = None
 
     @model_validator(mode="after")
@@ -139,12 +148,14 @@ class TeacherSettings(Part):
         encoder: Compares guides with passages; None is the first stage's.
         lm: Asked by the signals ``likelihood`` and ``correctness``, and by ``method: lm-listwise``.
         depth: Candidates a question that these signals ask about.
+        compared_with: Of ``method: teacher``: the record tells how well its order agrees with that of this signal.
     """
 
     signals: dict[SignalName, Share] = Field(default={"rationale": 0.5, "retrieval": 0.5}, min_length=1)
     encoder: str | None = None
     lm: str = "local"
     depth: PositiveInt = 10
+    compared_with: Literal["likelihood", "correctness", "labels"] | None = None
 
 
 class GateSettings(Part):
@@ -166,14 +177,17 @@ class GeneratorSettings(Part):
         lm: ``none``, ``local``, a GGUF file, or any LiteLLM name.
         task: ``qa``: short answers (exact match, token F1); ``choice``: letters (accuracy).
         k: Passages that it reads.
-        questions: Answer only the first so many test questions.
+        questions: Answer only the first so many test questions; None answers all.
+        likelihood: For the first so many test questions also tell how likely the right answer is to the LM, after the
+            same passages (see ``AnswerLikelihood``).
         max_tokens: Longest answer.
     """
 
     lm: str = "none"
     task: Literal["qa", "choice"] = "qa"
     k: PositiveInt = 5
-    questions: PositiveInt | None = None
+    questions: NonNegativeInt | None = None
+    likelihood: NonNegativeInt = 0
     max_tokens: PositiveInt = 32
 
 
@@ -212,19 +226,27 @@ class RowSettings(Part):
     def _fitting(self) -> RowSettings:
         if self.method == "off-the-shelf" and self.reranker.other is None:
             raise ValueError("method off-the-shelf needs reranker.other, the reranker to compare with")
+        if self.generator.likelihood and self.generator.task == "choice":
+            raise ValueError("generator.likelihood is that of an answer in words, and needs generator.task: qa")
         self.training.check(self.reranker.architecture)
         return self
 
     @property
     def explained(self) -> bool:
         """Whether its teacher reads rationales."""
-        return self.method == "radio" and bool(self.teacher.signals.get("rationale"))
+        return self.method in TAUGHT and bool(self.teacher.signals.get("rationale"))
+
+    @property
+    def asked_signals(self) -> list[SignalName]:
+        """The signals that ask an LM about passages, also to compare the teacher with."""
+        also = self.teacher.compared_with if self.method == "teacher" else None
+        found = [name for name in LM_SIGNALS if self.teacher.signals.get(name) or name == also]
+        return found if self.method in TAUGHT else []
 
     @property
     def teaching_lms(self) -> set[str]:
         """Names of the LMs that have a part in what is learnt, or that rerank."""
-        by_signals = self.method == "radio" and any(self.teacher.signals.get(name) for name in LM_SIGNALS)
-        asked = by_signals or self.method == "lm-listwise"
+        asked = bool(self.asked_signals) or self.method == "lm-listwise"
         return ({self.rationale.lm} if self.explained else set()) | ({self.teacher.lm} if asked else set())
 
     def decisive(self) -> dict[str, Any]:
@@ -234,6 +256,7 @@ class RowSettings(Part):
     def trained_by(self) -> dict[str, Any]:
         """The part of them that decides what is trained: rows that share it are trained once."""
         found = self._recorded("generator", "metrics", "cases")
+        found["data"].pop("shuffle_test", None)
         for name in ("test", "test_corpus", "test_questions"):
             # Without a test file the test questions are taken out of the training questions.
             if name != "test" or self.data.test is not None:
@@ -245,6 +268,9 @@ class RowSettings(Part):
             mode="json",
             exclude={"data": {"root", "expected"}, **dict.fromkeys((*_DEFAULTS, *without), True)},
         )
+        for part, name in ((part, name) for part, names in _LATER.items() if part in parts for name in names):
+            if not parts[part][name]:
+                del parts[part][name]
         return recorded(parts, {name: getattr(self, name) for name in _DEFAULTS}, _DEFAULTS)
 
 

@@ -51,14 +51,16 @@ def test_questions_are_counted_and_shared_calls_counted_once(tmp_path):
         {"name": "c", "with": {"teacher": {"signals": {"likelihood": 1}, "depth": 2}}},
         {"name": "d", "with": {"method": "lm-listwise"}},
         {"name": "e", "with": {"method": "base", "generator": {"lm": "local", "questions": 2}}},
+        {"name": "f", "with": {"method": "base", "generator": {"lm": "local", "questions": 0, "likelihood": 3}}},
+        {"name": "g", "with": {"method": "teacher", "teacher": {"depth": 3, "compared_with": "correctness"}}},
     ]
     data = {"corpus": "rows.jsonl", "train": "rows.jsonl", "test": "rows.jsonl"}
     content = {"name": "x", "title": "X", "question": "?", "seeds": [1, 2], "defaults": {"data": data}, "rows": rows}
     (tmp_path / "x.yaml").write_text(json.dumps(content))
     found = plan(load_experiment(tmp_path / "x.yaml", data=tmp_path), tmp_path / "none")
-    assert [(row.train, row.test, row.seeds) for row in found.rows] == [(7, 7, 2)] * 3 + [(7, 7, 1)] * 2
+    assert [(row.train, row.test, row.seeds) for row in found.rows] == [(7, 7, 2)] * 3 + [(7, 7, 1)] * 4
     calls = {one.stage: one.calls for one in found.calls.stages}
-    assert calls == {"rationales": 4, "signals": 14, "reranking": 21, "answers": 4}
+    assert calls == {"rationales": 4, "signals": 14 + 21, "reranking": 21, "answers": 4 + 6}
     assert found.calls.cost == 0
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 import pytest
 from pooling import pooled
+from results import shipped
 from results_page import GATED, render_results, write_results
 
 from radio_dspy.core.errors import DataError, MissingExtraError, SettingsError
@@ -19,7 +20,6 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.drawn
 
 DOCS = ROOT / "docs"
-SHIPPED = sorted((ROOT / "examples" / "experiments").glob("*.yaml"))
 REAL = {"corpus": "corpus.jsonl", "train": "train.jsonl", "test": "dev.jsonl"}
 ROWS = [
     {"name": "alpha", "with": {"data": {"train_questions": 10, **REAL}, "teacher": {"signals": {"retrieval": 1}}}},
@@ -68,7 +68,7 @@ def records(tiny, tmp_path):
 
 @pytest.mark.slow
 def test_the_stored_page_is_what_the_records_give():
-    made = render_results(SHIPPED, DOCS / "results")
+    made = render_results(shipped(), DOCS / "results")
     assert (DOCS / "results.md").read_text(encoding="utf-8") == made["results.md"]
     plots = {path.relative_to(DOCS).as_posix() for path in (DOCS / "results").glob("*.svg")}
     assert plots == set(made) - {"results.md"}
@@ -144,6 +144,19 @@ def test_a_plot_is_a_whole_file_that_says_what_it_shows(tiny, records):
             assert "gain" in root.find("{http://www.w3.org/2000/svg}desc").text.lower()
             assert "prefers-color-scheme" in text
             assert not re.search(r"#00010\d", text)
+
+
+def test_a_summary_comes_first_and_agreement_is_a_column(tiny, records):
+    experiment = load_experiment(tiny)
+    (records / "summary.md").write_text("**It depends.**\n")
+    path = record_path(records, experiment, experiment.rows[0], 1)
+    told = {"rank_correlation": [0.25, -0.1, 0.6], "of_the_first": [0.5, 0.1, 0.9], "of_the_best": None}
+    write_record(path, {**read_record(path), "agreement": told})
+    page = render_results([tiny], records)["results.md"]
+    assert page.splitlines()[3] == "**It depends.**"
+    assert "| rank correlation with the likelihood |" in page
+    assert "| +0.25 (-0.10 to +0.60) |" in page
+    assert "after the best" not in page
 
 
 def test_without_records_it_says_so(tiny, tmp_path):

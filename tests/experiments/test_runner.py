@@ -7,6 +7,7 @@ import pytest
 
 from radio_dspy.core.errors import RadioError, SettingsError
 from radio_dspy.distillation import train_and_gate
+from radio_dspy.distillation.teacher import lm_signals
 from radio_dspy.experiments import runner
 from radio_dspy.experiments.loading import load_experiment
 from radio_dspy.experiments.materials import Materials
@@ -184,7 +185,7 @@ def test_rationales_and_answers_come_from_lms_and_are_counted(load, tmp_path, mo
         "preferences": {"false_negatives": None},
         "teacher": {"signals": {"rationale": 0.5, "retrieval": 0.5}},
     }
-    answered = {"generator": {"lm": "local", "questions": 3}}
+    answered = {"generator": {"lm": "local", "questions": 3}, "data": {"shuffle_test": True}}
     paths, _ = run(load([{"name": "both", "with": {**rationale, **answered}}], "seeds=[1, 2]"), tmp_path)
     first, second = map(read_record, paths)
     assert (first["rationales"]["written"], first["rationales"]["reused"]) == (8, 0)
@@ -193,6 +194,37 @@ def test_rationales_and_answers_come_from_lms_and_are_counted(load, tmp_path, mo
     assert "rationales" not in second["lm_calls"]
     assert len(first["answer_changes"]["exact_match"]) == 3
     assert set(first["answers"]) == {"first_stage", "base", "result"}
+
+
+def test_an_lm_is_given_no_passages_the_labelled_ones_and_the_teachers(load, tmp_path, monkeypatch, topic):
+    """The likelihood of the answer is that of the share of labelled passages among those that were read."""
+    labels = {one.question: set(one.relevant) for one in topic.test}
+
+    def share(lm, question, passages, answers):
+        return sum(one.id in labels[question] for one in passages) / max(1, len(passages)) - 1
+
+    lm = scripted(answer="yeast")
+    monkeypatch.setattr(lm_signals, "best_logprob", share)
+    monkeypatch.setattr(Materials, "lm", lambda self, name, data, **options: lm if name == "local" else None)
+    generator = {"lm": "local", "questions": 0, "likelihood": 5, "k": 2}
+    teacher = {"signals": {"labels": 1}, "depth": 8, "compared_with": "likelihood"}
+    rows = [
+        {"name": "none", "with": {"method": "no-passages", "cases": 1}},
+        {"name": "labelled", "with": {"method": "labelled-passages"}},
+        {"name": "teacher", "with": {"method": "teacher", "teacher": teacher}},
+    ]
+    experiment = load([{**row, "with": {**row["with"], "generator": generator}} for row in rows])
+    none, labelled, taught = (read_record(path) for path in run(experiment, tmp_path)[0])
+    assert (none["gains"], set(none["metrics"])) == ({}, {"first_stage", "base"})
+    assert none["answers"]["result"] == {"answer_likelihood": [-1.0] * 3}
+    assert labelled["metrics"]["result"]["ndcg@10"][0] == 1
+    assert labelled["answers"]["result"]["answer_likelihood"] == [0.0] * 3
+    assert len(labelled["answer_changes"]["answer_likelihood"]) == 5
+    assert labelled["answer_changes"]["exact_match"] == []
+    told = taught["agreement"]
+    assert told["rank_correlation"] == [1.0] * 3
+    assert told["of_the_first"] == told["of_the_best"]
+    assert len(told["each"]) == 10
 
 
 def test_rationales_of_a_file_and_of_the_metadata(load, tmp_path, data, topic):

@@ -46,10 +46,10 @@ def test_a_shipped_file_is_valid(path):
     assert all(row.settings.data.root is None for row in experiment.rows)
 
 
-def test_eight_and_the_papers_four_are_shipped():
+def test_ten_and_the_papers_four_are_shipped():
     assert len(PAPER) == 4
-    assert len(SHIPPED) - len(PAPER) == 8
-    assert len({load_experiment(path).name for path in SHIPPED}) == 12
+    assert len(SHIPPED) - len(PAPER) == 10
+    assert len({load_experiment(path).name for path in SHIPPED}) == 14
 
 
 @pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
@@ -118,6 +118,7 @@ def test_signals_are_replaced_as_a_whole():
         ("[{name: one, with: {method: off-the-shelf}}]", [], "needs reranker.other"),
         ("[{name: one, with: {reranker: {architecture: cross-encoder}}}]", [], "or tower='both'"),
         ("[{name: one, with: {data: {corpus: c.jsonl}}}]", [], "data: a corpus file needs 'train'"),
+        ("[{name: one, with: {generator: {likelihood: 9, task: choice}}}]", [], "needs generator.task: qa"),
         ("[{name: one, with: {metrics: [ndcg]}}]", [], "metrics.0: String should match pattern"),
         ("[{name: one, with: 7}]", [], "rows[0].with: needs keys with values, got 7"),
         ("[{nam: one}]", [], "rows[0]: needs 'name'"),
@@ -179,7 +180,8 @@ def test_what_decides_a_result_names_no_folder(tmp_path):
 
 
 def test_rows_that_answer_differently_share_their_training(tmp_path):
-    rows = "[{name: a}, {name: b, with: {generator: {lm: local}}}, {name: c, with: {training: {num_train_epochs: 1}}}]"
+    answered = "{generator: {lm: local}, data: {shuffle_test: true}}"
+    rows = f"[{{name: a}}, {{name: b, with: {answered}}}, {{name: c, with: {{training: {{num_train_epochs: 1}}}}}}]"
     a, b, c = (row.settings.trained_by() for row in load_experiment(written(tmp_path, rows)).rows)
     assert a == b != c
 
