@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from radio_dspy.distillation.teacher.signals import Scores
+
     Numbers = npt.NDArray[np.float64]
 
 
-def agreement(
-    rankings: Sequence[Ranking], requests: Sequence[RankRequest], scores: Sequence[Sequence[float]]
-) -> dict[str, Any]:
+def agreement(rankings: Sequence[Ranking], requests: Sequence[RankRequest], scores: Sequence[Scores]) -> dict[str, Any]:
     """Compare rankings with scores of the same candidates, question by question.
 
     Args:
@@ -58,7 +58,7 @@ def _spearman(one: Numbers, other: Numbers) -> float | None:
     ranks = [_ranks(one), _ranks(other)]
     if any(np.ptp(those) == 0 for those in ranks):
         return None
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def _ranks(values: Numbers) -> Numbers:
