@@ -97,7 +97,7 @@ def test_milvus_numbers_and_json(tmp_path, vectors, small, nested, caplog):
     caplog.clear()  # Milvus Lite logs requests of the client that it lacks
     with pytest.raises(StoreError, match="nowhere"):
         MilvusRetriever(client, "nowhere", small, **names)
-    assert "Traceback" not in caplog.text
+    assert not [one for one in caplog.records if one.name.startswith("pymilvus")]
     with pytest.raises(SettingsError, match="'body' is not its primary key"):
         MilvusRetriever(client, "pages", small, **{**names, "id": "body"})
     client.close()
