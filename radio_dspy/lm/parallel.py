@@ -49,20 +49,35 @@ def each_in_threads(function: Callable[[T], R], items: Sequence[T], num_threads:
                     failures.append(error)
         return None
 
-    results: list[R] = []
+    results: list[Any] = [None] * len(items)
+    todo = iter(enumerate(items))
+    taking, over = threading.Lock(), threading.Event()
+
+    def work() -> None:
+        while not (failures or stopped.is_set() or over.is_set()):
+            with taking:
+                position, item = next(todo, (-1, items[0]))
+            if position < 0:
+                return
+            results[position] = one(item)
+
     with interrupt_later("call") as stopped:
         if num_threads == 1 or len(items) < 2:
             results = [one(item) for item in items]
         else:
-            # Without a time-out: DSPy would ask again for what takes longer than two minutes.
+            # DSPy holds each task that it is given, and looks at all of them when one ends: so it gets one a thread.
+            # Without a time-out: it would ask again for what takes longer than two minutes.
             run = dspy.Parallel(num_threads=num_threads, disable_progress_bar=True, timeout=0)
             try:
-                results = run([(one, (item,)) for item in items])
+                run([(work, ())] * min(num_threads, len(items)))
             except Exception:
                 if not stopped.is_set():
                     raise
                 for _ in range(num_threads):  # DSPy leaves at once, and the calls in flight are paid for
                     slots.acquire()
+                slots.release(num_threads)
+            finally:
+                over.set()  # whatever ended DSPy's wait, also an application's own handler of Ctrl-C
     if failures:
         hide_in(failures[0])
         raise failures[0]

@@ -176,6 +176,9 @@ class FaissRetriever(VectorRetriever):
             DataError: As for ``load_corpus``.
             SettingsError: As for ``build`` and ``save``.
             CheckpointError: If the disk is full, or refuses.
+
+        Example:
+            >>> index = FaissRetriever.build_from("corpus/", "index/", "all-MiniLM-L6-v2")  # doctest: +SKIP
         """
         encoder = as_encoder(encoder)
         checked_layout(kind, dtype, recall, 0)
