@@ -125,7 +125,8 @@ def _examples(
     if not isinstance(groups, str | PathLike):
         return list(groups)
     retriever = retriever_of(program) if isinstance(program, dspy.Module) else None
-    return load_groups(groups, passages=vector_part(retriever) or getattr(retriever, "passages", ()))
+    held: Any = vector_part(retriever)
+    return load_groups(groups, passages=getattr(retriever, "passages", ()) if held is None else held)
 
 
 def _write_cross_encoder(weights: RerankerWeights, folder: Path, format: Format) -> dict[str, Any]:  # noqa: A002
