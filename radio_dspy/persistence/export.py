@@ -126,8 +126,8 @@ def _examples(
     if not isinstance(groups, str | PathLike):
         return list(groups)
     retriever = retriever_of(program) if isinstance(program, dspy.Module) else None
-    known: Any = vector_part(retriever) or getattr(retriever, "passages", ())
-    return load_groups(groups, passages=known)
+    held: Any = vector_part(retriever)
+    return load_groups(groups, passages=getattr(retriever, "passages", ()) if held is None else held)
 
 
 def _write_cross_encoder(weights: RerankerWeights, folder: Path, format: Format) -> dict[str, Any]:  # noqa: A002
