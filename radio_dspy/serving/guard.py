@@ -8,8 +8,8 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from radio_dspy.serving.errors import answer_to
@@ -155,9 +155,7 @@ class Guard:
         return bytes(found)
 
 
-async def _answered(
-    answering: Coroutine[Any, Any, None], receive: Receive, ends: float, is_sent: Callable[[], bool]
-) -> None:
+async def _answered(answering: Awaitable[None], receive: Receive, ends: float, is_sent: Callable[[], bool]) -> None:
     """Await an answer while there is time, and somebody who waits for it.
 
     Raises:
