@@ -62,11 +62,6 @@ def _hidden(text: str) -> str:
     return without(text, secret_forms())
 
 
-def _shown(text: str) -> str:
-    """A text of an error, which ends on a terminal."""
-    return printable(_hidden(text), lines=True)
-
-
 def redacted_value(value: Any, depth: int = 0, clean: Callable[[str], str] | None = None) -> Any:
     """A value without known secrets in its strings; the same object where there are none.
 
@@ -142,10 +137,10 @@ def _hide(error: BaseException, seen: set[int]) -> bool:
         return True
     seen.add(id(error))
     with contextlib.suppress(AttributeError, TypeError):  # an error may refuse
-        error.args = redacted_value(error.args, clean=_shown)
+        error.args = redacted_value(error.args, clean=presentable)
     for name, value in list(vars(error).items()):
         shown = name in ("message", "__notes__")
-        clean = redacted_value(value, clean=_shown if shown else _hidden)
+        clean = redacted_value(value, clean=presentable if shown else _hidden)
         if clean is value and not isinstance(value, str | bytes) and _shows_secret(value):
             clean = None  # a request with its address, say
         if clean is not value:
@@ -153,7 +148,7 @@ def _hide(error: BaseException, seen: set[int]) -> bool:
                 setattr(error, name, clean)
     for name in ("strerror", "filename", "filename2", "reason", "msg", "text", "object"):  # Python's, beside ``args``
         value = getattr(error, name, None)
-        if (clean := redacted_value(value, clean=_shown)) is not value:
+        if (clean := redacted_value(value, clean=presentable)) is not value:
             with contextlib.suppress(AttributeError, TypeError):
                 setattr(error, name, clean)
     for name in ("__cause__", "__context__"):

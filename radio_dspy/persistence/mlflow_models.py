@@ -17,7 +17,7 @@ from radio_dspy.core.files import SYSTEM_FILES
 from radio_dspy.core.passages import as_passages
 from radio_dspy.lm.opening import open_lm
 from radio_dspy.models.encoder import Encoder
-from radio_dspy.models.files import copy_weights
+from radio_dspy.models.files import copy_weights, weights_name
 from radio_dspy.persistence.saving import load, save
 from radio_dspy.retrievers.base import retriever_of
 from radio_dspy.retrievers.faiss import FaissRetriever
@@ -69,7 +69,7 @@ def log_model(
         if isinstance(retriever, FaissRetriever) and index:
             retriever.save(Path(folder) / _INDEX)
             artifacts[_INDEX] = str(Path(folder) / _INDEX)
-            if isinstance(encoder := retriever.encoder, Encoder) and Path(encoder.name).is_dir():
+            if isinstance(encoder := retriever.encoder, Encoder) and _lies_here_alone(encoder.name):
                 copy_weights(encoder.name, Path(folder) / _ENCODER / Path(encoder.name).name)
                 artifacts[_ENCODER] = str(Path(folder) / _ENCODER)
         code = Path(folder) / "model.py"
@@ -83,6 +83,11 @@ def log_model(
             pip_requirements=[f"radio-dspy[local,tracing]=={__version__}", f"dspy=={version('dspy')}"],
         )
     return info
+
+
+def _lies_here_alone(encoder: str) -> bool:
+    """Whether weights lie in a folder of the user's; those of a package or of the hub are found by their name."""
+    return Path(encoder).is_dir() and weights_name(encoder) == Path(encoder).name
 
 
 def load_model(uri: str, retriever: dspy.Module | None = None, *, program: dspy.Module | None = None) -> dspy.Module:

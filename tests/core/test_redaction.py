@@ -246,3 +246,17 @@ def test_a_secret_at_any_depth():
         while isinstance(found, dict):
             found = found["x"] if isinstance(found["x"], str) else found["x"][0]
         assert found in ("key=***", "***")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "no answer from postgres://anna:pw-MARK-77@db/all",
+        "no https://gate.example/v1?api_key=pw-MARK-77",
+        "Bearer pw-MARK-77-of-nobody",
+    ],
+)
+def test_a_traceback_has_no_secret_that_shows_by_its_form_alone(said, caplog):
+    logger_of("radio_dspy.tried").warning("it failed", exc_info=OSError(5, said))
+    assert "it failed" in caplog.text
+    assert "MARK" not in caplog.text

@@ -88,6 +88,14 @@ def test_the_pyfunc_without_an_lm_gives_the_passages(logged):
     check(["", ids, scores], row["answer"], [one["id"] for one in row["passages"]], row["scores"])
 
 
+def test_an_index_whose_encoder_is_packaged_is_opened_again(store, topic, encoder, tmp_path):
+    radio.FaissRetriever.build(topic.passages[:6], encoder=encoder).save(tmp_path / "index")
+    retriever = radio.FaissRetriever.load(tmp_path / "index")
+    program = RetrieveRerankAnswer(retriever, Rerank("all-MiniLM-L6-v2", "bi-encoder"), candidates=5, k=2)
+    loaded = radio.load_model(radio.log_model(program).model_uri)
+    assert [one.id for one in loaded.retriever(QUESTION).passages] == [one.id for one in retriever(QUESTION).passages]
+
+
 def test_what_cannot_be_logged_or_loaded(store, small, index):
     with pytest.raises(SettingsError, match="index=True needs a FaissRetriever, got NoneType"):
         radio.log_model(Rerank(small, "bi-encoder"))
