@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def agreement(
-    rankings: Sequence[Ranking], requests: Sequence[RankRequest], scores: Sequence[Sequence[float]]
+    rankings: Sequence[Ranking], requests: Sequence[RankRequest], scores: Sequence[npt.ArrayLike]
 ) -> dict[str, Any]:
     """Compare rankings with scores of the same candidates, question by question.
 
@@ -55,10 +55,10 @@ def agreement(
 def _spearman(one: Numbers, other: Numbers) -> float | None:
     import numpy as np
 
-    ranks = [_ranks(one), _ranks(other)]
-    if any(np.ptp(those) == 0 for those in ranks):
+    first, second = _ranks(one), _ranks(other)
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def _ranks(values: Numbers) -> Numbers:
