@@ -55,10 +55,10 @@ def agreement(rankings: Sequence[Ranking], requests: Sequence[RankRequest], scor
 def _spearman(one: Numbers, other: Numbers) -> float | None:
     import numpy as np
 
-    ranks = [_ranks(one), _ranks(other)]
-    if any(np.ptp(those) == 0 for those in ranks):
+    first, second = _ranks(one), _ranks(other)
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def _ranks(values: Numbers) -> Numbers:
