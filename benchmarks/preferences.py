@@ -30,7 +30,7 @@ from measuring import Row, compared, interleaved, peak_flops, table
 from training import encoder_size
 
 import radio_dspy as radio
-from radio_dspy.core.passages import RankRequest
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.distillation import RationaleSimilarity, RetrievalScore
 from radio_dspy.distillation.preferences.building import build_groups
 from radio_dspy.distillation.teacher.ranking import fused_rankings

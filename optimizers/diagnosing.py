@@ -15,7 +15,7 @@ from radio_dspy.optimizers.opening import open_job
 from radio_dspy.optimizers.teaching import candidates_of, explain_questions, teacher_of
 
 from radio_dspy.core.errors import DataError, SettingsError
-from radio_dspy.core.passages import Ranking, RankRequest
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.core.validation import is_whole, shown
 from radio_dspy.distillation.teacher.gains import AnswerGain, SetGain
 from radio_dspy.distillation.teacher.lm_signal import LMSignal

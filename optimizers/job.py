@@ -12,7 +12,8 @@ import dspy
 from radio_dspy.optimizers.pipeline import Pipeline
 
 from radio_dspy.core.errors import DataError, SettingsError
-from radio_dspy.core.passages import NULL_PASSAGE, RankRequest, content_id
+from radio_dspy.core.passages import NULL_PASSAGE, content_id
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.validation import checked_text
 from radio_dspy.datasets.examples import answer_texts, relevant_of

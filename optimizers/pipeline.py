@@ -16,7 +16,7 @@ from radio_dspy.optimizers.mlflow_records import log_compile
 from radio_dspy.optimizers.provenance import remember
 
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.passages import Ranking, RankRequest
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.distillation.candidates.reranker_slots import Slot
 from radio_dspy.distillation.gate.decision import Decision, Gate, Judge

@@ -13,7 +13,7 @@ from radio_dspy.optimizers.job import Job, Settings, explained, questions_of, se
 from radio_dspy.optimizers.pipeline import Lesson, NoGroupsError
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.passages import RankRequest
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.validation import is_whole, shown
 from radio_dspy.datasets.examples import relevant_of

@@ -12,8 +12,8 @@ from radio_dspy.core.moved import install, is_moved
 if TYPE_CHECKING:
     from radio_dspy.core.errors import RadioError as RadioError
     from radio_dspy.core.passages import Passage as Passage
-    from radio_dspy.core.passages import Ranking as Ranking
-    from radio_dspy.core.passages import RankRequest as RankRequest
+    from radio_dspy.core.rankings import Ranking as Ranking
+    from radio_dspy.core.rankings import RankRequest as RankRequest
     from radio_dspy.datasets.groups import load_groups as load_groups
     from radio_dspy.datasets.groups import write_groups as write_groups
     from radio_dspy.datasets.loading import load_corpus as load_corpus
@@ -112,8 +112,8 @@ _HOMES = {
     "QdrantRetriever": "radio_dspy.retrievers.stores.qdrant",
     "RADIO": "radio_dspy.optimizers.radio",
     "RadioError": "radio_dspy.core.errors",
-    "RankRequest": "radio_dspy.core.passages",
-    "Ranking": "radio_dspy.core.passages",
+    "RankRequest": "radio_dspy.core.rankings",
+    "Ranking": "radio_dspy.core.rankings",
     "RayEngine": "radio_dspy.engines.ray",
     "RationaleExtractor": "radio_dspy.distillation.rationales.extractor",
     "RationaleSettings": "radio_dspy.distillation.rationales.settings",

@@ -52,7 +52,7 @@
     tests/distillation/preferences/test_sampling.py::test_groups_agree_with_the_reference
     tests/distillation/preferences/test_sampling.py::test_shift_by_hand
 16  Records are joined by id; a wrong one is named.
-    tests/core/test_passages.py::test_a_request_with_a_doubled_candidate_names_it
+    tests/core/test_rankings.py::test_a_request_with_a_doubled_candidate_names_it
     tests/distillation/rationales/test_writing.py::test_a_compile_does_not_take_a_rationale_that_belongs_to_no_question
 17  Results are small frozen values; one passage has a rank.
     tests/core/test_passages.py::test_values_are_frozen

@@ -12,7 +12,7 @@ from radio_dspy.cli.options import JsonFile, Lm
 from radio_dspy.cli.remembered import remember_command
 
 if TYPE_CHECKING:
-    from radio_dspy.core.passages import Ranking, RankRequest
+    from radio_dspy.core.rankings import Ranking, RankRequest
 
 
 @command

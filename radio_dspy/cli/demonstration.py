@@ -8,7 +8,7 @@ from os import PathLike
 
 import dspy
 
-from radio_dspy.core.passages import Ranking, RankRequest
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.datasets.loading import demo
 from radio_dspy.distillation.rationales.settings import RationaleSettings
 from radio_dspy.distillation.training.settings import TrainingSettings

@@ -19,7 +19,7 @@ from radio_dspy.core.files import check_file
 if TYPE_CHECKING:
     import dspy
 
-    from radio_dspy.core.passages import Ranking, RankRequest
+    from radio_dspy.core.rankings import Ranking, RankRequest
     from radio_dspy.rerankers.rerank import Rerank
     from radio_dspy.retrievers.vector import VectorRetriever
 

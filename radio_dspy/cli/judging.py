@@ -12,7 +12,8 @@ from radio_dspy.core.errors import DataError, SettingsError
 if TYPE_CHECKING:
     import dspy
 
-    from radio_dspy.core.passages import Passage, RankRequest
+    from radio_dspy.core.passages import Passage
+    from radio_dspy.core.rankings import RankRequest
     from radio_dspy.retrievers.vector import VectorRetriever
 
 
@@ -112,7 +113,7 @@ class Inputs:
 
 
 def _request(example: dspy.Example, ranked: Sequence[tuple[str, float]], texts: Mapping[str, Passage]) -> RankRequest:
-    from radio_dspy.core.passages import RankRequest
+    from radio_dspy.core.rankings import RankRequest
     from radio_dspy.datasets.examples import answer_texts, grades_of, relevant_of
 
     return RankRequest(

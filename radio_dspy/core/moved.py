@@ -64,7 +64,7 @@ _MOVED: dict[str, list[str]] = {
     "model_files": ["models.files"],
     "onnx_export": ["persistence.onnx"],
     "packing": ["models.packing"],
-    "passages": ["core.passages", "core.text", "core.validation"],
+    "passages": ["core.passages", "core.rankings", "core.text", "core.validation"],
     "precision": ["models.precision"],
     "redaction": ["core.redaction", "lm.secrets"],
     "report": ["reporting.report"],

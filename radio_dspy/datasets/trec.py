@@ -10,7 +10,7 @@ from typing import Any
 
 from radio_dspy.core.errors import DataError
 from radio_dspy.core.files import check_file, replacing
-from radio_dspy.core.passages import Ranking
+from radio_dspy.core.rankings import Ranking
 from radio_dspy.core.validation import shown
 from radio_dspy.datasets.judgements import Grades, Qrels, read_grades
 from radio_dspy.datasets.reading import as_utf8, file_of, opened

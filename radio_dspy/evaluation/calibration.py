@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.passages import Ranking
+from radio_dspy.core.rankings import Ranking
 
 if TYPE_CHECKING:
     import numpy as np

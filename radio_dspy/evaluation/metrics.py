@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.passages import first_repeated
+from radio_dspy.core.rankings import first_repeated
 from radio_dspy.core.text import folded
 from radio_dspy.datasets.options import option_letters
 from radio_dspy.evaluation.measures import measure_of

@@ -10,7 +10,7 @@ from typing import Literal
 import dspy
 
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.passages import Ranking, RankRequest
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.core.redaction import cause_of, told
 from radio_dspy.core.text import contains_answer, telling
 from radio_dspy.datasets.examples import answers_of, letters_of

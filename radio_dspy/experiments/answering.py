@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from radio_dspy.core.passages import Ranking
+from radio_dspy.core.rankings import Ranking
 from radio_dspy.evaluation.relevance import answer_each
 from radio_dspy.experiments.baselines import FixedRankings
 from radio_dspy.programs.tasks import open_program

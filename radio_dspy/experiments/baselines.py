@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radio_dspy.core.errors import DataError, MissingExtraError
-from radio_dspy.core.passages import Ranking, RankRequest
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.core.text import contains_answer, telling
 from radio_dspy.distillation.training.settings import TrainingSettings
 from radio_dspy.models.encoder import quiet_loading

@@ -13,7 +13,7 @@ import dspy
 
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.files import sha256_of, write_json
-from radio_dspy.core.passages import Ranking, RankRequest
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.distillation.teacher.ranking import fused_rankings
 from radio_dspy.evaluation.relevance import compare
 from radio_dspy.experiments.agreement import agreement

@@ -16,7 +16,7 @@ import dspy
 from radio_dspy.core.errors import RadioError, RunError, SettingsError
 from radio_dspy.core.files import place_problem, resolved
 from radio_dspy.core.html import shortened
-from radio_dspy.core.passages import Ranking, RankRequest
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.evaluation.effects import MOVED, most_changed
 from radio_dspy.evaluation.relevance import Judgement, compare_each, judge

@@ -13,7 +13,8 @@ from typing import Any
 import dspy
 
 from radio_dspy.core.errors import BudgetError, DataError, LanguageModelError, SettingsError
-from radio_dspy.core.passages import Passage, as_passages, checked_corpus, content_id, first_repeated
+from radio_dspy.core.passages import Passage, as_passages, checked_corpus, content_id
+from radio_dspy.core.rankings import first_repeated
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.validation import is_whole
 from radio_dspy.datasets.questions import as_questions, write_questions

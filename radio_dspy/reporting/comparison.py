@@ -15,7 +15,7 @@ import dspy
 
 from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.html import html_table, paragraph, shortened, writable
-from radio_dspy.core.passages import Ranking, RankRequest
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.core.redaction import presentable
 from radio_dspy.evaluation.effects import MOVED, Effect, count_effects, most_changed
 from radio_dspy.evaluation.measures import measure_of, shown_measure

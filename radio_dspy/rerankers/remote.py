@@ -13,7 +13,8 @@ from typing import Any
 import dspy
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.passages import Ranking, RankRequest, texts_of
+from radio_dspy.core.passages import texts_of
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.core.validation import checked_text, is_whole
 from radio_dspy.lm.parallel import each_in_threads
 from radio_dspy.models.endpoint import Endpoint, Recent

@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 import dspy
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.passages import NULL_PASSAGE, Ranking, RankRequest, as_passages, best_first, texts_of
+from radio_dspy.core.passages import NULL_PASSAGE, as_passages, texts_of
+from radio_dspy.core.rankings import Ranking, RankRequest, best_first
 from radio_dspy.core.validation import checked_text, is_whole, shown
 from radio_dspy.evaluation.calibration import Calibration
 from radio_dspy.models.architecture import Architecture

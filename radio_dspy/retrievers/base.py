@@ -10,7 +10,7 @@ import dspy
 
 from radio_dspy.core.errors import SettingsError
 from radio_dspy.core.modules import _modules
-from radio_dspy.core.passages import Ranking
+from radio_dspy.core.rankings import Ranking
 from radio_dspy.core.validation import checked_text, is_whole, json_fields, plain_number, shown
 
 # A metadata field and the value that it must have, or a list of values of which it must have one; all must hold.

@@ -13,7 +13,8 @@ from pydantic import Field, ValidationError
 from radio_dspy.core.copies import SharedByCopies
 from radio_dspy.core.errors import CheckpointError, DataError, MissingExtraError, UnsafeFileError
 from radio_dspy.core.files import new_folder, sha256_of, write_json, write_lines
-from radio_dspy.core.passages import Passage, Ranking, checked_corpus, first_repeated
+from radio_dspy.core.passages import Passage, checked_corpus
+from radio_dspy.core.rankings import Ranking, first_repeated
 from radio_dspy.core.states import Strict, problem_of, read_json
 from radio_dspy.datasets.loading import load_corpus
 from radio_dspy.retrievers.base import Filter, Retriever, checked_filter, checked_k

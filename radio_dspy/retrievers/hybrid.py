@@ -12,7 +12,8 @@ from pydantic import Field, ValidationError
 
 from radio_dspy.core.errors import CheckpointError, SettingsError
 from radio_dspy.core.files import new_folder, write_json
-from radio_dspy.core.passages import Passage, Ranking
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import Ranking
 from radio_dspy.core.states import Strict, problem_of, read_json
 from radio_dspy.core.validation import shown
 from radio_dspy.models.encoder import TextEncoder

@@ -12,7 +12,8 @@ from dataclasses import replace
 import dspy
 
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.passages import Passage, Ranking, RankRequest, content_id
+from radio_dspy.core.passages import Passage, content_id
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.core.text import contains_answer, same_words, words
 from radio_dspy.core.validation import checked_text, is_blank, plain_text, shown
 from radio_dspy.datasets.examples import answer_texts, check_labels, grades_of, relevant_of

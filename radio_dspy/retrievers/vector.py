@@ -10,7 +10,8 @@ from typing_extensions import Self
 
 from radio_dspy.core.copies import Shared
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.passages import Passage, Ranking
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import Ranking
 from radio_dspy.core.redaction import learn
 from radio_dspy.models.encoder import Encoder, TextEncoder, check_queries
 from radio_dspy.models.open_encoder import as_encoder

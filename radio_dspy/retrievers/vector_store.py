@@ -9,7 +9,8 @@ from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from radio_dspy.core.errors import DataError, RadioError, SettingsError, StoreError
-from radio_dspy.core.passages import LARGEST_SCORE, Passage, Ranking, as_score, check_passage, first_repeated
+from radio_dspy.core.passages import LARGEST_SCORE, Passage, as_score, check_passage
+from radio_dspy.core.rankings import Ranking, first_repeated
 from radio_dspy.core.redaction import cause_of, told
 from radio_dspy.core.validation import is_whole, shown
 from radio_dspy.models.vectors import checked_vectors

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from radio_dspy.core.passages import best_first
+from radio_dspy.core.rankings import best_first
 from radio_dspy.serving.service import Service
 from radio_dspy.serving.shapes import (
     AnyRerankRequest,

@@ -14,7 +14,7 @@ from typing import Any
 import dspy
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.passages import best_first
+from radio_dspy.core.rankings import best_first
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.lm.adapters import DispatchingAdapter, PlainAdapter
 from radio_dspy.lm.streaming import PlainStreamListener

@@ -7,7 +7,8 @@ import pytest
 from scipy.special import expit
 
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.passages import Passage, Ranking
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import Ranking
 from radio_dspy.evaluation.calibration import Calibration, fit_to_rankings
 
 RANDOM = np.random.default_rng(0)

@@ -2,7 +2,8 @@ import dspy
 import pytest
 
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.evaluation.relevance import answer_metrics, compare, compare_each, contains_answer, judge
 from tests.conftest import scripted
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from radio_dspy.core.passages import Passage, Ranking, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.experiments.agreement import agreement
 
 PASSAGES = tuple(Passage(name, name) for name in "abcd")

@@ -11,7 +11,8 @@ import dspy
 import pytest
 
 from radio_dspy.core.errors import BudgetError, LanguageModelError, SettingsError
-from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.distillation.rationales.extractor import RationaleExtractor
 from radio_dspy.distillation.rationales.writing import explain
 from radio_dspy.distillation.teacher.lm_signals import AnswerCorrectness

@@ -11,7 +11,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 import radio_dspy as radio
-from radio_dspy.core.passages import Ranking
+from radio_dspy.core.rankings import Ranking
 from radio_dspy.models.cache import open_scorer
 from radio_dspy.models.encoder import open_sentence_transformer
 from radio_dspy.models.files import weights

@@ -14,7 +14,8 @@ import pytest
 
 from radio_dspy import FaissRetriever, Gate, RemoteEncoder, Rerank, RetrieveRerankAnswer, aligned_retriever
 from radio_dspy.core.errors import CheckpointError, LanguageModelError, SettingsError
-from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.distillation import AnswerSimilarity, RationaleSimilarity
 from radio_dspy.distillation.gate.splitting import question_groups
 from radio_dspy.models.encoder import Encoder

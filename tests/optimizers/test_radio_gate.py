@@ -10,7 +10,8 @@ from radio_dspy.programs import RetrieveRerankAnswer
 
 from radio_dspy import Rerank
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.passages import Passage, Ranking
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import Ranking
 from radio_dspy.distillation.gate.decision import Gate
 from radio_dspy.distillation.teacher.signals import Labels
 from radio_dspy.models.encoder import Encoder

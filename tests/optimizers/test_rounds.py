@@ -8,7 +8,8 @@ from radio_dspy.optimizers.pipeline import Lesson, _Outcome
 
 import radio_dspy as radio
 from radio_dspy.core.errors import BudgetError, SettingsError
-from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.distillation import AnswerCorrectness, RetrievalScore, SetGain
 from radio_dspy.distillation.gate.decision import Candidate, Decision
 from radio_dspy.distillation.teacher import gains

@@ -1,6 +1,7 @@
 """Reports to test with: a run's folder written by hand."""
 
-from radio_dspy.core.passages import Passage, Ranking, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.distillation.gate.decision import Gate, decide
 from radio_dspy.reporting.comparison import Comparison
 from radio_dspy.reporting.report import Report

@@ -5,7 +5,8 @@ import pytest
 
 import radio_dspy as radio
 from radio_dspy.core.errors import DataError, SettingsError
-from radio_dspy.core.passages import Passage, Ranking, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.evaluation.effects import effect_of
 from radio_dspy.reporting.comparison import Comparison, compare_programs
 from tests.conftest import UnaskedLM

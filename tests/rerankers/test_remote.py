@@ -9,7 +9,8 @@ import pytest
 import radio_dspy as radio
 from radio_dspy import FaissRetriever, RemoteEncoder, RemoteRerank, Rerank, RetrieveRerankAnswer
 from radio_dspy.core.errors import DataError, LanguageModelError, SettingsError
-from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.distillation.candidates.reranker_slots import slots_of
 from radio_dspy.evaluation.relevance import compare
 from radio_dspy.rerankers.remote import RERANK_PROVIDERS, as_reranker

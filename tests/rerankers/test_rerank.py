@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from radio_dspy.core.errors import CheckpointError, DataError, SettingsError
-from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.models import bi_encoder, cache, cross_encoder
 from radio_dspy.rerankers import NoRerank, Rerank
 from tests.conftest import ENCODER

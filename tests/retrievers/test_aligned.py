@@ -11,7 +11,8 @@ from radio_dspy.programs import RetrieveRerankAnswer
 
 from radio_dspy import aligned_retriever
 from radio_dspy.core.errors import CheckpointError, SettingsError
-from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.distillation.teacher.signals import RationaleSimilarity
 from radio_dspy.models.bi_encoder import PassageVectors
 from radio_dspy.models.encoder import Encoder

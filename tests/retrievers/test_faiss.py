@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from radio_dspy.core.errors import CheckpointError, DataError, SettingsError
-from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.distillation import RationaleSimilarity
 from radio_dspy.models.encoder import Encoder
 from radio_dspy.models.vectors import checked_vectors

@@ -22,7 +22,8 @@ import radio_dspy as radio
 from radio_dspy.cli.app import app
 from radio_dspy.cli.inputs import read_rationales
 from radio_dspy.core.errors import DataError, RadioError, SettingsError
-from radio_dspy.core.passages import Passage, RankRequest, as_passage
+from radio_dspy.core.passages import Passage, as_passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.core.validation import is_blank, shown
 from radio_dspy.datasets.examples import answers_of, relevant_of
 from radio_dspy.distillation import fuse, fused_ranking, min_max, preference_groups

@@ -8,7 +8,7 @@ from typing import Any
 
 import dspy
 
-from radio_dspy.core.passages import Ranking
+from radio_dspy.core.rankings import Ranking
 from radio_dspy.distillation.candidates.recorder import Recorder
 from radio_dspy.distillation.candidates.recording import Observed, Outcome, run_once, seen_in
 from radio_dspy.distillation.candidates.reranker_slots import Slot

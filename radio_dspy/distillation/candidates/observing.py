@@ -9,7 +9,7 @@ from typing import Any
 import dspy
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.passages import RankRequest
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.core.redaction import cause_of, logger_of, told
 from radio_dspy.distillation.candidates.first_look import answering, first_look
 from radio_dspy.distillation.candidates.recording import Observed, look, record

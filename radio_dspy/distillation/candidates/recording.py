@@ -10,15 +10,8 @@ from typing import Any
 import dspy
 
 from radio_dspy.core.errors import DataError, RadioError, SettingsError, StoreError
-from radio_dspy.core.passages import (
-    Passage,
-    RankRequest,
-    as_score,
-    content_id,
-    has_id,
-    is_content_id,
-    score_of,
-)
+from radio_dspy.core.passages import Passage, as_score, content_id, has_id, is_content_id, score_of
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.core.redaction import told
 from radio_dspy.datasets.examples import answer_texts, grades_of, relevant_of
 from radio_dspy.distillation.candidates.recorder import Recorder, RerankCall, RunEndedError, StandIn, acts

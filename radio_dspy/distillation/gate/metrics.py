@@ -10,7 +10,7 @@ from typing import Any
 import dspy
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.passages import Ranking, RankRequest
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.core.redaction import cause_of, told
 from radio_dspy.distillation.candidates.reranker_slots import Slot, copy_to_run
 from radio_dspy.distillation.gate.decision import Gate, Judge

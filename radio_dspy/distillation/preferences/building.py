@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.passages import NULL_PASSAGE, Passage, Ranking, RankRequest, best_first
+from radio_dspy.core.passages import NULL_PASSAGE, Passage
+from radio_dspy.core.rankings import Ranking, RankRequest, best_first
 from radio_dspy.core.text import telling
 from radio_dspy.distillation.preferences.groups import PreferenceGroup
 from radio_dspy.distillation.preferences.guards import (

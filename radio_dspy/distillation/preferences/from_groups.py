@@ -9,7 +9,8 @@ from typing import Any
 
 import dspy
 
-from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.core.text import same_words
 from radio_dspy.distillation.preferences.groups import PreferenceGroup
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import dspy
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.passages import NULL_PASSAGE, Passage, RankRequest
+from radio_dspy.core.passages import NULL_PASSAGE, Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.core.renamed import old_names
 from radio_dspy.core.text import contains_answer, same_words, telling
 from radio_dspy.distillation.preferences.sampling import Sampled

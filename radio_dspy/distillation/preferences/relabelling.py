@@ -8,7 +8,7 @@ from typing import Any
 
 import dspy
 
-from radio_dspy.core.passages import RankRequest
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.core.text import words
 from radio_dspy.distillation.preferences.guards import FalseNegatives, Verdicts, suspicious
 from radio_dspy.distillation.preferences.sampling import Sampled

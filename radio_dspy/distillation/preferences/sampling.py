@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from radio_dspy.core.errors import DataError, SettingsError
-from radio_dspy.core.passages import NULL_PASSAGE, Ranking, first_repeated
+from radio_dspy.core.passages import NULL_PASSAGE
+from radio_dspy.core.rankings import Ranking, first_repeated
 from radio_dspy.core.validation import is_whole, shown
 
 Sampling = Literal["shift", "shift_all_neg", "iteration", "all"]

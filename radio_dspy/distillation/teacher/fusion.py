@@ -9,7 +9,7 @@ from numbers import Real
 from typing import Any
 
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.passages import Ranking, RankRequest
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.core.validation import finite_scores, shown
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import dspy
 
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.passages import NULL_PASSAGE, RankRequest, as_passages
+from radio_dspy.core.passages import NULL_PASSAGE, as_passages
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.datasets.examples import answer_texts
 from radio_dspy.distillation.teacher.lm_signal import LMSignal, Passages, asked_answers
 from radio_dspy.distillation.teacher.lm_signals import AnswerLikelihood, best_logprob

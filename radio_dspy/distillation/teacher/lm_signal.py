@@ -15,7 +15,8 @@ import dspy
 from radio_dspy.core.attributes import set_inside
 from radio_dspy.core.errors import DataError, SettingsError
 from radio_dspy.core.files import check_file
-from radio_dspy.core.passages import NULL_PASSAGE, Passage, RankRequest
+from radio_dspy.core.passages import NULL_PASSAGE, Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.lm.calls import Refusals, ask_each, call_key
 from radio_dspy.runs.records import SignalLine, reader_of
 from radio_dspy.runs.run import Run

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import dspy
 
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.distillation.teacher.lm_signal import LMSignal, Passages, asked_answers
 from radio_dspy.evaluation.metric_values import value_of
 from radio_dspy.evaluation.metrics import AnswerMetric, token_f1

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.passages import NULL_PASSAGE, Ranking, RankRequest
+from radio_dspy.core.passages import NULL_PASSAGE
+from radio_dspy.core.rankings import Ranking, RankRequest
 
 
 def with_null(request: RankRequest) -> RankRequest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from radio_dspy.core.passages import Ranking, RankRequest
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.distillation.teacher.fusion import fused_ranking
 from radio_dspy.distillation.teacher.null_passage import check_null, with_null
 from radio_dspy.distillation.teacher.signals import Signal, check_signals, score_all

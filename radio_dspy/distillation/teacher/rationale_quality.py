@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import dspy
 
-from radio_dspy.core.passages import NULL_PASSAGE, Passage, RankRequest
+from radio_dspy.core.passages import NULL_PASSAGE, Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.distillation.rationales.asking import Question
 from radio_dspy.distillation.teacher.lm_signals import AnswerCorrectness
 from radio_dspy.evaluation.significance import paired_bootstrap

@@ -13,7 +13,7 @@ import dspy
 
 from radio_dspy.core.attributes import set_inside
 from radio_dspy.core.errors import DataError, SettingsError
-from radio_dspy.core.passages import Ranking, RankRequest
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.core.redaction import logger_of
 from radio_dspy.core.text import contains_answer
 from radio_dspy.core.validation import shown

@@ -10,7 +10,8 @@ import pytest
 from radio_dspy.programs import RetrieveRerankAnswer
 
 from radio_dspy.core.errors import DataError, SettingsError
-from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.distillation.candidates.observing import observe, same_as_retrieved
 from radio_dspy.distillation.candidates.recording import Observed, record
 from radio_dspy.distillation.candidates.reranker_slots import slots_of

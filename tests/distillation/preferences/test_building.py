@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from radio_dspy.core.errors import DataError, SettingsError
-from radio_dspy.core.passages import Passage, Ranking, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.distillation.preferences.building import build_groups
 from radio_dspy.distillation.preferences.guards import FalseNegatives
 from radio_dspy.distillation.preferences.settings import PreferenceSettings

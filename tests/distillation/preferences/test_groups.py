@@ -3,7 +3,8 @@ import json
 import pytest
 
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.datasets.groups import load_groups, write_groups
 from radio_dspy.distillation import PreferenceGroup, PreferenceSettings, RetrievalScore, build_groups, fused_rankings
 from radio_dspy.distillation.preferences.from_groups import groups_of

@@ -3,7 +3,8 @@ from collections import Counter
 import pytest
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.distillation.preferences.guards import NO_GUARD, FalseNegatives, without_false_negatives
 from radio_dspy.distillation.rationales.checks import rationale_problem
 

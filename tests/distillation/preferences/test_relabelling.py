@@ -3,7 +3,8 @@
 import pytest
 from dspy.utils import DummyLM
 
-from radio_dspy.core.passages import NULL_PASSAGE, Passage, Ranking, RankRequest
+from radio_dspy.core.passages import NULL_PASSAGE, Passage
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.distillation import FalseNegatives, build_groups
 from radio_dspy.distillation.preferences.relabelling import PassageVerdict
 from radio_dspy.distillation.preferences.settings import PreferenceSettings

@@ -5,7 +5,8 @@ import pytest
 from dspy.utils import DummyLM
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.distillation import RationaleExtractor, RationaleSimilarity, rationale_quality
 from radio_dspy.distillation.rationales.writing import explain, explain_several
 from radio_dspy.distillation.teacher.rationale_quality import blanked

@@ -5,7 +5,8 @@ import pytest
 from dspy.utils import DummyLM
 
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.passages import NULL_PASSAGE, Passage, RankRequest
+from radio_dspy.core.passages import NULL_PASSAGE, Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.distillation import AnswerGain, AnswerLikelihood, SetGain
 from radio_dspy.distillation.teacher import lm_signals
 from radio_dspy.distillation.teacher.null_passage import with_null

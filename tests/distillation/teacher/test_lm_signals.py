@@ -8,7 +8,8 @@ from dspy.utils import DummyLM
 
 from radio_dspy import local_lm
 from radio_dspy.core.errors import DataError, LanguageModelError, SettingsError
-from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.distillation import AnswerCorrectness, AnswerLikelihood, LMRanking
 from radio_dspy.distillation.teacher import lm_signals
 from radio_dspy.evaluation.metrics import exact_match

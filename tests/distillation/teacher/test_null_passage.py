@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from radio_dspy.core.errors import SettingsError
-from radio_dspy.core.passages import NULL_PASSAGE, Passage, RankRequest
+from radio_dspy.core.passages import NULL_PASSAGE, Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.distillation import RetrievalScore, build_groups, fused_rankings
 from radio_dspy.distillation.preferences.guards import FalseNegatives
 from radio_dspy.distillation.preferences.sampling import with_null_groups

@@ -4,7 +4,8 @@ import pytest
 
 from radio_dspy import LMRerank, NoRerank, RemoteRerank, Rerank, RetrieveRerankAnswer
 from radio_dspy.core.errors import DataError
-from radio_dspy.core.passages import Passage, Ranking, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import Ranking, RankRequest
 from radio_dspy.distillation import RerankerScore, RetrievalScore
 from radio_dspy.distillation.teacher.ranking import fused_rankings
 from tests.conftest import scripted

@@ -3,7 +3,8 @@ import pytest
 
 from radio_dspy import BM25Retriever, HybridRetriever
 from radio_dspy.core.errors import DataError, SettingsError
-from radio_dspy.core.passages import Passage, RankRequest
+from radio_dspy.core.passages import Passage
+from radio_dspy.core.rankings import RankRequest
 from radio_dspy.distillation import AnswerContainment, AnswerSimilarity, Labels, RationaleSimilarity, RetrievalScore
 from radio_dspy.distillation.preferences.building import build_groups
 from radio_dspy.distillation.teacher.ranking import fused_rankings
