@@ -21,8 +21,7 @@ def test_an_old_path_warns_and_gives_the_names_of_the_new_module(monkeypatch: py
 # Old module -> names of its own in the first release.
 NAMES = {
     "cards": "training_text hub_names exported_card",
-    "commands": "open_lm open_retriever read_rationales "
-    "open_program remember_command restored_arguments write_result",
+    "commands": "open_lm open_retriever read_rationales open_program remember_command restored_arguments write_result",
     "comparison": "Comparison compare_programs effect_of count_effects most_changed",
     "distillation.checkpoints": "TrainingCheckpoints remove_checkpoints training_key",
     "distillation.extractor": "RationaleExtractor rationale_key call_key",
