@@ -87,5 +87,4 @@ def hosted_preset(encoder: TextEncoder | str = "BAAI/bge-m3") -> Preset:
         "encoder": as_encoder(encoder),
         "preferences": PreferenceSettings(),
         "training": TrainingSettings(),
-        "num_threads": 16,
     }
