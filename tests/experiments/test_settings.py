@@ -281,7 +281,7 @@ def test_every_record_of_this_repository_is_found_again():
         if is_done(path := record_path(records, experiment, row, seed), row.settings.decisive())
     }
     assert found == set(records.rglob("*.json"))
-    assert len(found) == 174
+    assert len(found) == 186
 
 
 def test_trainings_and_rationales_keep_their_folders():
