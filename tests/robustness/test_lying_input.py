@@ -1334,6 +1334,7 @@ def test_runs_are_not_looked_for_in_a_file(tmp_path):
 def test_evaluate_refuses_labels_of_another_corpus(pantry, tmp_path):
     """Every metric of such a question was too low, and nothing said so."""
     pantry.save(tmp_path / "index")
+    radio.save(radio.RetrieveRerankAnswer(pantry, radio.Rerank(pantry.encoder, "bi-encoder")), tmp_path / "saved")
     question = {"id": "q0", "question": "why?", "golden_answers": ["so"], "metadata": {"supporting_ids": ["p99"]}}
     (tmp_path / "dev.jsonl").write_text(json.dumps(question))
     command = ["evaluate", str(tmp_path / "saved"), "--index", str(tmp_path / "index"), "--encoder"]
