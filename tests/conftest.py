@@ -214,9 +214,9 @@ def no_browser(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Debian's Chromium, without a screen."""
+    """Debian's Chromium, without a screen; while it runs, so does an event loop, and no other test can have its own."""
     if shutil.which("chromium") is None:
         no_browser("needs chromium (apt-get install chromium)")
     try:

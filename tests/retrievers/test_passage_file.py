@@ -52,6 +52,13 @@ def test_it_is_saved_again_as_it_was(folder, tmp_path):
         assert sha256_of(tmp_path / "again" / name) == sha256_of(folder / name)
 
 
+def test_two_ids_whose_hashes_lie_far_apart(tmp_path):
+    """Their distance is more than 64 bits hold."""
+    passages = [Passage("p1", "Ice floats."), Passage("q2", "Yeast dies.")]
+    FaissRetriever.build(passages, Counting()).save(tmp_path / "index")
+    assert list(mapped(tmp_path / "index").passages) == passages
+
+
 def test_two_ids_with_one_hash(monkeypatch, tmp_path):
     monkeypatch.setattr(passage_file, "_key", lambda passage_id: 7)
     FaissRetriever.build(PASSAGES, Counting()).save(tmp_path)
