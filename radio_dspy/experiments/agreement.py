@@ -54,17 +54,8 @@ def agreement(rankings: Sequence[Ranking], requests: Sequence[RankRequest], scor
 
 def _spearman(one: Numbers, other: Numbers) -> float | None:
     import numpy as np
+    from scipy.stats import spearmanr
 
-    first, second = _ranks(one), _ranks(other)
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
-    return float(np.corrcoef(first, second)[0, 1])
-
-
-def _ranks(values: Numbers) -> Numbers:
-    """Places from 0, equal values sharing the mean of theirs."""
-    import numpy as np
-
-    _, groups, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts) - 1
-    return np.asarray((last - (counts - 1) / 2)[groups], dtype=np.float64)
+    return float(spearmanr(one, other).statistic)

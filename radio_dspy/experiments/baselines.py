@@ -21,7 +21,7 @@ _INSTALL = "pip install 'radio-dspy[experiments]'"
 
 
 class FixedRankings(Retriever):
-    """Gives rankings that are there already, so that every method's passages are read by the same program."""
+    """Returns rankings that were computed before, so that one program reads the passages of every method."""
 
     def __init__(self, rankings: Mapping[str, Ranking], k: int = 20) -> None:
         super().__init__(k)

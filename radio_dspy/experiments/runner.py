@@ -76,7 +76,7 @@ def run_experiment(
             raise SettingsError(f"{path.parent}: {problem}; {_OTHER}")
     with Materials(out, show_progress=show_progress) as materials:
         todo = []
-        for (row, seed), path in zip(runs, paths, strict=True):  # a record of other settings is told before any work
+        for (row, seed), path in zip(runs, paths, strict=True):  # other settings are an error before any work
             if is_done(path, row.settings.decisive(), materials.hashes(row.settings)):
                 on_row(f"{row.name}, seed {seed}: there already")
             else:

@@ -131,10 +131,7 @@ class FaissRetriever(VectorRetriever):
             working = encoder if engine is None else engine.encoder(encoder)
             vectors = working.encode_passages(passages, show_progress=show_progress)
         vectors = checked_vectors(vectors, len(passages), encoder.name, of="passages")
-        queries = None
-        if (chosen, precision) != _EXACT:
-            queries = _samples(encoder, sample_queries, vectors.shape[1])
-        index, layout = build_index(vectors, chosen, precision, recall, queries)
+        index, layout = _indexed(vectors, chosen, precision, recall, encoder, sample_queries)
         return cls(FaissStore(tuple(passages), rows, index, layout), encoder, k)
 
     @classmethod
@@ -191,10 +188,7 @@ class FaissRetriever(VectorRetriever):
             chosen, precision = checked_layout(kind, dtype, recall, count)
             with closing(PassageFile(texts, places)) as passages, tempfile.TemporaryFile(dir=making.folder) as file:
                 vectors = encode_to_disk(working, passages, file, show_progress=show_progress)
-                queries = None
-                if (chosen, precision) != _EXACT:
-                    queries = _samples(encoder, sample_queries, vectors.shape[1])
-                index, layout = build_index(vectors, chosen, precision, recall, queries)
+                index, layout = _indexed(vectors, chosen, precision, recall, encoder, sample_queries)
                 del vectors  # it is a view of the file
             _write_index(index, making.path(INDEX), layout, count)
             making.manifest = _manifest(encoder, encoder.query_prefix, layout)
@@ -300,11 +294,15 @@ class FaissRetriever(VectorRetriever):
         return cls(store, encoder, k, query_encoder=query_encoder)
 
 
-def _samples(encoder: TextEncoder, queries: Sequence[str], dimension: int) -> Vectors | None:
-    """The vectors of questions with which recall is measured; None where there are none."""
-    if not queries:
-        return None
-    return checked_vectors(encoder.encode_queries(queries), len(queries), encoder.name, dimension=dimension)
+def _indexed(
+    vectors: Vectors, kind: Kind, dtype: Precision, recall: float, encoder: TextEncoder, queries: Sequence[str]
+) -> tuple[Any, IndexLayout]:
+    """The index of vectors; the recall of one that is not exact is measured with questions, where there are any."""
+    samples = None
+    if (kind, dtype) != _EXACT and queries:
+        encoded = encoder.encode_queries(queries)
+        samples = checked_vectors(encoded, len(queries), encoder.name, dimension=vectors.shape[1])
+    return build_index(vectors, kind, dtype, recall, samples)
 
 
 def _write_index(index: Any, path: Path, layout: IndexLayout, count: int) -> None:

@@ -41,16 +41,21 @@ def opened(engine, small):
     return engine.open("passages", small)
 
 
-def test_a_graph_gives_as_many_as_are_asked_for(engine, small, passages, vectors):
-    """Left alone, HNSW looks at 40 rows and filters them afterwards."""
-    engine.fill("graph", passages, vectors, "vector_cosine_ops")
+def assert_enough_by_index(engine, small, table):
+    """Ask for many passages where PostgreSQL may not read the whole table instead."""
     engine.connection.execute("ALTER DATABASE postgres SET enable_seqscan = off")
     try:
-        found = engine.open("graph", small)
+        found = engine.open(table, small)
         assert len(found("why?", k=120).passages) == 120
         assert len(found("why?", k=120, filter={"tenant": "t1"}).passages) == 120
     finally:
         engine.connection.execute("ALTER DATABASE postgres RESET enable_seqscan")
+
+
+def test_a_graph_gives_as_many_as_are_asked_for(engine, small, passages, vectors):
+    """Left alone, HNSW looks at 40 rows and filters them afterwards."""
+    engine.fill("graph", passages, vectors, "vector_cosine_ops")
+    assert_enough_by_index(engine, small, "graph")
 
 
 def test_columns_as_metadata_and_a_condition_of_ones_own(engine, small):
@@ -181,13 +186,7 @@ def test_lists_are_searched_until_there_are_enough(engine, small, passages, vect
     """Left alone, IVFFlat looks into one list and filters what it holds."""
     engine.fill("listed", passages, vectors)
     engine.connection.execute("CREATE INDEX ON listed USING ivfflat (embedding vector_cosine_ops)")
-    engine.connection.execute("ALTER DATABASE postgres SET enable_seqscan = off")
-    try:
-        found = engine.open("listed", small)
-        assert len(found("why?", k=120).passages) == 120
-        assert len(found("why?", k=120, filter={"tenant": "t1"}).passages) == 120
-    finally:
-        engine.connection.execute("ALTER DATABASE postgres RESET enable_seqscan")
+    assert_enough_by_index(engine, small, "listed")
 
 
 def test_rows_that_are_no_passages_and_lists_in_metadata(engine, small, passages, vectors):
